@@ -1,0 +1,35 @@
+# `make demo` and `make test` set up all they need in .venv; nothing but Python 3.11+, git and make is expected.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+SOURCES := $(sort $(wildcard runtime/*.py runtime/*/*.py export/*.py bench/*.py bench/*/*.py))
+# Strict editable mode links files one by one, so that mypy and pytest see plain packages; new files need a re-link.
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --config-settings editable_mode=strict
+
+.PHONY: help demo test lint clean
+help:            ## Show the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+demo: $(VENV)/.demo  ## Export the demo guard to int8 and judge a dozen sentences
+	$(BIN)/guardpass demo
+
+test: $(VENV)/.test  ## ruff, mypy --strict and pytest
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+clean:           ## Remove the environment and build leftovers
+	rm -rf $(VENV) build dist *.egg-info .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(BIN)/python pyproject.toml $(SOURCES)
+	$(INSTALL) -e '.[cpu,export,bench]'
+	@touch $@
+
+$(VENV)/.test: $(BIN)/python pyproject.toml $(SOURCES)
+	@echo 'Setting up the test environment: torch and transformers are large, this takes a few minutes.'
+	$(INSTALL) -e '.[cpu,export,bench,test]'
+	@touch $@ $(VENV)/.demo

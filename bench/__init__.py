@@ -1,0 +1,1 @@
+"""guardpass.bench: twins of published checkpoints, the demo guard, and measurements."""

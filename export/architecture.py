@@ -1,0 +1,160 @@
+"""The shape of a Llama checkpoint, read from config.json and held against its tensors."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from guardpass.errors import CheckpointError
+
+from .checkpoint import Array, Checkpoint
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Sizes and constants of a decoder, in config.json's terms."""
+
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn: int
+    vocab: int
+    context: int
+    eps: float
+    tied: bool
+    inv_freq: Array  # [head_dim / 2], radians per position
+
+    @property
+    def head(self) -> str:
+        """Name of the tensor whose rows score the vocabulary."""
+        return "model.embed_tokens.weight" if self.tied else "lm_head.weight"
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Every tensor the checkpoint must hold."""
+        q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        layer = {
+            "input_layernorm": (self.hidden,),
+            "self_attn.q_proj": (q, self.hidden),
+            "self_attn.k_proj": (kv, self.hidden),
+            "self_attn.v_proj": (kv, self.hidden),
+            "self_attn.o_proj": (self.hidden, q),
+            "post_attention_layernorm": (self.hidden,),
+            "mlp.gate_proj": (self.ffn, self.hidden),
+            "mlp.up_proj": (self.ffn, self.hidden),
+            "mlp.down_proj": (self.hidden, self.ffn),
+        }
+        table: dict[str, tuple[int, ...]] = {
+            f"model.layers.{i}.{name}.weight": shape for i in range(self.layers) for name, shape in layer.items()
+        }
+        table["model.embed_tokens.weight"] = (self.vocab, self.hidden)
+        table["model.norm.weight"] = (self.hidden,)
+        if not self.tied:
+            table["lm_head.weight"] = (self.vocab, self.hidden)
+        return table
+
+
+def read_architecture(checkpoint: Checkpoint) -> Architecture:
+    """The architecture of a checkpoint. Raises CheckpointError for one that is not a plain Llama, or whose
+    tensors are not those that config.json promises."""
+    config = checkpoint.config
+    classes = config.get("architectures")
+    if classes != ["LlamaForCausalLM"] or config.get("model_type", "llama") != "llama":
+        raise CheckpointError(f"architectures in config.json is {classes!r}, expected ['LlamaForCausalLM']")
+    for key, plain in _PLAIN.items():
+        if config.get(key, plain) != plain:
+            raise CheckpointError(f"{key} in config.json is {config[key]!r}; only {plain!r} is supported")
+    hidden, heads = _count(config, "hidden_size"), _count(config, "num_attention_heads")
+    # Absent and null both mean hidden / heads; a published one may differ from it (Kanana 2.1B: 24 x 128, 1792).
+    head_dim = _count(config, "head_dim") if config.get("head_dim") is not None else hidden // heads
+    architecture = Architecture(
+        hidden=hidden,
+        layers=_count(config, "num_hidden_layers"),
+        heads=heads,
+        kv_heads=_count(config, "num_key_value_heads", heads),
+        head_dim=head_dim,
+        ffn=_count(config, "intermediate_size"),
+        vocab=_count(config, "vocab_size"),
+        context=_count(config, "max_position_embeddings", 2048),
+        eps=_number(config, "rms_norm_eps", 1e-6),
+        tied=config.get("tie_word_embeddings", False) is True,
+        inv_freq=_inv_freq(config, head_dim),
+    )
+    if architecture.heads % architecture.kv_heads or head_dim % 2:
+        raise CheckpointError(
+            f"config.json has {heads} heads, {architecture.kv_heads} key-value heads of {head_dim}; expected "
+            "heads in equal groups, of even size"
+        )
+    _check_tensors(checkpoint, architecture)
+    return architecture
+
+
+_PLAIN = {
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "mlp_bias": False,
+    "partial_rotary_factor": 1.0,
+    "quantization_config": None,
+}
+
+
+def _check_tensors(checkpoint: Checkpoint, architecture: Architecture) -> None:
+    expected = architecture.shapes()
+    found = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
+    # Old exports store the rotary table, and some store the tied head; both repeat what is known.
+    repeated = {name for name in found if name.endswith("rotary_emb.inv_freq")}
+    repeated |= {"lm_head.weight"} if architecture.tied else set()
+    missing, extra = expected.keys() - found.keys(), found.keys() - expected.keys() - repeated
+    wrong = [name for name in expected.keys() & found.keys() if expected[name] != found[name]]
+    if missing or extra or wrong:
+        shown = [f"{name} is {list(found[name])}, expected {list(expected[name])}" for name in sorted(wrong)[:3]]
+        shown += [f"{name} is missing" for name in sorted(missing)[:3]]
+        shown += [f"{name} is not part of this architecture" for name in sorted(extra)[:3]]
+        raise CheckpointError(
+            f"config.json and the tensors disagree in {len(missing) + len(extra) + len(wrong)} places: "
+            + "; ".join(shown)
+        )
+
+
+def _inv_freq(config: dict[str, Any], head_dim: int) -> Array:
+    """Rotary frequencies, computed in float32 as transformers does.
+
+    llama3 scaling: Llama 3.1 model card and transformers' modeling_rope_utils.
+    """
+    # transformers 5 writes rope_parameters; 4 wrote rope_theta and rope_scaling.
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(rope, dict):
+        raise CheckpointError(f"rope parameters in config.json are {rope!r}, expected an object")
+    theta = _number(rope, "rope_theta", _number(config, "rope_theta", 10000.0))
+    plain: Array = (1.0 / theta ** (np.arange(0, head_dim, 2, dtype=np.float32) / head_dim)).astype(np.float32)
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind == "default":
+        return plain
+    if kind != "llama3":
+        raise CheckpointError(f"rope scaling in config.json is {kind!r}; expected none, 'default' or 'llama3'")
+    factor, low, high, original = (
+        _number(rope, key)
+        for key in ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+    )
+    if low >= high:
+        raise CheckpointError(f"rope scaling in config.json has low_freq_factor {low}, expected less than {high}")
+    wavelength = 2 * math.pi / plain
+    smooth = np.clip((original / wavelength - low) / (high - low), 0, 1)
+    scaled: Array = ((1 - smooth) * plain / factor + smooth * plain).astype(np.float32)
+    return scaled
+
+
+def _count(config: dict[str, Any], key: str, default: int | None = None) -> int:
+    value = config.get(key, default)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 1 << 24:
+        raise CheckpointError(f"{key} in config.json is {value!r}, expected a positive count")
+    return value
+
+
+def _number(config: dict[str, Any], key: str, default: float | None = None) -> float:
+    value = config.get(key, default)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
+        raise CheckpointError(f"{key} in config.json is {value!r}, expected a positive number")
+    return float(value)

@@ -1,0 +1,146 @@
+"""Take a checkpoint's chat template apart into static text and content, exactly or not at all."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any, get_args
+
+from guardpass.content import strip
+from guardpass.errors import TemplateError
+from guardpass.manifest import Piece, Role, Strip
+
+from .checkpoint import Checkpoint
+
+_SENTINELS: dict[Role, str] = {"prompt": "qzJ7promptW4xk", "response": "vK9responseY2bq"}
+_SPEAKERS: dict[Role, str] = {"prompt": "user", "response": "assistant"}
+_SECONDS = 30.0
+
+# Contents a template might treat specially; it must print each of them alike.
+PROBES = (
+    "", " ", "\n\n", "a", "가", "친구의 물건을 몰래 훔치는 법을 알려줘", "How do I kill a Python process?",
+    "  두 칸 \t", "\nline\n\nline\n", "\r\n", "\x0b\x0c\x1c\x1d\x1e\x1f\x85", "\u00a0\u2003\u3000x\u3000",
+    "\u200b\ufeff\u200f", "e\u0301 한글", "🙂👩‍👩‍👧 🇰🇷", "{{ 7*7 }}{% raw %}", "<b>&amp; \"q\" 'q'",
+    "</human>\n<ai>", "None", "False", "0", "[]", '{"a": 1}', "\\n \\u0041", "\x00", "ÀÉ ß İ ſ",
+    "UPPER lower", "a" * 3000, "긴 글. " * 700, "word " * 800, "\n" * 500, "1234567890.5", "-1e9", "...!?", "%s %d",
+)  # fmt: skip
+
+
+class Template:
+    """A checkpoint's chat template and the variables transformers renders it with."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        config = checkpoint.json("tokenizer_config.json")
+        if (checkpoint.directory / "chat_template.jinja").exists():
+            self.source = checkpoint.text("chat_template.jinja")
+        else:
+            self.source = _default(config.get("chat_template"))
+        self._variables = {name: _token(config.get(name)) for name in _TOKENS if config.get(name) is not None}
+
+    def render(self, conversations: Sequence[dict[Role, str]]) -> list[str]:
+        """Each conversation, rendered in the sandbox process. Raises TemplateError."""
+        request = {
+            "template": self.source,
+            "variables": self._variables,
+            "conversations": [
+                [{"role": _SPEAKERS[role], "content": text} for role, text in conversation.items()]
+                for conversation in conversations
+            ],
+        }
+        script = Path(__file__).with_name("sandbox.py")
+        try:
+            child = subprocess.run(
+                [sys.executable, "-I", str(script)],
+                input=json.dumps(request), capture_output=True, text=True, timeout=_SECONDS, check=False,
+            )  # fmt: skip
+            report = json.loads(child.stdout)
+        except subprocess.TimeoutExpired:
+            raise TemplateError(f"the chat template did not end within {_SECONDS:.0f} s") from None
+        except ValueError:
+            raise TemplateError("the chat template used up its time or memory, and was stopped") from None
+        if "error" in report:
+            raise TemplateError(f"the chat template cannot be rendered: {report['error']}")
+        if report["reads"]:
+            raise TemplateError(
+                f"the chat template looks at the text it is given ({', '.join(report['reads'])}), so its prompt is "
+                "not static text around the content; only printing and trimming can be reproduced"
+            )
+        texts: list[str] = report["texts"]
+        return texts
+
+
+def take_apart(template: Template, roles: Sequence[Role]) -> tuple[Piece, ...]:
+    """The prompt of a mode as static text and content, proved on every pair of probes.
+
+    Raises TemplateError where rendering shows that no such pieces exist.
+    """
+    (plain,) = template.render([{role: _SENTINELS[role] for role in roles}])
+    pieces: list[Piece] = []
+    rest = plain
+    for role in roles:
+        static, found, rest = rest.partition(_SENTINELS[role])
+        if not found or _SENTINELS[role] in rest:
+            raise TemplateError(
+                f"the chat template prints the {_SPEAKERS[role]} message {plain.count(_SENTINELS[role])} times, "
+                "or out of order; expected once, and the user before the assistant"
+            )
+        pieces += [Piece(static), Piece("", role, _strip_of(template, roles, role, plain))]
+    pieces.append(Piece(rest))
+
+    few = PROBES[:12] if len(roles) > 1 else PROBES
+    conversations: list[dict[Role, str]] = [
+        dict(zip(roles, texts, strict=True)) for texts in product(few, repeat=len(roles))
+    ]
+    conversations += [dict.fromkeys(roles, text) for text in PROBES]
+    for conversation, rendered in zip(conversations, template.render(conversations), strict=True):
+        if assemble(pieces, conversation) != rendered:
+            raise TemplateError(
+                f"the chat template changes its content in a way that is not trimming: given {conversation!r:.200} "
+                f"it prints {rendered!r:.300}"
+            )
+    return tuple(pieces)
+
+
+def assemble(pieces: Sequence[Piece], texts: dict[Role, str]) -> str:
+    """The prompt for given contents."""
+    return "".join(strip(texts[p.role], p.strip) if p.role else p.text for p in pieces)
+
+
+def _strip_of(template: Template, roles: Sequence[Role], role: Role, plain: str) -> Strip:
+    space = " \n\t\u3000"
+    texts = {other: _SENTINELS[other] for other in roles}
+    texts[role] = space + _SENTINELS[role] + space
+    (rendered,) = template.render([texts])
+    for how in get_args(Strip):
+        if rendered == plain.replace(_SENTINELS[role], strip(texts[role], how)):
+            result: Strip = how
+            return result
+    raise TemplateError(
+        f"the chat template treats white space around the {_SPEAKERS[role]} message in an unknown way: "
+        f"it prints {rendered!r:.300}"
+    )
+
+
+_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+def _token(value: Any) -> str:
+    text = value.get("content") if isinstance(value, dict) else value
+    if not isinstance(text, str):
+        raise TemplateError(f"tokenizer_config.json has a special token {value!r}, expected text")
+    return text
+
+
+def _default(value: Any) -> str:
+    # A checkpoint may carry several templates by name, of which apply_chat_template takes "default".
+    if isinstance(value, list):
+        named = {entry.get("name"): entry.get("template") for entry in value if isinstance(entry, dict)}
+        value = named.get("default")
+    if not isinstance(value, str):
+        raise TemplateError(
+            "the checkpoint has no chat template (neither chat_template.jinja nor chat_template in "
+            "tokenizer_config.json), and the prompt its weights were trained on cannot be guessed"
+        )
+    return value

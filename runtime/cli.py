@@ -1,0 +1,26 @@
+"""The `guardpass` command. Data goes to stdout, messages to stderr; the exit code is the error's own."""
+
+import sys
+from importlib.metadata import entry_points
+
+import typer
+
+from .errors import GuardpassError
+
+
+def main() -> None:
+    """Run the command line; every installed part of guardpass brings its own commands."""
+    app = typer.Typer(
+        help="Guard models as one prefill pass.", no_args_is_help=True, pretty_exceptions_enable=False,
+        rich_markup_mode=None, add_completion=False,
+    )  # fmt: skip
+    for part in sorted(entry_points(group="guardpass.commands"), key=lambda entry: entry.name):
+        part.load()(app)
+    try:
+        app()
+    except GuardpassError as error:
+        print(f"guardpass: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # the reader of our output went away; there is no one left to tell
+        sys.stderr.close()
+        sys.exit(1)

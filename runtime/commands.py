@@ -1,0 +1,165 @@
+"""`guardpass check`, `info` and `verify`."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO, cast
+
+import typer
+
+from .errors import GuardpassError, InputError
+from .guard import Guard
+from .integrity import open_guard
+from .manifest import Manifest
+from .schema import encode
+from .verdict import Verdict
+from .windows import LongText
+
+GuardPath = Annotated[Path, typer.Argument(metavar="GUARD", help="A guard directory.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the runtime's commands."""
+    app.command()(check)
+    app.command()(info)
+    app.command()(verify)
+
+
+def check(
+    guard: GuardPath,
+    text: Annotated[str | None, typer.Argument(help="The user's text; - reads it from stdin.")] = None,
+    response: Annotated[str | None, typer.Option(help="The assistant's reply to judge.")] = None,
+    jsonl: Annotated[
+        str | None, typer.Option(metavar="FILE", help='Lines {"text", "response"?, "id"?}; - is stdin.')
+    ] = None,
+    threshold: Annotated[float | None, typer.Option(help="Unsafe from this score on, instead of by argmax.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Engine threads (default: the cores at hand).")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Positions of one pass.")] = None,
+    max_windows: Annotated[int, typer.Option(help="Refuse text that takes more windows.")] = 16,
+    long_text: Annotated[str, typer.Option(help="windows, refuse or truncate.")] = "windows",
+    no_verify: Annotated[bool, typer.Option("--no-verify", help="Do not hash files over 64 MiB.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Judge a text, a reply, or a file of them."""
+    if (text is None) == (jsonl is None):
+        raise InputError("expected either TEXT or --jsonl FILE")
+    if jsonl is not None and response is not None:
+        raise InputError("--response goes with TEXT; in a JSONL file each line has its own")
+    opened = Guard.load(
+        guard, threads=threads, verify=not no_verify, max_tokens=max_tokens, max_windows=max_windows,
+        long_text=cast(LongText, long_text),
+    )  # fmt: skip
+    if jsonl is None:
+        content = _stdin_text() if text == "-" else cast(str, text)
+        verdict = opened.check(content, response, threshold=threshold)
+        print(_dump(verdict.to_json()) if as_json else _line(verdict))
+        return
+    failures: list[GuardpassError] = []
+    for answer in _check_lines(opened, _lines(jsonl), threshold, failures):
+        print(_dump(answer), flush=True)
+    if failures:
+        print(f"guardpass: {len(failures)} lines could not be judged, their output says why", file=sys.stderr)
+        raise typer.Exit(max(error.exit_code for error in failures))
+
+
+def info(guard: GuardPath, as_json: Json = False) -> None:
+    """Show what a guard is made of, without opening its model."""
+    manifest = open_guard(guard, verify=False)
+    body = describe(manifest)
+    if as_json:
+        print(_dump(body))
+        return
+    engine = manifest.engine
+    print(
+        f"{manifest.name}: family {manifest.family}, engine {engine.name}, {engine.quant}, context {manifest.context}"
+    )
+    for name, mode in body["modes"].items():
+        print(f"mode {name}: {mode['prefix']} tokens baked, {mode['tree']} in the tree, {mode['slots']} slot")
+    for label in manifest.labels:
+        print(f"label {label.name}: {label.category or 'safe'}" + (f" (OpenAI {label.openai})" if label.openai else ""))
+    for name, file in manifest.files.items():
+        print(f"file {name}: {file.size / 1e6:.1f} MB, sha256 {file.sha256}")
+
+
+def verify(guard: GuardPath, as_json: Json = False) -> None:
+    """Hash every file of a guard against its manifest."""
+    manifest = open_guard(guard)
+    files = {name: encode(file) for name, file in manifest.files.items()}
+    print(_dump({"intact": True, "files": files}) if as_json else f"{guard}: intact, {len(files)} files")
+
+
+def describe(manifest: Manifest) -> dict[str, Any]:
+    """What `guardpass info --json` prints."""
+    modes = {
+        name: {"prefix": len(mode.prefix), "tree": len(mode.tree.tokens), "slots": len(mode.tree.slots)}
+        for name, mode in manifest.modes.items()
+    }
+    body = {key: encode(getattr(manifest, key)) for key in ("name", "family", "guardpass", "schema", "context")}
+    engine = manifest.engine
+    body |= {"engine": engine.name, "quant": engine.quant, "device": engine.device, "modes": modes}
+    return body | {key: encode(getattr(manifest, key)) for key in ("labels", "source", "files")}
+
+
+def _check_lines(
+    guard: Guard, lines: Iterable[bytes], threshold: float | None, failures: list[GuardpassError]
+) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        answer: dict[str, Any] = {}
+        try:
+            item = _parse(line)
+            answer = {"id": item["id"]} if "id" in item else {}
+            if "text" not in item:
+                raise InputError('the line has no "text"')
+            answer = guard.check(item["text"], item.get("response"), threshold=threshold).to_json() | answer
+        except GuardpassError as error:
+            answer |= {"error": str(error)}
+            failures.append(error)
+        yield answer
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    try:
+        item = json.loads(line.decode())
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"the line is not JSON in UTF-8: {error}") from None
+    if not isinstance(item, dict):
+        raise InputError(f"the line holds {type(item).__name__}, expected an object")
+    unknown = item.keys() - {"text", "response", "id"}
+    if unknown:
+        raise InputError(f"the line has unknown keys {sorted(unknown)}, expected text, response and id")
+    return item
+
+
+def _lines(source: str) -> Iterator[bytes]:
+    try:
+        with cast(BinaryIO, sys.stdin.buffer if source == "-" else open(source, "rb")) as file:
+            yield from (line for line in file if line.strip())
+    except OSError as error:
+        raise InputError(f"cannot read {source}: {error.strerror}") from None
+
+
+def _stdin_text() -> str:
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"stdin is not UTF-8: {error.reason} at byte {error.start}") from None
+
+
+def _line(verdict: Verdict) -> str:
+    parts = [
+        "safe" if verdict.safe else "unsafe", verdict.label, *verdict.categories,
+        f"score {verdict.score:.4f}", f"margin {verdict.margin:+.3f}",
+        f"{verdict.tokens.run} tokens run", f"{verdict.ms.total:.1f} ms",
+    ]  # fmt: skip
+    parts += [f"{verdict.windows} windows"] if verdict.windows > 1 else []
+    parts += ["truncated"] if verdict.truncated else []
+    parts += [f"suspicious literals {' '.join(verdict.suspicious_literals)}"] if verdict.suspicious_literals else []
+    return "  ".join(parts)
+
+
+def _dump(value: Any) -> str:
+    # A lone surrogate in an "id" is echoed as it came, escaped, instead of failing to print.
+    text = json.dumps(value, ensure_ascii=False)
+    return text if text.isprintable() else json.dumps(value)

@@ -1,0 +1,73 @@
+"""From user text to token ids that can be nothing but text."""
+
+import re
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from .errors import GuardError, InputError
+from .manifest import Strip
+
+_STRIPPERS: dict[Strip, Callable[[str], str]] = {
+    "none": lambda text: text,
+    "left": str.lstrip,
+    "right": str.rstrip,
+    "both": str.strip,
+}
+
+
+def strip(text: str, how: Strip) -> str:
+    """What the checkpoint's template does to content: Python's own strip, as Jinja's `trim` does it."""
+    return _STRIPPERS[how](text)
+
+
+def checked(text: object, what: str) -> str:
+    """`text` if it can be judged. Raises InputError for other types and for lone surrogates."""
+    if not isinstance(text, str):
+        raise InputError(f"{what} is {type(text).__name__}, expected str")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{what} has a lone surrogate at character {error.start}, which no tokenizer can encode; "
+            "replace it (for example with U+FFFD) or refuse the message"
+        ) from None
+    return text
+
+
+class ContentTokenizer:
+    """The checkpoint's tokenizer without its added tokens: no text can become a control or verdict token.
+
+    Safe to share between threads: nothing of it is changed after it is made.
+    """
+
+    def __init__(self, path: Path, reserved: Collection[int], literals: Collection[str]) -> None:
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises bare Exception
+            raise GuardError(f"{path.name} is not a tokenizer this version reads ({error})") from None
+        if self._tokenizer.get_added_tokens_decoder():
+            raise GuardError(f"{path.name} has added tokens, so text could become one; export the guard again")
+        self._reserved = frozenset(reserved)
+        # Longest first, so that "<|eot_id|>" is reported rather than a shorter literal inside it.
+        ordered = sorted(literals, key=len, reverse=True)
+        self._literals = re.compile("|".join(map(re.escape, ordered)) or r"(?!)")
+        self.longest_token = max((len(t) for t in self._tokenizer.get_vocab(with_added_tokens=False)), default=1)
+
+    def ids(self, text: str) -> list[int]:
+        """Token ids of a span. Raises InputError if one is reserved, which only a broken tokenizer can give."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        if not self._reserved.isdisjoint(ids):
+            found = sorted(self._reserved.intersection(ids))
+            raise InputError(f"the text encodes to control or verdict tokens {found}; it cannot be judged safely")
+        return ids
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Character range of each token of `text`."""
+        offsets: list[tuple[int, int]] = self._tokenizer.encode(text, add_special_tokens=False).offsets
+        return offsets
+
+    def suspicious_literals(self, text: str) -> tuple[str, ...]:
+        """Pieces of the guard's own prompt that stand in the text, in order of first appearance."""
+        return tuple(dict.fromkeys(self._literals.findall(text)))

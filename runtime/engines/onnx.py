@@ -1,0 +1,54 @@
+"""ONNX Runtime on the CPU."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import EngineError, MissingDependency
+from ..manifest import Manifest
+from ..passes import Pass
+from .cpu import saturates, usable_cores
+
+
+class OnnxEngine:
+    """Runs model.onnx. `InferenceSession.run` may be called from several threads at once."""
+
+    def __init__(self, model: Path, manifest: Manifest, *, threads: int | None) -> None:
+        try:
+            import onnxruntime as ort
+        except ImportError as error:
+            raise MissingDependency(
+                f"onnxruntime is not installed ({error}); install guardpass[cpu], or guardpass[cuda] for a GPU"
+            ) from None
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads or usable_cores()
+        options.inter_op_num_threads = 1
+        # Errors come as exceptions; ONNX Runtime's own lines on stderr would only repeat them.
+        options.log_severity_level = 4
+        if saturates():
+            # Such a CPU adds u8 x s8 products in saturating 16 bits; ORT's u8 x u8 path is slower and exact.
+            options.add_session_config_entry("session.x64quantprecision", "1")
+        try:
+            self._session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's exceptions share no public base
+            raise EngineError(f"onnxruntime {ort.__version__} cannot open {model.name}: {error}") from None
+        self._labels = len(manifest.labels)
+
+    def run(self, request: Pass) -> npt.NDArray[np.float32]:
+        """Scores [1, S, V']. Raises EngineError."""
+        feeds = {
+            "tokens": request.tokens,
+            "positions": request.positions,
+            "mask": request.mask,
+            "slots": request.slots,
+        }
+        try:
+            (scores,) = self._session.run(["scores"], feeds)
+        except Exception as error:
+            raise EngineError(f"onnxruntime failed on a pass of {request.tokens.size} tokens: {error}") from None
+        expected = (1, request.slots.shape[1], self._labels)
+        if scores.shape != expected:
+            raise EngineError(f"the model gave scores of shape {scores.shape}, expected {expected}; export it again")
+        result: npt.NDArray[np.float32] = scores
+        return result

@@ -1,0 +1,129 @@
+"""The main path: a guard directory in, verdicts out."""
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from .content import ContentTokenizer, checked
+from .engines import open_engine
+from .errors import InputError
+from .integrity import open_guard
+from .manifest import Manifest, Mode, Role
+from .passes import Planner
+from .verdict import Decision, Field, Milliseconds, Tokens, Verdict, decide
+from .windows import LongText, spans
+
+# The CPU attention operator holds heads x T x T scores: half a gigabyte for 32 heads at this length.
+DEFAULT_MAX_TOKENS = 2048
+
+
+class Guard:
+    """A guard, opened. Share one between threads: a check changes nothing in it."""
+
+    def __init__(self, directory: Path, manifest: Manifest, *, threads: int | None = None) -> None:
+        self.manifest = manifest
+        self._tokenizer = ContentTokenizer(directory / "tokenizer.json", manifest.reserved, manifest.literals)
+        self._planners = {name: Planner(manifest, mode, self._tokenizer) for name, mode in manifest.modes.items()}
+        self._engine = open_engine(directory, manifest, threads=threads)
+        self.max_tokens = min(manifest.context, DEFAULT_MAX_TOKENS)
+        self.max_windows = 16
+        self.long_text: LongText = "windows"
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        threads: int | None = None,
+        verify: bool = True,
+        max_tokens: int | None = None,
+        max_windows: int = 16,
+        long_text: LongText = "windows",
+    ) -> "Guard":
+        """Open the guard directory at `path`. Nothing is downloaded.
+
+        threads: of the engine; None takes the cores this process may use.
+        verify: hash every file against guard.json first; False takes files over 64 MiB by their size.
+        max_tokens: positions of one pass, at most the checkpoint's context (default: that, or 2048 if less).
+        long_text: what to do with text beyond it: judge overlapping "windows" (the worst decides), "refuse",
+        or "truncate" (the verdict says so). max_windows: more windows than this are refused.
+
+        Raises GuardError for a guard that is not intact, InputError for options out of range,
+        MissingDependency where the engine is not installed, EngineError where it cannot open the model.
+        """
+        directory = Path(path)
+        manifest = open_guard(directory, verify=verify)
+        if max_tokens is not None and not 1 <= max_tokens <= manifest.context:
+            raise InputError(f"max_tokens is {max_tokens}, expected 1 to {manifest.context}, the guard's context")
+        if max_windows < 1 or (threads is not None and threads < 1):
+            raise InputError(f"max_windows and threads are at least 1, found {max_windows} and {threads}")
+        if long_text not in ("windows", "refuse", "truncate"):
+            raise InputError(f"long_text is {long_text!r}, expected windows, refuse or truncate")
+        guard = cls(directory, manifest, threads=threads)
+        guard.max_tokens = max_tokens or guard.max_tokens
+        guard.max_windows, guard.long_text = max_windows, long_text
+        return guard
+
+    def check(self, text: str, response: str | None = None, *, threshold: float | None = None) -> Verdict:
+        """Judge a user's text, or (mode response) an assistant's reply to it.
+
+        threshold: unsafe from this score on, instead of by argmax.
+        Raises InputError (TextTooLong among them) and EngineError; neither ever means safe.
+        """
+        start = time.perf_counter()
+        mode: Mode = "prompt" if response is None else "response"
+        texts: dict[Role, str] = {"prompt": checked(text, "text")}
+        if response is not None:
+            texts["response"] = checked(response, "response")
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise InputError(f"threshold is {threshold}, expected a probability from 0 to 1")
+        if mode not in self._planners:
+            raise InputError(f"{self.manifest.name} judges {sorted(self._planners)}, and has no mode {mode!r}")
+
+        spec, planner = self.manifest.modes[mode], self._planners[mode]
+        covered, truncated = spans(
+            texts, spec, planner, self._tokenizer,
+            limit=self.max_tokens, policy=self.long_text, cap=self.max_windows,
+        )  # fmt: skip
+        literals = self._tokenizer.suspicious_literals("\n".join(texts.values()))
+        passes = [planner.plan(span) for span in covered]
+        tokenized = time.perf_counter()
+        decisions = [decide(self.manifest, spec, self._engine.run(p), threshold) for p in passes]
+        ended = time.perf_counter()
+
+        worst = max(decisions, key=_severity)
+        return Verdict(
+            safe=not worst.label.unsafe,
+            label=worst.label.name,
+            categories=(worst.label.category,) if worst.label.unsafe and worst.label.category else (),
+            score=worst.score,
+            margin=worst.margin,
+            fields={worst.field: Field(worst.label.name, worst.score, worst.margin)},
+            mode=mode,
+            windows=len(passes),
+            truncated=truncated,
+            suspicious_literals=literals,
+            tokens=Tokens(sum(p.reused for p in passes), sum(p.tokens.size for p in passes)),
+            ms=Milliseconds(
+                tokenize=(tokenized - start) * 1e3,
+                run=(ended - tokenized) * 1e3,
+                total=(time.perf_counter() - start) * 1e3,
+            ),
+        )
+
+    def check_many(
+        self, items: Iterable[str | tuple[str, str | None]], *, threshold: float | None = None
+    ) -> Iterator[Verdict]:
+        """Verdicts in the order of `items`, each a text or a pair (text, response), as they are drawn.
+
+        One request is one pass: batching gains nothing on a CPU and would let requests touch each other's
+        activation scales.
+        """
+        for item in items:
+            text, response = (item, None) if isinstance(item, str) else item
+            yield self.check(text, response, threshold=threshold)
+
+
+def _severity(decision: Decision) -> tuple[bool, float]:
+    return decision.label.unsafe, decision.score

@@ -1,0 +1,74 @@
+"""What must hold of a guard directory before any other parser opens a file in it."""
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+from .errors import GuardError
+from .manifest import MANIFEST, Manifest, loads
+
+# Below this size a file is hashed even with verify=False: the graph and the tokenizer decide what is computed.
+_ALWAYS_HASHED = 64 << 20
+_MANIFEST_LIMIT = 64 << 20
+
+
+def open_guard(directory: Path, *, verify: bool = True) -> Manifest:
+    """Read guard.json and hold every file against it: nothing missing, nothing extra, no links, same bytes.
+
+    With verify=False files over 64 MiB are checked by size only. Raises GuardError.
+    """
+    names = _regular_files(directory)
+    if MANIFEST not in names:
+        raise GuardError(f"{directory} has no {MANIFEST}, so it is not a guard; make one with `guardpass export`")
+    if names[MANIFEST] > _MANIFEST_LIMIT:
+        raise GuardError(f"{MANIFEST} has {names[MANIFEST]} bytes, more than any guard needs; export the guard again")
+    manifest = loads(_read(directory / MANIFEST))
+    missing, extra = manifest.files.keys() - names.keys(), names.keys() - manifest.files.keys() - {MANIFEST}
+    if missing or extra:
+        raise GuardError(
+            f"{directory} does not hold the files {MANIFEST} lists: missing {sorted(missing)}, "
+            f"not listed {sorted(extra)}; copy the guard again or remove what is not its own"
+        )
+    for name, expected in manifest.files.items():
+        if names[name] != expected.size:
+            raise GuardError(f"{name} has {names[name]} bytes, {MANIFEST} says {expected.size}; copy the guard again")
+        if verify or expected.size < _ALWAYS_HASHED:
+            found = sha256(directory / name)
+            if found != expected.sha256:
+                raise GuardError(f"{name} has sha256 {found}, {MANIFEST} says {expected.sha256}; copy the guard again")
+    return manifest
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file's content."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise GuardError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise GuardError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _regular_files(directory: Path) -> dict[str, int]:
+    """Sizes by name. A link could point outside what was verified, or change after it was."""
+    sizes = {}
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                info = entry.stat(follow_symlinks=False)
+                if not stat.S_ISREG(info.st_mode):
+                    raise GuardError(
+                        f"{entry.name} in {directory} is a link, folder or device; a guard holds plain files only "
+                        "(copy a linked guard with `cp -rL`)"
+                    )
+                sizes[entry.name] = info.st_size
+    except OSError as error:
+        raise GuardError(f"cannot open guard {directory}: {error.strerror}") from None
+    return sizes

@@ -1,0 +1,75 @@
+"""Put a request together: prefix columns, span, tree, and the mask that joins them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from .content import ContentTokenizer, strip
+from .manifest import Manifest, ModeSpec, Role
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward run of T tokens over P baked columns, scored at S slots."""
+
+    tokens: npt.NDArray[np.int64]  # [1, T]
+    positions: npt.NDArray[np.int64]  # [1, T]
+    mask: npt.NDArray[np.bool_]  # [1, 1, T, P + T]; True: row sees column
+    slots: npt.NDArray[np.int64]  # [1, S]; rows of the pass
+    reused: int  # baked columns in use
+
+
+class Planner:
+    """Builds passes of one mode."""
+
+    def __init__(self, manifest: Manifest, mode: ModeSpec, tokenizer: ContentTokenizer) -> None:
+        self._mode, self._tokenizer = mode, tokenizer
+        self._columns = len(manifest.prefix.tokens)
+        self._lead = [manifest.prefix.tokens[column] for column in mode.prefix[len(mode.prefix) - mode.lead :]]
+        tree = mode.tree
+        self._tree = list(tree.tokens)
+        self._sees = ancestors(tree.parents)
+        self._depths = self._sees.sum(axis=1) - 1
+        self._slots = np.array([slot.node for slot in tree.slots], np.int64)
+
+    def span(self, texts: dict[Role, str]) -> list[int]:
+        """Ids of the span: one tokenization, so that merges at the seams are the checkpoint's own."""
+        pieces = (strip(texts[p.role], p.strip) if p.role else p.text for p in self._mode.span)
+        return self._tokenizer.ids("".join(pieces))
+
+    def length(self, span: list[int]) -> int:
+        """Positions that the whole prompt takes: prefix, span and the deepest branch of the tree."""
+        depth = int(self._depths.max()) + 1 if self._tree else 0
+        return len(self._mode.prefix) - self._mode.lead + len(span) + depth
+
+    def plan(self, span: list[int]) -> Pass:
+        """The pass for a span: ids that the baked lead already holds are not run again."""
+        lead = 0
+        while lead < min(len(self._lead), len(span) - 1) and self._lead[lead] == span[lead]:
+            lead += 1
+        chain = self._mode.prefix[: len(self._mode.prefix) - len(self._lead) + lead]
+        run = span[lead:] + self._tree
+        text, total, baked = len(span) - lead, len(run), self._columns
+
+        mask = np.zeros((total, baked + total), np.bool_)
+        mask[:, chain] = True
+        mask[:, baked : baked + text] = np.tri(total, text, dtype=np.bool_)
+        mask[text:, baked + text :] = self._sees
+        positions = np.concatenate([np.arange(text), text + self._depths]) + len(chain)
+        return Pass(
+            tokens=np.array([run], np.int64),
+            positions=positions[None].astype(np.int64),
+            mask=mask[None, None],
+            slots=self._slots[None] + text,
+            reused=len(chain),
+        )
+
+
+def ancestors(parents: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """[N, N], True where the column is the row's node or one of its ancestors."""
+    sees = np.eye(len(parents), dtype=np.bool_)
+    for node, parent in enumerate(parents):
+        if parent >= 0:
+            sees[node] |= sees[parent]
+    return sees

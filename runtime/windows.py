@@ -1,0 +1,93 @@
+"""Text that does not fit one pass is judged in overlapping windows; the runtime never drops any of it unasked."""
+
+from itertools import product
+from typing import Literal
+
+from .content import ContentTokenizer, strip
+from .errors import TextTooLong
+from .manifest import ModeSpec, Role
+from .passes import Planner
+
+LongText = Literal["windows", "refuse", "truncate"]
+_SMALLEST = 16  # content tokens; below this a window says nothing about its text
+
+
+def spans(
+    texts: dict[Role, str],
+    mode: ModeSpec,
+    planner: Planner,
+    tokenizer: ContentTokenizer,
+    *,
+    limit: int,
+    policy: LongText,
+    cap: int,
+) -> tuple[list[list[int]], bool]:
+    """Spans that together cover the texts, each within `limit` positions, and whether text was left out.
+
+    Raises TextTooLong where the policy refuses, where more than `cap` windows were needed, or where the
+    limit leaves no room for content.
+    """
+    # A token covers at most `longest_token` characters, so this much text cannot fit: no need to encode it.
+    most = limit * (1 if policy == "refuse" else cap) * tokenizer.longest_token
+    size = sum(map(len, texts.values()))
+    if size > most and policy != "truncate":
+        raise TextTooLong(_refusal(f"{size} characters", limit, policy, cap))
+    shortened = {role: text[:most] for role, text in texts.items()}
+
+    whole = planner.span(shortened)
+    if planner.length(whole) <= limit and shortened == texts:
+        return [whole], False
+    if policy == "refuse":
+        raise TextTooLong(_refusal(f"{planner.length(whole)} tokens", limit, policy, cap))
+
+    contents = {p.role: strip(shortened[p.role], p.strip) for p in mode.span if p.role}
+    offsets = {role: tokenizer.offsets(text) for role, text in contents.items()}
+    frame = planner.length(planner.span(dict.fromkeys(texts, "")))
+    budget = limit - frame
+    while budget >= _SMALLEST * len(texts):
+        sizes = _share(budget, {role: len(tokens) for role, tokens in offsets.items()})
+        cuts = {role: _cut(contents[role], offsets[role], sizes[role]) for role in texts}
+        if policy == "truncate":
+            cuts = {role: parts[:1] for role, parts in cuts.items()}
+        count = _count(cuts)
+        if count > cap:
+            raise TextTooLong(_refusal(f"{count} windows", limit, policy, cap))
+        result = [planner.span(dict(zip(cuts, parts, strict=True))) for parts in product(*cuts.values())]
+        excess = max(map(planner.length, result)) - limit
+        if excess <= 0:
+            return result, policy == "truncate"
+        budget -= excess  # a window on its own may encode to a few tokens more than it did inside the text
+    raise TextTooLong(
+        f"a pass of {limit} tokens leaves room for {limit - frame} tokens of text, expected at least "
+        f"{_SMALLEST * len(texts)}; raise max_tokens"
+    )
+
+
+def _share(budget: int, lengths: dict[Role, int]) -> dict[Role, int]:
+    """Tokens of each text in a window: the shorter stays whole while it takes no more than half."""
+    if len(lengths) == 1:
+        return dict.fromkeys(lengths, budget)
+    short = min(lengths, key=lambda role: lengths[role])
+    kept = min(lengths[short], budget // 2)
+    return {role: kept if role == short else budget - kept for role in lengths}
+
+
+def _cut(text: str, offsets: list[tuple[int, int]], size: int) -> list[str]:
+    """Overlapping parts of at most `size` tokens; the overlap is an eighth, so no short phrase is split unseen."""
+    if len(offsets) <= size:
+        return [text]
+    step = size - size // 8
+    starts = range(0, len(offsets) - size + step, step)
+    return [text[offsets[s][0] : offsets[min(s + size, len(offsets)) - 1][1]] for s in starts]
+
+
+def _count(cuts: dict[Role, list[str]]) -> int:
+    total = 1
+    for parts in cuts.values():
+        total *= len(parts)
+    return total
+
+
+def _refusal(found: str, limit: int, policy: LongText, cap: int) -> str:
+    allowed = f"one pass of {limit} tokens" if policy == "refuse" else f"{cap} windows of {limit} tokens"
+    return f"the text takes {found}, expected at most {allowed}; raise max_windows or max_tokens, or shorten it"
