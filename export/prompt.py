@@ -85,17 +85,10 @@ def _cut(
         )
     span = (Piece(before[opening:]), *inner, Piece(after[:closing]))
     hard = tokenizer.split(before[:opening])
-    # What all texts share: ids that a first letter of either script leaves alone.
-    samples = [tokenizer.content_ids(before[opening:] + letter) for letter in ("a", "가")]
-    lead = 0
-    while lead < min(map(len, samples)) and samples[0][lead] == samples[1][lead]:
-        lead += 1
-    return (
-        hard + samples[0][:lead],
-        lead,
-        tuple(p for p in span if p.role or p.text),
-        tokenizer.split(after[closing:]),
-    )
+    # The opening text as it stands alone; where content merges with its end, the runtime masks those columns.
+    lead = tokenizer.content_ids(before[opening:])
+    span = tuple(piece for piece in span if piece.role or piece.text)
+    return hard + lead, len(lead), span, tokenizer.split(after[closing:])
 
 
 def _prove(

@@ -1,0 +1,101 @@
+"""fp32 guards against transformers: ids, logits and verdicts, for every variant and both modes."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from guardpass import Guard
+from guardpass.export.architecture import read_architecture
+from guardpass.export.checkpoint import Checkpoint
+from guardpass.export.graph import Graph
+from guardpass.export.llama import Forward, inputs, outputs
+from guardpass.export.quantize import RECIPES
+from guardpass.manifest import Prefix
+
+from .conftest import VARIANTS
+from .helpers import ids, scores, template_ids, texts
+
+
+def _reference(checkpoint: Path) -> tuple[torch.nn.Module, AutoTokenizer]:
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    return model.eval(), AutoTokenizer.from_pretrained(checkpoint)
+
+
+@torch.no_grad()
+def _logits(model: torch.nn.Module, tokens: list[int]) -> np.ndarray:
+    return model(torch.tensor([tokens])).logits[0].numpy()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_fp32_equals_transformers(
+    variant: str, checkpoint: Callable[[str], Path], exported: Callable[..., Path]
+) -> None:
+    model, tokenizer = _reference(checkpoint(variant))
+    guard = Guard.load(exported(variant))
+    labels = guard.manifest.labels
+    seen = set()
+    for index, text in enumerate(texts(100, seed=1)):
+        both = "response" in guard.manifest.modes
+        for response in [None, texts(100, seed=2)[index]] if both else [None]:
+            tokens = template_ids(tokenizer, text, response)
+            assert ids(guard, text, response) == tokens
+            expected = _logits(model, tokens)[-1, [label.id for label in labels]]
+            np.testing.assert_allclose(scores(guard, text, response), expected, atol=1e-3)
+            verdict = guard.check(text, response)
+            assert verdict.label == labels[int(np.argmax(expected))].name
+            weights = np.exp(expected - expected.max())
+            unsafe = np.array([label.unsafe for label in labels])
+            assert verdict.score == pytest.approx(weights[unsafe].sum() / weights.sum(), abs=1e-3)
+            seen.add(verdict.label)
+    assert len(seen) > 1, "random weights that always give one label prove little"
+
+
+def test_baking_and_pruning_change_nothing(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    """The same weights with nothing baked and every position a slot: all of transformers' logits, and the guard's."""
+    variant = "2.1b: tied, heads wider than hidden"
+    model, _ = _reference(checkpoint(variant))
+    source = Checkpoint(checkpoint(variant))
+    graph = Graph(tmp_path / "model.onnx.data")
+    rows = list(range(50))
+    Forward(source, read_architecture(source), graph, RECIPES["fp32"], Prefix((), ()), lambda _: None).write(rows)
+    graph.finish(tmp_path / "model.onnx", inputs(0), outputs(len(rows)))
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+
+    tokens = np.random.default_rng(0).integers(0, 500, 90)
+    feeds = {
+        "tokens": tokens[None],
+        "positions": np.arange(90)[None],
+        "mask": np.tri(90, dtype=bool)[None, None],
+        "slots": np.arange(90)[None],
+    }
+    (found,) = session.run(None, feeds)
+    np.testing.assert_allclose(found[0], _logits(model, tokens.tolist())[:, rows], atol=1e-4)
+
+
+def test_baked_prefix_gives_the_scores_of_an_unbaked_one(
+    checkpoint: Callable[[str], Path], exported: Callable[..., Path], tmp_path: Path
+) -> None:
+    variant = "8b: untied, grouped heads, two shards, bf16"
+    guard = Guard.load(exported(variant))
+    source = Checkpoint(checkpoint(variant))
+    graph = Graph(tmp_path / "model.onnx.data")
+    rows = [label.id for label in guard.manifest.labels]
+    Forward(source, read_architecture(source), graph, RECIPES["fp32"], Prefix((), ()), lambda _: None).write(rows)
+    graph.finish(tmp_path / "model.onnx", inputs(0), outputs(len(rows)))
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    for text in ["", "안녕하세요", "/> merges with the seam", "a" * 50, *texts(10, seed=3)]:
+        tokens = np.array([ids(guard, text, "reply")])
+        size = tokens.shape[1]
+        feeds = {
+            "tokens": tokens,
+            "positions": np.arange(size)[None],
+            "mask": np.tri(size, dtype=bool)[None, None],
+            "slots": np.array([[size - 1]]),
+        }
+        (unbaked,) = session.run(None, feeds)
+        np.testing.assert_allclose(scores(guard, text, "reply"), unbaked[0, 0], atol=1e-4)
