@@ -9,6 +9,7 @@ import typer
 def register(app: typer.Typer) -> None:
     """Add bench's commands; what they need is imported when one runs."""
     app.command()(twin)
+    app.command()(demo)
 
 
 def twin(
@@ -31,3 +32,16 @@ def twin(
         row = replace(row, config=row.config | {"num_hidden_layers": layers})
     twins.write_twin(row, out, tokenizer=tokenizer)
     print(f"{out}: {name} with random weights, {row.config['num_hidden_layers']} layers")
+
+
+def demo(
+    quant: Annotated[str, typer.Option(help="fp32, int8 or int4.")] = "int8",
+    held_out: Annotated[bool, typer.Option("--held-out", help="Accuracy on the held-out set instead.")] = False,
+) -> None:
+    """Export the demo guard and judge Korean and English sentences with it."""
+    from .demo import run
+
+    if held_out:
+        run.held_out(quant)
+    else:
+        run.show(quant)

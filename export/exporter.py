@@ -85,7 +85,7 @@ def export_guard(
 def _write_model(
     source: Checkpoint, shape: Architecture, prompts: Prompts, quant: str, directory: Path, progress: Progress
 ) -> File:
-    done, total = 0, sum(_size(s) for s in shape.shapes().values() if len(s) == 2)
+    done, total = 0, sum(_size(s) for name, s in shape.shapes().items() if len(s) == 2 and name != "lm_head.weight")
 
     def advance(weights: int) -> None:
         nonlocal done

@@ -1,0 +1,5 @@
+"""`python -m guardpass`."""
+
+from .cli import main
+
+main()
