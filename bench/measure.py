@@ -47,7 +47,7 @@ def export_costs(checkpoint: Path, out: Path, quant: str) -> dict[str, float]:
 
 def load_costs(guard: Path) -> dict[str, float]:
     """Seconds to load with and without hashing the weights, and resident MB after a check."""
-    found = {}
+    found: dict[str, float] = {}
     for verify in (True, False):
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe()

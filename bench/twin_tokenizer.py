@@ -10,11 +10,11 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from guardpass.errors import InputError
 
 # Llama 3's pre-tokenizer, as published with its tokenizer.
-_SPLIT = (
+SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-_CONTROL = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+CONTROL = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 _SENTENCES = (
     "Classify the conversation between a human and an AI. Respond only with the taxonomy code.",
     "The quick brown fox jumps over the lazy dog, and nobody asked how to make it stop.",
@@ -56,14 +56,14 @@ def write_tokenizer(out: Path, verdicts: Sequence[str], template: str, source: P
 def _trained() -> Tokenizer:
     tokenizer = Tokenizer(models.BPE(ignore_merges=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(_SPLIT), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
+        [pre_tokenizers.Split(Regex(SPLIT), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=1000, show_progress=False, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
     )
     tokenizer.train_from_iterator(_SENTENCES, trainer)
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in _CONTROL])
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in CONTROL])
     return tokenizer
 
 
@@ -75,7 +75,7 @@ def _given(source: Path) -> Tokenizer:
         tokenizer = Tokenizer.from_str(json.dumps({**spec, "added_tokens": kept}))
     except Exception as error:  # a missing file, JSON that is no tokenizer, or tokenizers' bare Exception
         raise InputError(f"{source} holds no tokenizer.json that can be read: {error}") from None
-    absent = [token for token in _CONTROL if tokenizer.token_to_id(token) is None]
+    absent = [token for token in CONTROL if tokenizer.token_to_id(token) is None]
     if absent:
         raise InputError(f"the tokenizer in {source} lacks {', '.join(absent)}, which the prompt is made of")
     return tokenizer

@@ -162,17 +162,19 @@ class Forward:
     def _linear(self, x: Value, name: str) -> Value:
         tensor = self._tensor(f"{name}.weight")
         n, k = tensor.shape
-        baked = np.empty((len(x.baked), n), np.float32)
+        # Filled transposed: for a few rows of x, BLAS is twice as fast with the weights as the left factor.
+        baked, columns = np.empty((n, len(x.baked)), np.float32), np.ascontiguousarray(x.baked.T)
 
         def chunks() -> Iterator[Array]:
             start = 0
             for chunk in _ahead(tensor):
-                baked[:, start : start + len(chunk)] = x.baked @ chunk.T
+                np.matmul(chunk, columns, out=baked[start : start + len(chunk)])
                 start += len(chunk)
                 self._progress(chunk.size)
                 yield chunk
 
-        return Value(self._recipe.linear(self._graph, x.name, name, chunks(), n, k), baked)
+        output = self._recipe.linear(self._graph, x.name, name, chunks(), n, k)
+        return Value(output, np.ascontiguousarray(baked.T))
 
     def _tensor(self, name: str) -> Tensor:
         return self._checkpoint.tensors[name]

@@ -13,6 +13,8 @@ from .checkpoint import Array
 from .graph import CONTRIB, Graph
 
 _INT4_BLOCK = 32
+_INT4_CHUNK = 1 << 18  # weights searched at a time, small enough to stay in cache
+_INT4_SEARCH = (1.08, 1.0, 0.93, 0.86, 0.79)
 
 
 class Linear(Protocol):
@@ -56,35 +58,48 @@ def int8(graph: Graph, inputs: str, name: str, chunks: Iterable[Array], n: int, 
 
 
 def int4(graph: Graph, inputs: str, name: str, chunks: Iterable[Array], n: int, k: int) -> str:
-    """4-bit weights in blocks of 32 along K, float32 activations (MatMulNBits, accuracy level 0)."""
+    """4-bit weights in blocks of 32 along K, activations int8 by block (MatMulNBits, accuracy level 4).
+
+    Measured on SmolLM2-135M: larger blocks double the error; a search for the scale of each block cuts it by a
+    third; and level 4, which multiplies in int8, is as exact as float32 activations beside the weights' own error.
+    """
     blocks = -(-k // _INT4_BLOCK)
     packed = np.empty((n, blocks, _INT4_BLOCK // 2), np.uint8)
     scales = np.empty((n, blocks), np.float32)
     start = 0
     for chunk in chunks:
-        rows = slice(start, start + len(chunk))
-        padded = np.pad(chunk, ((0, 0), (0, blocks * _INT4_BLOCK - k)))
-        packed[rows], scales[rows] = _pack4(padded.reshape(len(chunk), blocks, _INT4_BLOCK))
-        start = rows.stop
+        padded = np.pad(chunk, ((0, 0), (0, blocks * _INT4_BLOCK - k))).reshape(len(chunk), blocks, _INT4_BLOCK)
+        step = max(1, _INT4_CHUNK // k)
+        for first in range(0, len(chunk), step):
+            rows = slice(start + first, start + min(first + step, len(chunk)))
+            packed[rows], scales[rows] = _pack4(padded[first : first + step])
+        start += len(chunk)
     names = [graph.weight(f"{name}.weight", packed), graph.weight(f"{name}.scale", scales)]
-    return graph.op(
-        "MatMulNBits", [inputs, *names], name, domain=CONTRIB,
-        K=k, N=n, bits=4, block_size=_INT4_BLOCK, accuracy_level=0,
-    )[0]  # fmt: skip
+    attributes = {"K": k, "N": n, "bits": 4, "block_size": _INT4_BLOCK, "accuracy_level": 4}
+    return graph.op("MatMulNBits", [inputs, *names], name, domain=CONTRIB, **attributes)[0]
 
 
 def _pack4(blocks: Array) -> tuple[npt.NDArray[np.uint8], Array]:
-    """Nibbles (low first, 8 is zero) and scales of [..., block] weights."""
-    # The value of largest magnitude maps to -8 exactly, which uses all 16 levels.
-    extreme = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=-1)[..., None], axis=-1)[..., 0]
-    scale = extreme / -8
-    safe = np.where(scale == 0, 1, scale)
-    levels = np.clip(np.rint(blocks / safe[..., None]) + 8, 0, 15).astype(np.uint8)
-    return levels[..., 0::2] | levels[..., 1::2] << 4, scale.astype(np.float32)
+    """Nibbles (low first, 8 is zero) and scales of [..., block] weights: of a few scales, the least squared error."""
+    # The value of largest magnitude maps to -8 exactly, which uses all 16 levels; other scales are near that one.
+    extreme = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=-1)[..., None], axis=-1)
+    base = np.where(extreme == 0, 1, extreme / -8).astype(np.float32)
+    best, scale = np.full(base.shape, np.inf, np.float32), base
+    levels = np.zeros_like(blocks)
+    for factor in _INT4_SEARCH:
+        tried = base * np.float32(factor)
+        rounded = np.clip(np.rint(blocks / tried), -8, 7)
+        error = np.square(rounded * tried - blocks).sum(axis=-1, keepdims=True)
+        better = error < best
+        best, scale = np.where(better, error, best), np.where(better, tried, scale)
+        np.copyto(levels, rounded, where=better)
+    nibbles: npt.NDArray[np.uint8] = (levels + 8).astype(np.uint8)
+    packed: npt.NDArray[np.uint8] = nibbles[..., 0::2] | nibbles[..., 1::2] << np.uint8(4)
+    return packed, scale[..., 0]
 
 
 RECIPES: dict[str, Recipe] = {
     "fp32": Recipe("fp32", fp32, "float32 weights and activations: the reference"),
     "int8": Recipe("int8", int8, "8-bit weights and activations: fastest on CPUs with VNNI"),
-    "int4": Recipe("int4", int4, "4-bit weights, float32 activations: smallest, slower"),
+    "int4": Recipe("int4", int4, "4-bit weights, 8-bit activations: smallest, slower"),
 }

@@ -1,0 +1,1 @@
+"""A small demo guard: generated data, training script and the trained checkpoint."""

@@ -1,0 +1,128 @@
+"""Training and held-out conversations of the demo guard, deterministic from a seed.
+
+Training conversations are drawn from the grammar files train_*.txt; the held-out ones are separate,
+hand-written sentences in heldout_*.tsv. A drawn conversation that shares a sentence or an n-gram with the
+held-out set is thrown away; overlap.py proves that none is left.
+"""
+
+import random
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from .grammar import Grammar
+from .noise import vary
+from .wording import wording
+
+HERE = Path(__file__).parent
+UNSAFE = ("S1", "S2", "S3", "S4", "S5", "S6", "S7")
+DRAWN = (*UNSAFE, "S4")  # crime has the widest vocabulary, so it is drawn twice as often
+LANGUAGES = ("en", "ko")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One labelled conversation; an empty assistant text means that only the prompt is judged."""
+
+    lang: str
+    label: str  # the verdict token, e.g. <SAFE> or <UNSAFE-S4>
+    user: str
+    assistant: str
+
+    @property
+    def mode(self) -> str:
+        return "response" if self.assistant else "prompt"
+
+
+def token_of(code: str) -> str:
+    """Verdict token of a code: SAFE -> <SAFE>, S1 -> <UNSAFE-S1>."""
+    return "<SAFE>" if code == "SAFE" else f"<UNSAFE-{code}>"
+
+
+@cache
+def _grammar(lang: str) -> Grammar:
+    return Grammar(*(HERE / f"train_{lang}{part}.txt" for part in ("", "_safe", "_mix", "_more")))
+
+
+class _Writer:
+    """Composes the turns of one language."""
+
+    def __init__(self, rng: random.Random, lang: str) -> None:
+        self.rng, self.lang, self.grammar = rng, lang, _grammar(lang)
+
+    def _pick(self, code: str, kinds: dict[str, float]) -> str:
+        section = self.rng.choices(list(kinds), list(kinds.values()))[0]
+        return self.grammar.expand(self.rng, section, code)
+
+    def unsafe_user(self, code: str) -> str:
+        return self._pick(code, {"req": 26, "writereq": 16, "sayframe": 18, "bad": 11, "loose": 31})
+
+    def benign_user(self) -> str:
+        kinds = {"req": 20.0, "writereq": 12, "say": 19, "ctx": 2, "sayframe": 4, "loose": 25, "life": 18}
+        return self._pick("SAFE", kinds)
+
+    def safe_user(self) -> str:
+        """A benign turn, or a contrast: unsafe words in a frame of prevention, news or study."""
+        if self.rng.random() < 0.62:
+            return self.benign_user()
+        if self.rng.random() < 0.08:
+            return self.grammar.expand(self.rng, "factcheck", "S7")
+        return self._pick(self.rng.choice(UNSAFE), {"edu": 33, "prot": 33, "looseedu": 34})
+
+    def reply(self, code: str) -> str:
+        """A reply that complies with, or itself states, content of the code."""
+        return self._pick(code, {"oky": 30, "oksay": 32, "okw": 16, "loose": 22})
+
+    def harmless_reply(self) -> str:
+        if self.rng.random() < 0.45:
+            return self.reply("SAFE")
+        return self._pick("SAFE", {"plain": 30, "help": 28, "refuse": 12, "life": 30})
+
+    def dress(self, text: str) -> str:
+        """Surface variation and benign sentences around the turn."""
+        if self.rng.random() < 0.14:
+            text = f"{self._pick('SAFE', {'ctx': 3, 'say': 1, 'life': 2})} {text}"
+        if self.rng.random() < 0.1:
+            text = f"{text} {self._pick('SAFE', {'ctx': 3, 'say': 1, 'life': 2})}"
+        return vary(self.rng, text, self.lang)
+
+    def conversation(self) -> Example:
+        rng = self.rng
+        respond, unsafe = rng.random() < 0.45, rng.random() < 0.52
+        code, assistant = rng.choice(DRAWN) if unsafe else "SAFE", ""
+        if not unsafe:
+            user, assistant = self.safe_user(), self.harmless_reply() if respond else ""
+        elif not respond:
+            user = self.unsafe_user(code)
+        elif rng.random() < 0.45:
+            user = self.unsafe_user(code)
+            assistant = self.reply(code) if rng.random() < 0.4 else self._pick(code, {"refuse": 8, "plain": 2})
+        else:
+            user, assistant = self.safe_user(), self.reply(code)
+        user, assistant = self.dress(user), self.dress(assistant) if assistant else ""
+        return Example(self.lang, token_of(code), user, assistant)
+
+
+def training_set(count: int, seed: int = 0) -> list[Example]:
+    """count different conversations, English and Korean in turn, none with wording of the held-out set."""
+    rng = random.Random(seed)
+    writers = [_Writer(rng, lang) for lang in LANGUAGES]
+    kept_out = {words for e in held_out_set() for turn in (e.user, e.assistant) for words in wording(e.lang, turn)}
+    found: dict[Example, None] = {}
+    while len(found) < count:
+        example = writers[len(found) % len(writers)].conversation()
+        turns = (example.user, example.assistant)
+        if all(kept_out.isdisjoint(wording(example.lang, turn)) for turn in turns):
+            found[example] = None
+    return list(found)
+
+
+def held_out_set() -> list[Example]:
+    """The hand-written held-out conversations, in file order."""
+    rows = []
+    for lang in LANGUAGES:
+        for line in (HERE / f"heldout_{lang}.tsv").read_text(encoding="utf-8").splitlines():
+            if line and not line.startswith("#"):
+                code, user, *rest = line.split("\t")
+                rows.append(Example(lang, token_of(code), user, rest[0] if rest else ""))
+    return rows
