@@ -71,7 +71,7 @@ def read_architecture(checkpoint: Checkpoint) -> Architecture:
     head_dim = _count(config, "head_dim") if config.get("head_dim") is not None else hidden // heads
     architecture = Architecture(
         hidden=hidden,
-        layers=_count(config, "num_hidden_layers"),
+        layers=_count(config, "num_hidden_layers", limit=_LAYERS),
         heads=heads,
         kv_heads=_count(config, "num_key_value_heads", heads),
         head_dim=head_dim,
@@ -91,6 +91,7 @@ def read_architecture(checkpoint: Checkpoint) -> Architecture:
     return architecture
 
 
+_LAYERS = 1 << 10  # several times the deepest Llama; more would only fill memory with tensor names
 _PLAIN = {
     "hidden_act": "silu",
     "attention_bias": False,
@@ -146,15 +147,15 @@ def _inv_freq(config: dict[str, Any], head_dim: int) -> Array:
     return scaled
 
 
-def _count(config: dict[str, Any], key: str, default: int | None = None) -> int:
+def _count(config: dict[str, Any], key: str, default: int | None = None, *, limit: int = 1 << 24) -> int:
     value = config.get(key, default)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 1 << 24:
-        raise CheckpointError(f"{key} in config.json is {value!r}, expected a positive count")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < limit:
+        raise CheckpointError(f"{key} in config.json is {value!r:.80}, expected a count from 1 to {limit - 1}")
     return value
 
 
 def _number(config: dict[str, Any], key: str, default: float | None = None) -> float:
     value = config.get(key, default)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
-        raise CheckpointError(f"{key} in config.json is {value!r}, expected a positive number")
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e30:
+        raise CheckpointError(f"{key} in config.json is {value!r:.80}, expected a positive number below 1e30")
     return float(value)

@@ -79,7 +79,9 @@ class Checkpoint:
         self.config = self.json("config.json")
         index = directory / "model.safetensors.index.json"
         single = directory / "model.safetensors"
-        if index.exists():
+        if single.exists():  # first, as transformers takes it where both exist
+            self.tensors = {t.name: t for t in self._open(single.name)}
+        elif index.exists():
             listed = self._shards()
             self.tensors = {t.name: t for shard in sorted(set(listed.values())) for t in self._open(shard)}
             wrong = [name for name, shard in listed.items() if self._file_of(name) != shard]
@@ -88,8 +90,6 @@ class Checkpoint:
                     f"{index.name} and the shards disagree on {len(listed)} listed and {len(self.tensors)} stored "
                     f"tensors ({', '.join(wrong[:3]) or 'more stored than listed'}); download the checkpoint again"
                 )
-        elif single.exists():
-            self.tensors = {t.name: t for t in self._open(single.name)}
         else:
             raise CheckpointError(f"{directory} has neither {single.name} nor {index.name}; other formats are refused")
 

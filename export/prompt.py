@@ -55,7 +55,7 @@ def _labels(family: Family, tokenizer: CheckpointTokenizer) -> list[Label]:
     labels = []
     for answer in family.answers:
         ids = tokenizer.split(answer.token)
-        if len(ids) != 1:
+        if len(ids) != 1 or ids[0] != tokenizer.full.token_to_id(answer.token):
             split = [tokenizer.full.id_to_token(id) for id in ids]
             raise CheckpointError(
                 f"{answer.token!r} of family {family.name} is not one token here, it splits into {split}; "

@@ -1,42 +1,61 @@
 """Render a chat template that came with weights: in its own process, in Jinja's immutable sandbox, within limits.
 
-Run as a script by template.py; imports nothing of guardpass. Reads {"template", "variables", "conversations"}
-as JSON on stdin and writes {"texts", "reads"} or {"error"} on stdout. `reads` names what the template did with
-the content besides printing and stripping it: a template that looks at the text cannot be taken apart.
+Run as a script by template.py; imports nothing of guardpass. Reads {"template", "variables", "unknown",
+"conversations"} as JSON on stdin and writes {"texts", "reads"} or {"error"} on stdout. `reads` names what the
+template did with the content besides printing, joining and stripping it: a template that looks at the text cannot
+be taken apart. `unknown` are variables whose value only transformers knows.
 """
 
+import functools
 import json
 import sys
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, cast
 
-_SECONDS, _BYTES, _LONGEST = 10, 1 << 30, 1 << 20
+import jinja2.runtime
+from jinja2 import TemplateError, Undefined, meta, nodes
+from jinja2.runtime import BlockReference, LoopContext, Macro
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
+from jinja2.visitor import NodeTransformer
+from markupsafe import Markup
+
+_SECONDS, _BYTES, _LONGEST = 5, 1 << 30, 1 << 20
+_READS: set[str] = set()
 
 
 class Content(str):
-    """A user's text that remembers who looked at it."""
-
-    reads: set[str] = set()  # noqa: RUF012  shared on purpose: one report per process
+    """A user's text that remembers who looked at it. What is joined from it is content as well."""
 
     def __getattribute__(self, name: str) -> Any:
         # Jinja probes for __html__ and __class__; methods of str are what a template can look with.
         if not name.startswith("_") and name not in ("strip", "lstrip", "rstrip"):
-            Content.reads.add(name)
+            _READS.add(name)
         return super().__getattribute__(name)
 
+    def __str__(self) -> str:
+        return self
+
     def strip(self, chars: str | None = None, /) -> "Content":
-        return Content(super().strip(chars))
+        return self._stripped(super().strip, chars)
 
     def lstrip(self, chars: str | None = None, /) -> "Content":
-        return Content(super().lstrip(chars))
+        return self._stripped(super().lstrip, chars)
 
     def rstrip(self, chars: str | None = None, /) -> "Content":
-        return Content(super().rstrip(chars))
+        return self._stripped(super().rstrip, chars)
+
+    def _stripped(self, method: Callable[[str | None], str], chars: str | None) -> "Content":
+        # White space is probed by rendering; that no text may begin with a "#" could not be.
+        if chars is not None:
+            _READS.add("strip with characters")
+        return Content(method(chars))
 
     def __add__(self, other: str) -> "Content":
         return Content(super().__add__(other))
 
     def __radd__(self, other: str) -> "Content":
-        return Content(other.__add__(str(self)))
+        return Content(other.__add__(self))
 
     def __bool__(self) -> bool:
         # Whether there is any text is probed by rendering, so asking it is allowed.
@@ -44,54 +63,163 @@ class Content(str):
 
     def __eq__(self, other: object) -> bool:
         if other != "":
-            Content.reads.add("==")
+            _READS.add("==")
         return str.__eq__(self, other) is True
 
     def __ne__(self, other: object) -> bool:
         return not self == other
 
-    __hash__ = str.__hash__
+    def __hash__(self) -> int:  # looked up in a dictionary
+        _READS.add("hash")
+        return str.__hash__(self)
 
 
 def _watch(operator: str) -> Any:
     def method(self: Content, *args: Any) -> Any:
-        Content.reads.add(operator.strip("_"))
-        return getattr(str, operator)(self, *args)
+        _READS.add(operator)
+        return getattr(str, f"__{operator}__")(self, *args)
 
     return method
 
 
-for _operator in ["contains", "len", "getitem", "iter", "lt", "le", "gt", "ge", "mod", "mul", "rmul"]:
-    setattr(Content, f"__{_operator}__", _watch(f"__{_operator}__"))
+for _operator in ["contains", "len", "getitem", "iter", "lt", "le", "gt", "ge", "mod", "mul", "rmul", "repr", "format"]:
+    setattr(Content, f"__{_operator}__", _watch(_operator))
 
 
-def render(template: str, variables: dict[str, Any], conversations: list[list[dict[str, str]]]) -> list[str]:
+def _clean(value: Any) -> bool:
+    """Whether a value surely holds no content: what C code does with a str no method of Content can notice."""
+    if isinstance(value, list | tuple):
+        return all(map(_clean, value))
+    if isinstance(value, dict):
+        return all(map(_clean, value.keys())) and all(map(_clean, value.values()))
+    return isinstance(value, str | int | float | range | Undefined | None) and not isinstance(value, Content)
+
+
+def _join(parts: Iterable[str]) -> str:
+    """The parts as one text, which is content if a part is."""
+    parts = list(parts)
+    text = "".join(parts)
+    return Content(text) if any(isinstance(part, Content) for part in parts) else text
+
+
+def _str_join(seq: Iterable[Any]) -> str:
+    return _join(map(str, seq))
+
+
+# What may be given content, and how many leading arguments of it: their results still are watched content.
+_FILTERS = dict.fromkeys(("trim", "string", "first", "last", "list", "length", "count", "reverse", "items"), 1)
+_FILTERS |= dict.fromkeys(("select", "reject", "selectattr", "rejectattr", "map"), 1) | {"default": 2, "d": 2}
+_TESTS = dict.fromkeys(("==", "eq", "equalto", "!=", "ne", "sameas", "in"), 2)
+_TESTS |= dict.fromkeys(("defined", "undefined", "none", "boolean", "true", "false", "string", "mapping"), 1)
+_TESTS |= dict.fromkeys(("integer", "float", "number", "iterable", "sequence", "callable"), 1)
+
+
+def _watched(name: str, function: Any, free: int) -> Any:
+    """A filter or test that notes content among the arguments behind the first `free`."""
+    skipped = free + hasattr(function, "jinja_pass_arg")  # Jinja's own context comes first
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **options: Any) -> Any:
+        if not _clean(args[skipped:]) or not _clean(options):
+            _READS.add(name)
+        result = function(*args, **options)
+        if isinstance(result, Markup):  # escapes what is joined to it, and compares without asking the content
+            raise TemplateError(f"the template uses HTML escaping ({name}), which cannot be followed")
+        return result
+
+    return wrapper
+
+
+def _in(value: Any, container: Any) -> bool:
+    if isinstance(value, Content):
+        _READS.add("in")
+    return value in container
+
+
+class _Compared(NodeTransformer):
+    """Turns `in` into the test of that name, which can be watched."""
+
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
+        self.generic_visit(node)
+        if not any(operand.op in ("in", "notin") for operand in node.ops):
+            return node
+        if len(node.ops) > 1:
+            raise TemplateError("the template chains `in` with another comparison, which cannot be followed")
+        (operand,) = node.ops
+        place = {"lineno": node.lineno, "environment": node.environment}
+        test = nodes.Test(node.expr, "in", [operand.expr], [], None, None, **place)
+        return test if operand.op == "in" else nodes.Not(test, **place)
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """With the settings of transformers.utils.chat_template_utils, which the weights were trained with."""
+
+    intercepted_binops = frozenset(ImmutableSandboxedEnvironment.default_binop_table)
+    concat = staticmethod(_join)
+
+    def __init__(self) -> None:
+        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+        jinja2.runtime.str_join = _str_join  # what `~` compiles to
+        self.filters["tojson"] = _to_json
+        self.tests["in"] = _in
+        self.filters = {name: _watched(name, f, _FILTERS.get(name, 0)) for name, f in self.filters.items()}
+        self.tests = {name: _watched(name, f, _TESTS.get(name, 0)) for name, f in self.tests.items()}
+        self.filters["random"] = self.globals["lipsum"] = _refuse("the template draws at random")
+        self.globals["strftime_now"] = _refuse("the template inserts today's date")
+        self.globals["raise_exception"] = _raise_exception
+
+    def call(self, context: Any, function: Any, /, *args: Any, **options: Any) -> Any:
+        passes_on = isinstance(function, Macro | BlockReference | LoopContext) or function in (dict, Namespace)
+        if not passes_on and not (_clean(args) and _clean(options)):
+            _READS.add(getattr(function, "__name__", "call"))
+        return super().call(context, function, *args, **options)
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        joins = operator == "+" and type(left) in (str, Content, list) and type(right) in (str, Content, list)
+        if not joins and not (_clean(left) and _clean(right)):
+            _READS.add(operator)
+        return super().call_binop(context, operator, left, right)
+
+
+def _to_json(value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None,
+             sort_keys: bool = False) -> str:  # fmt: skip
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _raise_exception(message: str) -> None:
+    raise TemplateError(f"the template refuses the conversation: {message}")
+
+
+def _refuse(reason: str) -> Callable[..., None]:
+    def refuse(*_args: Any, **_options: Any) -> None:
+        raise TemplateError(f"{reason}, so its prompt has no fixed tokens")
+
+    return refuse
+
+
+def render(
+    template: str, variables: dict[str, Any], unknown: list[str], conversations: list[list[dict[str, str]]]
+) -> list[str]:
     """The conversations as transformers' apply_chat_template(add_generation_prompt=True) renders them."""
-    from jinja2 import TemplateError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    def refuse(message: str) -> None:
-        raise TemplateError(f"the template refuses the conversation: {message}")
-
-    def no_clock(_format: str) -> None:
-        raise TemplateError("the template inserts today's date, so its prompt has no fixed tokens")
-
-    # The settings of transformers.utils.chat_template_utils, which the weights were trained with.
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
-    environment.globals.update(raise_exception=refuse, strftime_now=no_clock)
-    compiled = environment.from_string(template)
+    environment = _Environment()
+    tree = environment.parse(template)
+    if tree.find(nodes.EvalContextModifier):
+        raise TemplateError("the template turns HTML escaping on or off, which cannot be followed")
+    used = meta.find_undeclared_variables(tree).intersection(unknown)
+    if used:
+        raise TemplateError(f"the template uses {sorted(used)}, which tokenizer_config.json does not set")
+    compiled = environment.from_string(cast(nodes.Template, _Compared().visit(tree)))
+    given = {"tools": None, "documents": None, "add_generation_prompt": True, **variables}
     texts = []
     for messages in conversations:
         watched = [{**message, "content": Content(message["content"])} for message in messages]
-        text = ""
-        for part in compiled.generate(messages=watched, add_generation_prompt=True, **variables):
-            text += part
-            if len(text) > _LONGEST:
+        parts, size = [], 0
+        for part in compiled.generate(messages=watched, **given):
+            parts.append(part)
+            size += str.__len__(part)
+            if size > _LONGEST:
                 raise TemplateError(f"the template renders more than {_LONGEST} characters")
-        texts.append(text)
+        texts.append("".join(parts))
     return texts
 
 
@@ -105,7 +233,7 @@ def main() -> None:
     except ImportError:  # Windows has no such limits; the parent's clock still holds
         pass
     try:
-        report: dict[str, Any] = {"texts": render(**json.load(sys.stdin)), "reads": sorted(Content.reads)}
+        report: dict[str, Any] = {"texts": render(**json.load(sys.stdin)), "reads": sorted(_READS)}
     except BaseException as error:
         report = {"error": f"{type(error).__name__}: {error}"[:500]}
     json.dump(report, sys.stdout)

@@ -13,9 +13,11 @@ from guardpass.errors import TemplateError
 from guardpass.manifest import Piece, Role, Strip
 
 from .checkpoint import Checkpoint
+from .tokenizer import SPECIAL_TOKENS
 
 _SENTINELS: dict[Role, str] = {"prompt": "qzJ7promptW4xk", "response": "vK9responseY2bq"}
 _SPEAKERS: dict[Role, str] = {"prompt": "user", "response": "assistant"}
+_SPACE = " \n\t\u3000"
 _SECONDS = 30.0
 
 # Contents a template might treat specially; it must print each of them alike.
@@ -37,13 +39,18 @@ class Template:
             self.source = checkpoint.text("chat_template.jinja")
         else:
             self.source = _default(config.get("chat_template"))
-        self._variables = {name: _token(config.get(name)) for name in _TOKENS if config.get(name) is not None}
+        # Where a key is absent transformers takes its tokenizer class's default; null means none, as it does there.
+        if not _encodable(self.source):
+            raise TemplateError("the chat template has lone surrogates, which no tokenizer can encode")
+        self._variables = {name: _token(config[name]) for name in SPECIAL_TOKENS if config.get(name) is not None}
+        self._unknown = [name for name in SPECIAL_TOKENS if name not in config]
 
     def render(self, conversations: Sequence[dict[Role, str]]) -> list[str]:
         """Each conversation, rendered in the sandbox process. Raises TemplateError."""
         request = {
             "template": self.source,
             "variables": self._variables,
+            "unknown": self._unknown,
             "conversations": [
                 [{"role": _SPEAKERS[role], "content": text} for role, text in conversation.items()]
                 for conversation in conversations
@@ -59,7 +66,9 @@ class Template:
         except subprocess.TimeoutExpired:
             raise TemplateError(f"the chat template did not end within {_SECONDS:.0f} s") from None
         except ValueError:
-            raise TemplateError("the chat template used up its time or memory, and was stopped") from None
+            # A signal stopped it (negative code): the limits, or a stack too deep for the interpreter.
+            reason = child.stderr.strip().rpartition("\n")[2] if child.returncode > 0 else "time or memory used up"
+            raise TemplateError(f"the chat template was stopped: {reason}") from None
         if "error" in report:
             raise TemplateError(f"the chat template cannot be rendered: {report['error']}")
         if report["reads"]:
@@ -76,17 +85,19 @@ def take_apart(template: Template, roles: Sequence[Role]) -> tuple[Piece, ...]:
 
     Raises TemplateError where rendering shows that no such pieces exist.
     """
-    (plain,) = template.render([{role: _SENTINELS[role] for role in roles}])
+    sentinels = {role: _SENTINELS[role] for role in roles}
+    spaced = {role: f"{_SPACE}{_SENTINELS[role]}{_SPACE}" for role in roles}
+    plain, *trimmed = template.render([sentinels, *({**sentinels, role: spaced[role]} for role in roles)])
     pieces: list[Piece] = []
     rest = plain
-    for role in roles:
+    for role, stripped in zip(roles, trimmed, strict=True):
         static, found, rest = rest.partition(_SENTINELS[role])
         if not found or _SENTINELS[role] in rest:
             raise TemplateError(
                 f"the chat template prints the {_SPEAKERS[role]} message {plain.count(_SENTINELS[role])} times, "
                 "or out of order; expected once, and the user before the assistant"
             )
-        pieces += [Piece(static), Piece("", role, _strip_of(template, roles, role, plain))]
+        pieces += [Piece(static), Piece("", role, _strip_of(role, spaced[role], plain, stripped))]
     pieces.append(Piece(rest))
 
     few = PROBES[:12] if len(roles) > 1 else PROBES
@@ -108,13 +119,9 @@ def assemble(pieces: Sequence[Piece], texts: dict[Role, str]) -> str:
     return "".join(strip(texts[p.role], p.strip) if p.role else p.text for p in pieces)
 
 
-def _strip_of(template: Template, roles: Sequence[Role], role: Role, plain: str) -> Strip:
-    space = " \n\t\u3000"
-    texts = {other: _SENTINELS[other] for other in roles}
-    texts[role] = space + _SENTINELS[role] + space
-    (rendered,) = template.render([texts])
+def _strip_of(role: Role, spaced: str, plain: str, rendered: str) -> Strip:
     for how in get_args(Strip):
-        if rendered == plain.replace(_SENTINELS[role], strip(texts[role], how)):
+        if rendered == plain.replace(_SENTINELS[role], strip(spaced, how)):
             result: Strip = how
             return result
     raise TemplateError(
@@ -123,21 +130,22 @@ def _strip_of(template: Template, roles: Sequence[Role], role: Role, plain: str)
     )
 
 
-_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-
-
 def _token(value: Any) -> str:
     text = value.get("content") if isinstance(value, dict) else value
-    if not isinstance(text, str):
-        raise TemplateError(f"tokenizer_config.json has a special token {value!r}, expected text")
+    if not isinstance(text, str) or not _encodable(text):
+        raise TemplateError(f"tokenizer_config.json has a special token {value!r:.80}, expected text")
     return text
+
+
+def _encodable(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _default(value: Any) -> str:
     # A checkpoint may carry several templates by name, of which apply_chat_template takes "default".
     if isinstance(value, list):
-        named = {entry.get("name"): entry.get("template") for entry in value if isinstance(entry, dict)}
-        value = named.get("default")
+        named = [entry for entry in value if isinstance(entry, dict) and entry.get("name") == "default"]
+        value = named[-1].get("template") if named else None
     if not isinstance(value, str):
         raise TemplateError(
             "the checkpoint has no chat template (neither chat_template.jinja nor chat_template in "

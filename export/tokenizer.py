@@ -3,11 +3,14 @@
 import json
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import AddedToken, Encoding, Tokenizer
 
 from guardpass.errors import CheckpointError
 
 from .checkpoint import Checkpoint
+
+# The names that transformers gives special tokens, and passes to a chat template.
+SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
 class CheckpointTokenizer:
@@ -19,29 +22,33 @@ class CheckpointTokenizer:
         if not isinstance(model, dict) or model.get("type") != "BPE":
             kind = model.get("type") if isinstance(model, dict) else model
             raise CheckpointError(f"tokenizer.json has a model of type {kind!r}, expected 'BPE'")
+        if model.get("dropout"):
+            raise CheckpointError("tokenizer.json has BPE dropout, so the same text has other tokens every time")
+        if model.get("continuing_subword_prefix"):  # byte-level BPE has none; tokenizers aborts on some
+            raise CheckpointError("tokenizer.json has a continuing_subword_prefix, which is not supported")
         spec.update(truncation=None, padding=None)
         self.full = _load(spec)
         _add_from_config(self.full, checkpoint)
         # get_added_tokens_decoder also lists what _add_from_config brought.
         self.added: dict[int, AddedToken] = self.full.get_added_tokens_decoder()
-        self.content_json = json.dumps(
-            _content_spec(spec, {t.content for t in self.added.values()}), ensure_ascii=False
-        )
-        self.content = Tokenizer.from_str(self.content_json)
+        _check_special(self.added, checkpoint)
+        content = _content_spec(spec, {token.content for token in self.added.values()})
+        self.content = _load(content)
+        self.content_json = json.dumps(content, ensure_ascii=False)
 
     def split(self, text: str) -> list[int]:
         """Ids of static text, added tokens recognized."""
-        ids: list[int] = self.full.encode(text, add_special_tokens=False).ids
+        ids: list[int] = _encode(self.full, text).ids
         return ids
 
     def content_ids(self, text: str) -> list[int]:
         """Ids of ordinary text, added tokens unknown."""
-        ids: list[int] = self.content.encode(text, add_special_tokens=False).ids
+        ids: list[int] = _encode(self.content, text).ids
         return ids
 
     def added_ranges(self, text: str) -> list[tuple[int, int]]:
         """Character ranges of the added tokens in static text."""
-        encoding = self.full.encode(text, add_special_tokens=False)
+        encoding = _encode(self.full, text)
         return [at for token, at in zip(encoding.ids, encoding.offsets, strict=True) if token in self.added]
 
 
@@ -50,6 +57,13 @@ def _load(spec: dict[str, Any]) -> Tokenizer:
         return Tokenizer.from_str(json.dumps(spec, ensure_ascii=False))
     except Exception as error:  # tokenizers raises bare Exception
         raise CheckpointError(f"tokenizer.json cannot be read: {error}") from None
+
+
+def _encode(tokenizer: Tokenizer, text: str) -> Encoding:
+    try:
+        return tokenizer.encode(text, add_special_tokens=False)
+    except Exception as error:  # tokenizers raises bare Exception
+        raise CheckpointError(f"tokenizer.json cannot encode {text!r:.60}: {error}") from None
 
 
 def _add_from_config(tokenizer: Tokenizer, checkpoint: Checkpoint) -> None:
@@ -61,12 +75,32 @@ def _add_from_config(tokenizer: Tokenizer, checkpoint: Checkpoint) -> None:
         if not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
             raise CheckpointError(f"added_tokens_decoder in tokenizer_config.json has the entry {entry!r:.80}")
         flags = {name: entry.get(name, False) for name in ("single_word", "lstrip", "rstrip", "normalized", "special")}
-        tokenizer.add_tokens([AddedToken(entry["content"], **flags)])
+        try:
+            tokenizer.add_tokens([AddedToken(entry["content"], **flags)])
+        except Exception as error:  # flags that are no booleans, text that is no Unicode
+            raise CheckpointError(f"added_tokens_decoder in tokenizer_config.json has {entry!r:.80}: {error}") from None
         if str(tokenizer.token_to_id(entry["content"])) != key:
             raise CheckpointError(
                 f"tokenizer_config.json gives {entry['content']!r} the id {key}, tokenizer.json "
                 f"{tokenizer.token_to_id(entry['content'])}; the checkpoint contradicts itself"
             )
+
+
+def _check_special(added: dict[int, AddedToken], checkpoint: Checkpoint) -> None:
+    """transformers adds the special tokens that tokenizer_config.json names, if only there: then ids would differ."""
+    config = checkpoint.json("tokenizer_config.json")
+    named: list[Any] = [config.get(key) for key in SPECIAL_TOKENS]
+    for key in ("additional_special_tokens", "extra_special_tokens"):
+        several = config.get(key) or []
+        named += several.values() if isinstance(several, dict) else several if isinstance(several, list) else [several]
+    texts = [value.get("content") if isinstance(value, dict) else value for value in named if value is not None]
+    known = [token.content for token in added.values()]  # a list, as what is named may be anything
+    unknown = [text for text in texts if text not in known]
+    if unknown:
+        raise CheckpointError(
+            f"tokenizer_config.json names special tokens that tokenizer.json does not add: {unknown!r:.200}; "
+            "save the tokenizer again with transformers"
+        )
 
 
 def _content_spec(spec: dict[str, Any], reserved: set[str]) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """The `guardpass` command. Data goes to stdout, messages to stderr; the exit code is the error's own."""
 
+import io
 import sys
+from collections.abc import Callable
 from importlib.metadata import entry_points
 
 import typer
 
-from .errors import GuardpassError
+from .errors import GuardpassError, MissingDependency
 
 
 def main() -> None:
@@ -15,7 +17,15 @@ def main() -> None:
         rich_markup_mode=None, add_completion=False,
     )  # fmt: skip
     for part in sorted(entry_points(group="guardpass.commands"), key=lambda entry: entry.name):
-        part.load()(app)
+        try:
+            part.load()(app)
+        except MissingDependency as error:  # an extra that is not installed must not stop the other parts
+            anything = {"ignore_unknown_options": True, "allow_extra_args": True}
+            app.command(part.name, help=str(error), context_settings=anything)(_absent(error))
+    for stream in (sys.stdout, sys.stderr):
+        # JSON and JSONL are UTF-8, whatever the terminal's locale; what cannot be encoded is shown escaped.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         app()
     except GuardpassError as error:
@@ -24,3 +34,10 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output went away; there is no one left to tell
         sys.stderr.close()
         sys.exit(1)
+
+
+def _absent(error: MissingDependency) -> Callable[[], None]:
+    def command() -> None:
+        raise error
+
+    return command

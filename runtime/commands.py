@@ -122,6 +122,7 @@ def _check_lines(
 def _parse(line: bytes) -> dict[str, Any]:
     try:
         item = json.loads(line.decode())
+        json.dumps([item], allow_nan=False)  # what cannot be written as JSON cannot be echoed as an "id"
     except (ValueError, RecursionError) as error:
         raise InputError(f"the line is not JSON in UTF-8: {error}") from None
     if not isinstance(item, dict):

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from .errors import GuardError, InputError
 from .manifest import Strip
@@ -49,6 +49,9 @@ class ContentTokenizer:
             raise GuardError(f"{path.name} is not a tokenizer this version reads ({error})") from None
         if self._tokenizer.get_added_tokens_decoder():
             raise GuardError(f"{path.name} has added tokens, so text could become one; export the guard again")
+        # Nothing is cut silently, whatever the file asks for.
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
         self._reserved = frozenset(reserved)
         # Longest first, so that "<|eot_id|>" is reported rather than a shorter literal inside it.
         ordered = sorted(literals, key=len, reverse=True)
@@ -57,7 +60,7 @@ class ContentTokenizer:
 
     def ids(self, text: str) -> list[int]:
         """Token ids of a span. Raises InputError if one is reserved, which only a broken tokenizer can give."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        ids: list[int] = self._encode(text).ids
         if not self._reserved.isdisjoint(ids):
             found = sorted(self._reserved.intersection(ids))
             raise InputError(f"the text encodes to control or verdict tokens {found}; it cannot be judged safely")
@@ -65,8 +68,14 @@ class ContentTokenizer:
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """Character range of each token of `text`."""
-        offsets: list[tuple[int, int]] = self._tokenizer.encode(text, add_special_tokens=False).offsets
+        offsets: list[tuple[int, int]] = self._encode(text).offsets
         return offsets
+
+    def _encode(self, text: str) -> Encoding:
+        try:
+            return self._tokenizer.encode(text, add_special_tokens=False)
+        except Exception as error:  # tokenizers raises bare Exception; the text is not to be quoted
+            raise GuardError(f"tokenizer.json cannot encode the text ({error}); export the guard again") from None
 
     def suspicious_literals(self, text: str) -> tuple[str, ...]:
         """Pieces of the guard's own prompt that stand in the text, in order of first appearance."""

@@ -71,4 +71,6 @@ def _regular_files(directory: Path) -> dict[str, int]:
                 sizes[entry.name] = info.st_size
     except OSError as error:
         raise GuardError(f"cannot open guard {directory}: {error.strerror}") from None
+    except ValueError as error:  # a path with a NUL
+        raise GuardError(f"cannot open guard {str(directory)!r}: {error}") from None
     return sizes

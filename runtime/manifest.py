@@ -15,6 +15,8 @@ MANIFEST = "guard.json"
 _SEAL = re.compile(rb'\A\{\n "sha256": "([0-9a-f]{64})"')
 _SIZES = range(1, 1 << 44)
 _COUNTS = range(1, 1 << 24)
+_NODES = 1 << 13  # of a prefix or a tree; masks are square in them
+_NEEDED = {"model.onnx", "tokenizer.json"}
 
 Strip = Literal["none", "left", "right", "both"]
 Role = Literal["prompt", "response"]
@@ -171,25 +173,35 @@ def _check(m: Manifest) -> None:
     _parents("prefix", m.prefix.parents, len(m.prefix.tokens))
     if not m.modes or not m.modes.keys() <= {"prompt", "response"}:
         raise ValueError(f"modes: expected prompt and/or response, found {sorted(m.modes)}")
-    if not any(label.unsafe for label in m.labels) or all(label.unsafe for label in m.labels):
-        raise ValueError("labels: expected at least one safe and one unsafe label")
+    if len({label.id for label in m.labels}) != len(m.labels):
+        raise ValueError("labels: expected distinct token ids")
+    if not {label.id for label in m.labels} <= set(m.reserved):
+        raise ValueError("reserved: expected every label's token among them")
+    if not all(m.literals):
+        raise ValueError("literals: expected no empty text")
     for name, mode in m.modes.items():
         where = f"modes.{name}"
         _ids(f"{where}.prefix", mode.prefix, len(m.prefix.tokens))
         _ids(f"{where}.tree.tokens", mode.tree.tokens, m.vocab)
         _parents(f"{where}.tree", mode.tree.parents, len(mode.tree.tokens))
         _ids(f"{where}.lead", [mode.lead], len(mode.prefix) + 1)
+        if [m.prefix.parents[column] for column in mode.prefix] != [-1, *mode.prefix][: len(mode.prefix)]:
+            raise ValueError(f"{where}.prefix: expected a chain from a root, each column the parent of the next")
+        if len(mode.prefix) >= m.context:
+            raise ValueError(f"{where}.prefix: {len(mode.prefix)} tokens leave nothing of a context of {m.context}")
         roles = [piece.role for piece in mode.span if piece.role]
         expected = ["prompt"] if name == "prompt" else ["prompt", "response"]
-        if sorted(roles) != expected:
+        if sorted(roles) != expected or any(piece.role and piece.text for piece in mode.span):
             raise ValueError(f"{where}.span: expected content {expected}, found {roles}")
-        if not mode.tree.slots:
-            raise ValueError(f"{where}.tree.slots: expected at least one slot")
+        if len(mode.tree.slots) != 1:
+            raise ValueError(f"{where}.tree.slots: expected one slot, found {len(mode.tree.slots)}")
         for slot in mode.tree.slots:
             _ids(f"{where}.slot.node", [slot.node], len(mode.tree.tokens))
             _ids(f"{where}.slot.labels", slot.labels, len(m.labels))
-            if not slot.labels:
-                raise ValueError(f"{where}.slot: expected at least one label")
+            if {m.labels[index].unsafe for index in slot.labels} != {True, False}:
+                raise ValueError(f"{where}.slot.labels: expected at least one safe and one unsafe label")
+    if not m.files.keys() >= _NEEDED:
+        raise ValueError(f"files: expected {sorted(_NEEDED)} among them, found {sorted(m.files)}")
     for file_name, file in m.files.items():
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", file_name) or file_name == MANIFEST:
             raise ValueError(f"files: {file_name!r} is not a plain file name")
@@ -204,5 +216,7 @@ def _ids(path: str, values: Iterable[int], limit: int) -> None:
 
 
 def _parents(path: str, parents: tuple[int, ...], count: int) -> None:
+    if count > _NODES:
+        raise ValueError(f"{path}: expected at most {_NODES} tokens, found {count}")
     if len(parents) != count or any(not -1 <= parent < node for node, parent in enumerate(parents)):
         raise ValueError(f"{path}.parents: expected {count} parents, each before its child")

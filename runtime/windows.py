@@ -27,26 +27,27 @@ def spans(
     Raises TextTooLong where the policy refuses, where more than `cap` windows were needed, or where the
     limit leaves no room for content.
     """
+    # Stripping first, so that white space the template drops neither counts nor displaces text.
+    contents = {p.role: strip(texts[p.role], p.strip) for p in mode.span if p.role}
     # A token covers at most `longest_token` characters, so this much text cannot fit: no need to encode it.
     most = limit * (1 if policy == "refuse" else cap) * tokenizer.longest_token
-    size = sum(map(len, texts.values()))
+    size = sum(map(len, contents.values()))
     if size > most and policy != "truncate":
         raise TextTooLong(_refusal(f"{size} characters", limit, policy, cap))
-    shortened = {role: text[:most] for role, text in texts.items()}
+    shortened = {role: text[:most] for role, text in contents.items()}
 
     whole = planner.span(shortened)
-    if planner.length(whole) <= limit and shortened == texts:
+    if planner.length(whole) <= limit and shortened == contents:
         return [whole], False
     if policy == "refuse":
         raise TextTooLong(_refusal(f"{planner.length(whole)} tokens", limit, policy, cap))
 
-    contents = {p.role: strip(shortened[p.role], p.strip) for p in mode.span if p.role}
-    offsets = {role: tokenizer.offsets(text) for role, text in contents.items()}
+    offsets = {role: tokenizer.offsets(text) for role, text in shortened.items()}
     frame = planner.length(planner.span(dict.fromkeys(texts, "")))
     budget = limit - frame
     while budget >= _SMALLEST * len(texts):
         sizes = _share(budget, {role: len(tokens) for role, tokens in offsets.items()})
-        cuts = {role: _cut(contents[role], offsets[role], sizes[role]) for role in texts}
+        cuts = {role: _cut(shortened[role], offsets[role], sizes[role]) for role in texts}
         if policy == "truncate":
             cuts = {role: parts[:1] for role, parts in cuts.items()}
         count = _count(cuts)

@@ -1,0 +1,147 @@
+"""Bad checkpoints: each ends in the right typed error, and nothing is written."""
+
+import shutil
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from guardpass import CheckpointError, InputError
+
+from .broken import (
+    DEEP,
+    INDEX,
+    SHARDS,
+    SIREN,
+    Change,
+    broken_copy,
+    cut,
+    lie,
+    poison,
+    refuse_to_export,
+    reindex,
+    remove,
+    set_json,
+    write,
+)
+
+broken = pytest.fixture(broken_copy)
+
+
+_Q = "model.layers.0.self_attn.q_proj.weight"
+_FILES: list[tuple[str, Change, str]] = [
+    ("no config", remove("config.json"), "cannot read config.json"),
+    ("a missing shard", remove(SHARDS[1]), "is missing from"),
+    ("no weights", remove(INDEX), "neither model.safetensors nor"),
+    ("an unlisted tensor", reindex(lambda m: m.pop(_Q)), "disagree"),
+    ("a tensor listed in the wrong shard", reindex(lambda m: m.update({_Q: SHARDS[1]})), f"disagree.*{_Q}"),
+    ("a tensor listed and not stored", reindex(lambda m: m.update(ghost=SHARDS[0])), "disagree.*ghost"),
+    ("a path out of the checkpoint", reindex(lambda m: m.update(x="../x.safetensors")), "plain .safetensors name"),
+    ("an absolute path", reindex(lambda m: m.update(x="/x.safetensors")), "plain .safetensors name"),
+    ("another format", reindex(lambda m: m.update(x="x.bin")), "plain .safetensors name"),
+    ("a number as shard", reindex(lambda m: m.update(x=1)), "no weight_map of file names"),  # type: ignore[call-overload]
+    ("an index that is a list", write(INDEX, "[]"), "holds list, expected an object"),
+    ("no weight_map", write(INDEX, "{}"), "no weight_map"),
+    ("an empty shard", cut(SHARDS[0], 0), "not a valid safetensors"),
+    ("a header cut off", cut(SHARDS[0], 100), "not a valid safetensors"),
+    ("data cut off", cut(SHARDS[0], 20_000), "not a valid safetensors"),
+    ("a header of 2^63 bytes", write(SHARDS[0], struct.pack("<Q", 1 << 63) + b"{}"), "not a valid safetensors"),
+    ("a header that is a list", write(SHARDS[0], struct.pack("<Q", 2) + b"[]"), "not a valid safetensors"),
+    ("a deep header", write(SHARDS[0], struct.pack("<Q", 100_000) + DEEP.encode()), "not a valid safetensors"),
+    ("offsets beyond the file", lie(_Q, lambda t: t.update(data_offsets=[0, 1 << 40])), "not a valid safetensors"),
+    ("offsets that overlap", lie(_Q, lambda t: t.update(data_offsets=[0, 8192])), "not a valid safetensors"),
+    ("a shape of other size", lie(_Q, lambda t: t.update(shape=[64, 65])), "not a valid safetensors"),
+    ("a negative shape", lie(_Q, lambda t: t.update(shape=[-64, -64])), "not a valid safetensors"),
+    ("a shape that overflows", lie(_Q, lambda t: t.update(shape=[1 << 62, 64])), "not a valid safetensors"),
+    ("a shape of equal size", lie(_Q, lambda t: t.update(shape=[32, 128])), r"q_proj.*\[32, 128\].*\[64, 64\]"),
+    ("a dtype of equal size", lie(_Q, lambda t: t.update(dtype="I16")), "is I16, expected one of BF16"),
+    ("a quantized dtype", lie(_Q, lambda t: t.update(dtype="F8_E4M3", shape=[128, 64])), "is F8_E4M3, expected"),
+    ("an unknown dtype", lie(_Q, lambda t: t.update(dtype="X1")), "not a valid safetensors"),
+    ("config that is no JSON", write("config.json", "{"), "config.json is not JSON"),
+    ("config that is no UTF-8", write("config.json", b"\xff\xfe{"), "config.json is not UTF-8"),
+    ("deep config", write("config.json", DEEP), "config.json is not JSON"),
+    ("config that is a list", write("config.json", "[]"), "config.json holds list"),
+    ("tokenizer that is no JSON", write("tokenizer.json", "{"), "tokenizer.json is not JSON"),
+    ("deep tokenizer", write("tokenizer.json", DEEP), "tokenizer.json is not JSON"),
+    ("no tokenizer", remove("tokenizer.json"), "cannot read tokenizer.json"),
+    ("tokenizer of no model", write("tokenizer.json", "{}"), "model of type None"),
+    ("tokenizer of another model", write("tokenizer.json", '{"model": {"type": "WordLevel"}}'), "type 'WordLevel'"),
+    ("tokenizer without vocabulary", write("tokenizer.json", '{"model": {"type": "BPE"}}'), "tokenizer.json cannot"),
+    ("tokenizer with strange merges", write(
+        "tokenizer.json", '{"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["a", "b"]]}}'
+    ), "tokenizer.json cannot"),
+    ("deep tokenizer config", write("tokenizer_config.json", DEEP), "tokenizer_config.json is not JSON"),
+    ("no tokenizer config", remove("tokenizer_config.json"), "cannot read tokenizer_config.json"),
+    ("added tokens in a list", set_json("tokenizer_config.json", added_tokens_decoder=[1]), "is not an object"),
+    ("an added token as text", set_json("tokenizer_config.json", added_tokens_decoder={"1": "x"}), "has the entry"),
+    ("an added token that moves", set_json("tokenizer_config.json", added_tokens_decoder={"7": {"content": "a"}}),
+     "contradicts itself"),
+    ("an added token with other flags", set_json(
+        "tokenizer_config.json", added_tokens_decoder={"1": {"content": "<SAFE>", "lstrip": "yes"}}
+    ), "added_tokens_decoder"),
+    ("an added token that is no Unicode", set_json(
+        "tokenizer_config.json", added_tokens_decoder={"1": {"content": "\ud800"}}
+    ), "added_tokens_decoder"),
+    ("a special token nobody adds", set_json("tokenizer_config.json", additional_special_tokens=["<human>"]),
+     "special tokens that tokenizer.json does not add: .'<human>'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "says"), [pytest.param(*row[1:], id=row[0]) for row in _FILES])
+def test_bad_files(broken: Path, tmp_path: Path, change: Change, says: str) -> None:
+    change(broken)
+    refuse_to_export(broken, tmp_path / "out" / "guard", CheckpointError, says)
+
+
+_LAYERS = [
+    (0, "input_layernorm"), (0, "self_attn.q_proj"), (1, "self_attn.k_proj"), (2, "self_attn.v_proj"),
+    (2, "self_attn.o_proj"), (2, "post_attention_layernorm"), (1, "mlp.gate_proj"), (2, "mlp.up_proj"),
+    (2, "mlp.down_proj"),
+]  # fmt: skip
+_POISONED = ["model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"]
+_POISONED += [f"model.layers.{layer}.{name}.weight" for layer, name in _LAYERS]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=["NaN", "Inf", "-Inf"])
+@pytest.mark.parametrize("name", _POISONED)
+def test_weights_that_are_not_finite(broken: Path, tmp_path: Path, name: str, value: float) -> None:
+    """Every kind of tensor; of the head only the verdict rows are used, so one of those."""
+    poison(name, value, row=0 if "norm" in name else 628 if name == "lm_head.weight" else 3)(broken)
+    refuse_to_export(broken, tmp_path / "out" / "guard", CheckpointError, f"{name} in .* not finite")
+
+
+def test_biases_are_refused(broken: Path, tmp_path: Path) -> None:
+    name = "model.layers.0.self_attn.q_proj"
+
+    def rename(header: dict[str, Any]) -> None:
+        header[f"{name}.bias"] = header.pop(f"{name}.weight")
+
+    lie("", rename)(broken)
+    reindex(lambda m: m.update({f"{name}.bias": m.pop(f"{name}.weight")}))(broken)
+    refuse_to_export(
+        broken, tmp_path / "out" / "guard", CheckpointError, "weight is missing; .*bias is not part of this"
+    )
+
+
+def test_a_missing_head_is_refused(broken: Path, tmp_path: Path) -> None:
+    lie("", lambda header: header.update(head=header.pop("lm_head.weight")), shard=1)(broken)
+    reindex(lambda m: m.update(head=m.pop("lm_head.weight")))(broken)
+    refuse_to_export(broken, tmp_path / "out" / "guard", CheckpointError, "lm_head.weight is missing")
+
+
+def test_a_failed_export_leaves_the_old_guard(broken: Path, exported: Callable[..., Path], tmp_path: Path) -> None:
+    out = Path(shutil.copytree(exported(SIREN), tmp_path / "out" / "guard"))
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    poison("model.norm.weight", np.nan, row=0)(broken)
+    refuse_to_export(broken, out, CheckpointError, "not finite", force=True)
+    refuse_to_export(broken, out, InputError, "exists")
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+@pytest.mark.parametrize("source", ["absent", "file"])
+def test_no_directory(tmp_path: Path, source: str) -> None:
+    (tmp_path / "file").write_text("")
+    refuse_to_export(tmp_path / source, tmp_path / "out" / "guard", CheckpointError, "is not a directory")

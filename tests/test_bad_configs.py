@@ -1,0 +1,105 @@
+"""Checkpoints whose config, tokenizer and template do not fit: refused, and nothing is written."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guardpass import CheckpointError, GuardpassError, InputError, TemplateError
+
+from .broken import (
+    Change,
+    broken_copy,
+    refuse_to_export,
+    set_config,
+    set_json,
+    write,
+)
+
+broken = pytest.fixture(broken_copy)
+
+
+_CONFIGS: list[tuple[dict[str, Any], str]] = [
+    *(({key: value}, f"{key} in config.json is .* expected a count")
+      for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
+                  "intermediate_size", "vocab_size", "max_position_embeddings")
+      for value in (0, -1, True, "64", 64.0, 1 << 60, 10**400, [64])),
+    *(({key: value}, f"{key} in config.json is .* expected a positive number")
+      for key in ("rms_norm_eps", "rope_theta") for value in (0, -1.0, True, "1e-5", 10**400, None, float("nan"))),
+    ({"num_hidden_layers": ...}, "num_hidden_layers in config.json is None"),
+    ({"num_hidden_layers": 2}, "disagree in 9 places: model.layers.2.*not part of this architecture"),
+    ({"num_hidden_layers": 4}, "disagree in 9 places: model.layers.3.*is missing"),
+    ({"hidden_size": 128}, "config.json and the tensors disagree"),
+    ({"vocab_size": 2047}, "lm_head.weight is .2048, 64., expected .2047, 64."),
+    ({"intermediate_size": 95}, "mlp.down_proj.weight is .64, 96., expected .64, 95."),
+    ({"num_key_value_heads": 4}, "k_proj.weight is .32, 64., expected .64, 64."),
+    ({"num_key_value_heads": 3}, "heads in equal groups"),
+    ({"num_attention_heads": 100, "num_key_value_heads": 100, "head_dim": None}, "disagree"),
+    ({"head_dim": 15}, "of even size"),
+    ({"max_position_embeddings": 16}, "the template alone takes"),
+    ({"tie_word_embeddings": "true", "vocab_size": 1024}, "disagree"),
+    ({"architectures": ["Gemma2ForCausalLM"]}, "expected .'LlamaForCausalLM'."),
+    ({"architectures": ["LlamaForCausalLM", "X"]}, "expected .'LlamaForCausalLM'."),
+    ({"architectures": ...}, "architectures in config.json is None"),
+    ({"model_type": "mistral"}, "architectures in config.json"),
+    ({"hidden_act": "gelu"}, "hidden_act in config.json is 'gelu'; only 'silu'"),
+    ({"attention_bias": True}, "attention_bias in config.json is True"),
+    ({"mlp_bias": True}, "mlp_bias in config.json is True"),
+    ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+    ({"quantization_config": {"quant_method": "awq"}}, "quantization_config in config.json"),
+    ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "rope scaling in config.json is 'yarn'"),
+    ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope scaling in config.json is 'linear'"),
+    ({"rope_scaling": [1]}, "expected an object"),
+    ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "low_freq_factor in config.json is None"),
+    ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 1.0,
+                       "original_max_position_embeddings": 64}}, "has low_freq_factor 4.0"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "says"), _CONFIGS, ids=lambda value: f"{value!r:.60}")
+def test_bad_configs(broken: Path, tmp_path: Path, changes: dict[str, Any], says: str) -> None:
+    set_config(**changes)(broken)
+    refuse_to_export(broken, tmp_path / "out" / "guard", CheckpointError, says)
+
+
+def _rename(old: str, new: str) -> Change:
+    """Rename a verdict token, in tokenizer.json and tokenizer_config.json."""
+
+    def apply(source: Path) -> None:
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            text = (source / name).read_text()
+            (source / name).write_text(text.replace(f'"{old}"', f'"{new}"'))
+
+    return apply
+
+
+@pytest.mark.parametrize(("change", "family", "error", "says"), [
+    (_rename("<SAFE>", "<FINE>"), None, CheckpointError, "verdict tokens of no family.*kanana-safeguard-siren"),
+    (_rename("<UNSAFE-I3>", "<X>"), "kanana-safeguard-siren", CheckpointError, "'<UNSAFE-I3>'.*is not one token here"),
+    (lambda _: None, "kanana-safeguard", CheckpointError, "'<UNSAFE-S1>'.*is not one token here.*--family"),
+    (lambda _: None, "llama-guard", InputError, "unknown family.*kanana-safeguard, kanana-safeguard-siren"),
+    (set_json("tokenizer_config.json", chat_template=...), None, TemplateError, "has no chat template"),
+    (set_json("tokenizer_config.json", chat_template=7), None, TemplateError, "has no chat template"),
+    (set_json("tokenizer_config.json", chat_template=[]), None, TemplateError, "has no chat template"),
+    (set_json("tokenizer_config.json", chat_template=[{"name": [1]}, 3]), None, TemplateError, "no chat template"),
+    (set_json("tokenizer_config.json", chat_template="\ud800"), None, TemplateError, "surrogate"),
+    (set_json("tokenizer_config.json", bos_token=7), None, CheckpointError, "special tokens"),
+    (write("chat_template.jinja", b"\xff"), None, CheckpointError, "chat_template.jinja is not UTF-8"),
+])  # fmt: skip
+def test_what_the_prompt_is_made_of(
+    broken: Path, tmp_path: Path, change: Change, family: str | None, error: type[GuardpassError], says: str
+) -> None:
+    change(broken)
+    refuse_to_export(broken, tmp_path / "out" / "guard", error, says, family_name=family)
+
+
+def test_unknown_tokens_are_no_verdict_tokens(broken: Path, tmp_path: Path) -> None:
+    """A tokenizer that reads any text it lacks as one unknown token has no verdict in it."""
+    model = {"type": "BPE", "vocab": {"<unk>": 0, "a": 1}, "merges": [], "unk_token": "<unk>", "fuse_unk": True}
+    (broken / "tokenizer.json").write_text(json.dumps({"version": "1.0", "added_tokens": [], "model": model}))
+    (broken / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ messages[0].content }}"}))
+    refuse_to_export(broken, tmp_path / "out" / "guard", CheckpointError, "verdict tokens of no family")
+    refuse_to_export(
+        broken, tmp_path / "out" / "guard", CheckpointError, "is not one token", family_name="kanana-safeguard"
+    )

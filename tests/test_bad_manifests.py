@@ -1,0 +1,145 @@
+"""Bad manifests: guard.json is whole, of this schema, and makes sense, or nothing else is opened."""
+
+import hashlib
+import json
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guardpass import GuardError
+from guardpass.manifest import File, Manifest, Piece, Slot, dumps, loads
+
+from .broken import copied, refuse_to_load
+
+copy = pytest.fixture(copied)
+
+
+def test_any_byte_of_the_manifest(two_sided: Path) -> None:
+    """One random bit of every byte, and every truncation at a random place."""
+    data, rng = (two_sided / "guard.json").read_bytes(), random.Random(0)
+    loads(data)
+    for place in range(len(data)):
+        with pytest.raises(GuardError):
+            loads(data[:place] + bytes([data[place] ^ 1 << rng.randrange(8)]) + data[place + 1 :])
+    for size in [0, 1, *rng.sample(range(len(data)), 50)]:
+        with pytest.raises(GuardError):
+            loads(data[:size])
+    with pytest.raises(GuardError):
+        loads(data + b" ")
+
+
+_BYTES: list[tuple[bytes, str]] = [
+    (b"", "not JSON"), (b"{", "not JSON"), (b"[" * 100_000, "not JSON"), (b'{"a":' * 100_000, "not JSON"),
+    (b"\xff\xfe", "not JSON"), (b'{"schema": 1' + b"0" * 5000 + b"}", "not JSON"),
+    (b"[]", "schema None"), (b"1", "schema None"), (b"{}", "schema None"),
+    *((f'{{"schema": {value}}}'.encode(), f"has schema {shown}, this guardpass reads schema 1")
+      for value, shown in [("0", "0"), ("2", "2"), ("true", "True"), ('"1"', "'1'"), ("null", "None"), ("[1]", ".1.")]),
+    (b'{"schema": 1}', "was altered"), (b'{\n "sha256": "' + b"0" * 64 + b'", "schema": 1}', "was altered"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("data", "says"), _BYTES, ids=lambda value: f"{value!r:.30}")
+def test_bad_manifests(copy: Path, data: bytes, says: str) -> None:
+    (copy / "guard.json").write_bytes(data)
+    refuse_to_load(copy, says)
+
+
+def _mode(**changes: Any) -> Callable[[Manifest], Manifest]:
+    return lambda m: replace(m, modes={**m.modes, "prompt": replace(m.modes["prompt"], **changes)})
+
+
+def _tree(**changes: Any) -> Callable[[Manifest], Manifest]:
+    return lambda m: _mode(tree=replace(m.modes["prompt"].tree, **changes))(m)
+
+
+def _labels(**changes: Any) -> Callable[[Manifest], Manifest]:
+    return lambda m: replace(m, labels=tuple(replace(label, **changes) for label in m.labels))
+
+
+def _prefix(**changes: Any) -> Callable[[Manifest], Manifest]:
+    return lambda m: replace(m, prefix=replace(m.prefix, **changes))
+
+
+def _file(name: str, size: Any = 1, digest: str = "0" * 64) -> Callable[[Manifest], Manifest]:
+    return lambda m: replace(m, files={**m.files, name: File(digest, size)})
+
+
+_HUGE = 1 << 70
+_SEALED: list[tuple[Callable[[Manifest], Any], str]] = [
+    (_tree(slots=(Slot(99, "verdict", (0, 1)),)), "slot.node: expected numbers from 0 to .*, found 99"),
+    (_tree(slots=(Slot(-1, "verdict", (0, 1)),)), "slot.node.*found -1"),
+    (_tree(slots=(Slot(_HUGE, "verdict", (0, 1)),)), "slot.node"),
+    (_tree(slots=(Slot(0, "verdict", (0, 8)),)), "slot.labels: expected numbers from 0 to 7, found 8"),
+    (_tree(slots=(Slot(0, "verdict", ()),)), "slot.labels: expected at least one safe and one unsafe"),
+    (_tree(slots=(Slot(0, "verdict", (0,)),)), "slot.labels: expected at least one safe and one unsafe"),
+    (_tree(slots=(Slot(0, "verdict", (1, 2)),)), "slot.labels: expected at least one safe and one unsafe"),
+    (_tree(slots=()), "expected one slot, found 0"),
+    (_tree(slots=(Slot(0, "a", (0, 1)), Slot(1, "b", (0, 1)))), "expected one slot, found 2"),
+    (_tree(tokens=(1, 2), parents=(1, 0)), "tree.parents: expected 2 parents, each before its child"),
+    (_tree(tokens=(1, 2), parents=(-1, 1)), "tree.parents"),
+    (_tree(tokens=(1, 2), parents=(-2, 0)), "tree.parents"),
+    (_tree(parents=(-1,)), "tree.parents"),
+    (_tree(tokens=(), parents=()), "slot.node"),
+    (_tree(tokens=(2048,), parents=(-1,)), "tree.tokens: expected numbers from 0 to 2047, found 2048"),
+    (_tree(tokens=(1,) * 10_000, parents=(-1,) * 10_000), "tree: expected at most 8192 tokens"),
+    (_mode(lead=99), "lead: expected numbers from 0 to .*, found 99"),
+    (_mode(lead=-1), "lead.*found -1"),
+    (_mode(lead=True), "expected int, found bool"),
+    (_mode(lead=1.0), "expected int, found float"),
+    (_mode(prefix=(_HUGE,)), "prefix: expected numbers"),
+    (_mode(prefix=(1, 0), lead=0), "expected a chain from a root"),
+    (_mode(prefix=(0, 0), lead=0), "expected a chain from a root"),
+    (_mode(prefix=(0, 2), lead=0), "expected a chain from a root"),
+    (_mode(span=()), r"span: expected content \['prompt'\], found \[\]"),
+    (_mode(span=(Piece("", "response"),)), "span: expected content"),
+    (_mode(span=(Piece("", "prompt"), Piece("", "prompt"))), "span: expected content"),
+    (_mode(span=(Piece("lost", "prompt"),)), "span: expected content"),
+    (_mode(span=(Piece("", "prompt", "middle"),)), "expected one of .'none', 'left'"),  # type: ignore[arg-type]
+    (_prefix(tokens=(_HUGE,) * 99), "prefix.tokens: expected numbers"),
+    (_prefix(parents=()), "prefix.parents"),
+    (_labels(unsafe=True), "expected at least one safe and one unsafe"),
+    (_labels(unsafe=False), "expected at least one safe and one unsafe"),
+    (_labels(unsafe=0), "expected bool, found int"),
+    (_labels(id=5), "labels: expected distinct token ids"),
+    (_labels(id=2048), "labels: expected numbers from 0 to 2047"),
+    (_labels(id=-1), "labels: expected numbers"),
+    (_labels(name=None), "expected str, found NoneType"),
+    (lambda m: replace(m, modes={}), "expected prompt and/or response"),
+    (lambda m: replace(m, modes={"poem": m.modes["prompt"]}), "expected prompt and/or response"),
+    (lambda m: replace(m, reserved=(2048,)), "reserved: expected numbers"),
+    (lambda m: replace(m, reserved=()), "reserved: expected every label's token"),
+    (lambda m: replace(m, literals=("",)), "no empty text"),
+    (lambda m: replace(m, context=0), "context, vocab: expected positive counts"),
+    (lambda m: replace(m, context=_HUGE), "context, vocab: expected positive counts"),
+    (lambda m: replace(m, context=10), "leave nothing of a context of 10"),
+    (lambda m: replace(m, vocab=_HUGE), "context, vocab: expected positive counts"),
+    (lambda m: replace(m, engine=replace(m.engine, name="pickle")), "expected one of .'onnx',"),
+    (lambda m: replace(m, schema=2), "has schema 2"),
+    (lambda m: replace(m, files={}), r"expected \['model.onnx', 'tokenizer.json'\] among them"),
+    *((_file(name), "not a plain file name")
+      for name in ("../x", "/etc/passwd", "sub/x", "..", ".", "", ".x", "a\\b", "a\0", "guard.json", "x\n", "가")),
+    *((_file("x", size), "out of range|expected int") for size in (0, -1, 1 << 50, _HUGE, True, 1.5)),
+    *((_file("x", 1, digest), "out of range") for digest in ("", "0" * 63, "G" * 64, "0" * 64 + "\n")),
+    (_file("x"), r"missing \['x'\]"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "says"), _SEALED, ids=str)
+def test_a_sealed_manifest_that_contradicts_itself(
+    copy: Path, change: Callable[[Manifest], Manifest], says: str
+) -> None:
+    """Whoever can write the seal can still not make the runtime index out of bounds, or open another file."""
+    (copy / "guard.json").write_bytes(dumps(change(loads((copy / "guard.json").read_bytes()))))
+    refuse_to_load(copy, says)
+
+
+def test_a_sealed_manifest_with_other_keys(copy: Path) -> None:
+    original = json.loads((copy / "guard.json").read_bytes())
+    for changes, says in [({"trust_remote_code": True}, "unknown keys"), ({"labels": None}, "expected list")]:
+        blank = json.dumps({**original, "sha256": "0" * 64, **changes}, indent=1).encode()
+        (copy / "guard.json").write_bytes(blank.replace(b"0" * 64, hashlib.sha256(blank).hexdigest().encode(), 1))
+        refuse_to_load(copy, says)
