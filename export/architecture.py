@@ -1,8 +1,9 @@
-"""The shape of a Llama checkpoint, read from config.json and held against its tensors."""
+"""The shape of a checkpoint, read from config.json and held against its tensors."""
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 
@@ -10,10 +11,60 @@ from guardpass.errors import CheckpointError
 
 from .checkpoint import Array, Checkpoint
 
+Activation = Literal["silu", "gelu_tanh"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What sets a class of decoders apart; the rest is sizes."""
+
+    name: str  # in config.json's architectures
+    model_type: str
+    activation: Activation = "silu"
+    norm_offset: float = 0.0  # what is added to a stored norm gain (Gemma stores w of 1 + w)
+    mlp_norm: str = "post_attention_layernorm"
+    post_norms: bool = False  # attention and MLP outputs are normed before they join the residual
+    head_norms: bool = False  # queries and keys are normed head by head
+    scaled_embedding: bool = False  # embeddings are multiplied by sqrt(hidden)
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # of config.json's keys, as transformers has them
+
+
+_ACTIVATIONS: dict[str, Activation] = {"silu": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
+KINDS = (
+    Kind("LlamaForCausalLM", "llama", defaults={"max_position_embeddings": 2048}),
+    Kind("MistralForCausalLM", "mistral", defaults={"max_position_embeddings": 131072, "sliding_window": 4096}),
+    Kind(
+        "Qwen3ForCausalLM",
+        "qwen3",
+        head_norms=True,
+        defaults={"max_position_embeddings": 32768, "head_dim": 128, "sliding_window": 4096, "max_window_layers": 28},
+    ),
+    Kind(
+        "Gemma2ForCausalLM",
+        "gemma2",
+        activation="gelu_tanh",
+        norm_offset=1.0,
+        mlp_norm="pre_feedforward_layernorm",
+        post_norms=True,
+        scaled_embedding=True,
+        defaults={
+            "max_position_embeddings": 8192,
+            "head_dim": 256,
+            "query_pre_attn_scalar": 256,
+            "sliding_window": 4096,
+            "attn_logit_softcapping": 50.0,
+            "final_logit_softcapping": 30.0,
+            "tie_word_embeddings": True,
+        },
+    ),
+)
+
 
 @dataclass(frozen=True)
 class Architecture:
     """Sizes and constants of a decoder, in config.json's terms."""
+
+    kind: Kind
 
     hidden: int
     layers: int
@@ -26,6 +77,10 @@ class Architecture:
     eps: float
     tied: bool
     inv_freq: Array  # [head_dim / 2], radians per position
+    scale: float  # of attention scores
+    softcap: float | None  # of attention scores
+    final_softcap: float | None  # of the vocabulary's scores
+    windows: tuple[int | None, ...]  # by layer: how many positions back a token sees, itself included
 
     @property
     def head(self) -> str:
@@ -46,6 +101,10 @@ class Architecture:
             "mlp.up_proj": (self.ffn, self.hidden),
             "mlp.down_proj": (self.hidden, self.ffn),
         }
+        if self.kind.post_norms:
+            layer |= {"pre_feedforward_layernorm": (self.hidden,), "post_feedforward_layernorm": (self.hidden,)}
+        if self.kind.head_norms:
+            layer |= {"self_attn.q_norm": (self.head_dim,), "self_attn.k_norm": (self.head_dim,)}
         table: dict[str, tuple[int, ...]] = {
             f"model.layers.{i}.{name}.weight": shape for i in range(self.layers) for name, shape in layer.items()
         }
@@ -57,30 +116,43 @@ class Architecture:
 
 
 def read_architecture(checkpoint: Checkpoint) -> Architecture:
-    """The architecture of a checkpoint. Raises CheckpointError for one that is not a plain Llama, or whose
+    """The architecture of a checkpoint. Raises CheckpointError for one that is not in the table, or whose
     tensors are not those that config.json promises."""
-    config = checkpoint.config
-    classes = config.get("architectures")
-    if classes != ["LlamaForCausalLM"] or config.get("model_type", "llama") != "llama":
-        raise CheckpointError(f"architectures in config.json is {classes!r}, expected ['LlamaForCausalLM']")
+    classes = checkpoint.config.get("architectures")
+    kind = next((kind for kind in KINDS if [kind.name] == classes), None)
+    if kind is None or checkpoint.config.get("model_type", kind.model_type) != kind.model_type:
+        raise CheckpointError(
+            f"architectures in config.json is {classes!r}, expected one of: {', '.join(kind.name for kind in KINDS)}"
+        )
+    config = {**kind.defaults, **checkpoint.config}
+    activation = config.get("hidden_activation") or config.get("hidden_act", "silu")
+    if _ACTIVATIONS.get(activation if isinstance(activation, str) else "") != kind.activation:
+        raise CheckpointError(f"the activation in config.json is {activation!r}; {kind.name} has {kind.activation}")
     for key, plain in _PLAIN.items():
         if config.get(key, plain) != plain:
             raise CheckpointError(f"{key} in config.json is {config[key]!r}; only {plain!r} is supported")
     hidden, heads = _count(config, "hidden_size"), _count(config, "num_attention_heads")
     # Absent and null both mean hidden / heads; a published one may differ from it (Kanana 2.1B: 24 x 128, 1792).
     head_dim = _count(config, "head_dim") if config.get("head_dim") is not None else hidden // heads
+    layers = _count(config, "num_hidden_layers")
+    scalar = config.get("query_pre_attn_scalar")
     architecture = Architecture(
+        kind=kind,
         hidden=hidden,
-        layers=_count(config, "num_hidden_layers"),
+        layers=layers,
         heads=heads,
-        kv_heads=_count(config, "num_key_value_heads", heads),
+        kv_heads=_count(config, "num_key_value_heads") if config.get("num_key_value_heads") is not None else heads,
         head_dim=head_dim,
         ffn=_count(config, "intermediate_size"),
         vocab=_count(config, "vocab_size"),
-        context=_count(config, "max_position_embeddings", 2048),
+        context=_count(config, "max_position_embeddings"),
         eps=_number(config, "rms_norm_eps", 1e-6),
         tied=config.get("tie_word_embeddings", False) is True,
         inv_freq=_inv_freq(config, head_dim),
+        scale=(head_dim if scalar is None else _number(config, "query_pre_attn_scalar")) ** -0.5,
+        softcap=_optional(config, "attn_logit_softcapping"),
+        final_softcap=_optional(config, "final_logit_softcapping"),
+        windows=_windows(kind, config, layers),
     )
     if architecture.heads % architecture.kv_heads or head_dim % 2:
         raise CheckpointError(
@@ -92,12 +164,37 @@ def read_architecture(checkpoint: Checkpoint) -> Architecture:
 
 
 _PLAIN = {
-    "hidden_act": "silu",
     "attention_bias": False,
     "mlp_bias": False,
     "partial_rotary_factor": 1.0,
     "quantization_config": None,
+    "use_bidirectional_attention": None,
 }
+
+
+def _windows(kind: Kind, config: dict[str, Any], layers: int) -> tuple[int | None, ...]:
+    """Sliding windows by layer, by the rules of transformers' configuration classes."""
+    if config.get("sliding_window") is None or kind.name == "LlamaForCausalLM":
+        return (None,) * layers
+    window = _count(config, "sliding_window")
+    types = config.get("layer_types")
+    if kind.name == "MistralForCausalLM":
+        slides = [True] * layers
+    elif isinstance(types, list) and len(types) == layers:
+        slides = [each == "sliding_attention" for each in types]
+    elif types is not None:
+        raise CheckpointError(f"layer_types in config.json is {types!r:.80}, expected one for each of {layers} layers")
+    elif kind.name == "Gemma2ForCausalLM":
+        slides = [layer % 2 == 0 for layer in range(layers)]
+    else:
+        slides = [layer >= _count(config, "max_window_layers") for layer in range(layers)]
+    if kind.name == "Qwen3ForCausalLM" and not config.get("use_sliding_window", False):
+        slides = [False] * layers
+    return tuple(window if slide else None for slide in slides)
+
+
+def _optional(config: dict[str, Any], key: str) -> float | None:
+    return None if config.get(key) is None else _number(config, key)
 
 
 def _check_tensors(checkpoint: Checkpoint, architecture: Architecture) -> None:

@@ -15,9 +15,10 @@ from guardpass.manifest import MANIFEST, SCHEMA, Engine, File, Manifest, Source,
 
 from .architecture import Architecture, read_architecture
 from .checkpoint import Checkpoint
+from .decoder import inputs, outputs, write_decoder
 from .families import detect, family
 from .graph import Graph
-from .llama import Forward, inputs, outputs
+from .ops import Ops
 from .prompt import Prompts, build_prompts
 from .quantize import RECIPES
 from .template import Template
@@ -74,7 +75,7 @@ def export_guard(
             modes=prompts.modes,
             reserved=prompts.reserved,
             literals=prompts.literals,
-            source=Source(*_provenance(checkpoint), "LlamaForCausalLM", hashes.result()),
+            source=Source(*_provenance(checkpoint), shape.kind.name, hashes.result()),
             files=files,
         )
         # The manifest is what makes the directory a guard, so it comes last.
@@ -94,9 +95,8 @@ def _write_model(
 
     graph = Graph(directory / "model.onnx.data")
     try:
-        Forward(source, shape, graph, RECIPES[quant], prompts.prefix, advance).write(
-            [label.id for label in prompts.labels]
-        )
+        ops = Ops(source, shape, graph, RECIPES[quant], prompts.prefix, advance)
+        write_decoder(ops, shape, [label.id for label in prompts.labels])
         digest, size = graph.finish(
             directory / "model.onnx", inputs(len(prompts.prefix.tokens)), outputs(len(prompts.labels))
         )
