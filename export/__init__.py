@@ -1,14 +1,25 @@
 """guardpass.export: from a Hugging Face checkpoint to a guard."""
 
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 from guardpass.errors import MissingDependency
 
-_missing = [name for name in ("jinja2", "ml_dtypes", "onnx", "safetensors") if not find_spec(name)]
-if _missing:
-    raise MissingDependency(f"exporting needs {', '.join(_missing)}; install guardpass[export]")
+from .families import FAMILIES, Answer, Family
 
-from .exporter import export_guard  # noqa: E402
-from .families import FAMILIES, Answer, Family  # noqa: E402
+if TYPE_CHECKING:
+    from .exporter import export_guard
 
 __all__ = ["FAMILIES", "Answer", "Family", "export_guard"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the exporter when it is first asked for, so that the other commands neither need nor wait for onnx."""
+    if name != "export_guard":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    missing = [each for each in ("jinja2", "ml_dtypes", "onnx", "safetensors") if not find_spec(each)]
+    if missing:
+        raise MissingDependency(f"exporting needs {', '.join(missing)}; install guardpass[export]")
+    from .exporter import export_guard
+
+    return export_guard

@@ -1,19 +1,64 @@
-"""The shape of a Llama checkpoint, read from config.json and held against its tensors."""
+"""The architectures: classes of decoders as a table, and the sizes of one of them."""
 
-import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-import numpy as np
+from .checkpoint import Array
 
-from guardpass.errors import CheckpointError
+Activation = Literal["silu", "gelu_tanh"]
 
-from .checkpoint import Array, Checkpoint
+
+@dataclass(frozen=True)
+class Kind:
+    """What sets a class of decoders apart; the rest is sizes."""
+
+    name: str  # in config.json's architectures
+    model_type: str
+    activation: Activation = "silu"
+    norm_offset: float = 0.0  # what is added to a stored norm gain (Gemma stores w of 1 + w)
+    mlp_norm: str = "post_attention_layernorm"
+    post_norms: bool = False  # attention and MLP outputs are normed before they join the residual
+    head_norms: bool = False  # queries and keys are normed head by head
+    scaled_embedding: bool = False  # embeddings are multiplied by sqrt(hidden)
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # of config.json's keys, as transformers has them
+
+
+KINDS = (
+    Kind("LlamaForCausalLM", "llama", defaults={"max_position_embeddings": 2048}),
+    Kind("MistralForCausalLM", "mistral", defaults={"max_position_embeddings": 131072, "sliding_window": 4096}),
+    Kind(
+        "Qwen3ForCausalLM",
+        "qwen3",
+        head_norms=True,
+        defaults={"max_position_embeddings": 32768, "head_dim": 128, "sliding_window": 4096, "max_window_layers": 28},
+    ),
+    Kind(
+        "Gemma2ForCausalLM",
+        "gemma2",
+        activation="gelu_tanh",
+        norm_offset=1.0,
+        mlp_norm="pre_feedforward_layernorm",
+        post_norms=True,
+        scaled_embedding=True,
+        defaults={
+            "max_position_embeddings": 8192,
+            "head_dim": 256,
+            "query_pre_attn_scalar": 256,
+            "sliding_window": 4096,
+            "attn_logit_softcapping": 50.0,
+            "final_logit_softcapping": 30.0,
+            "tie_word_embeddings": True,
+        },
+    ),
+)
 
 
 @dataclass(frozen=True)
 class Architecture:
     """Sizes and constants of a decoder, in config.json's terms."""
+
+    kind: Kind
 
     hidden: int
     layers: int
@@ -26,6 +71,10 @@ class Architecture:
     eps: float
     tied: bool
     inv_freq: Array  # [head_dim / 2], radians per position
+    scale: float  # of attention scores
+    softcap: float | None  # of attention scores
+    final_softcap: float | None  # of the vocabulary's scores
+    windows: tuple[int | None, ...]  # by layer: how many positions back a token sees, itself included
 
     @property
     def head(self) -> str:
@@ -46,6 +95,10 @@ class Architecture:
             "mlp.up_proj": (self.ffn, self.hidden),
             "mlp.down_proj": (self.hidden, self.ffn),
         }
+        if self.kind.post_norms:
+            layer |= {"pre_feedforward_layernorm": (self.hidden,), "post_feedforward_layernorm": (self.hidden,)}
+        if self.kind.head_norms:
+            layer |= {"self_attn.q_norm": (self.head_dim,), "self_attn.k_norm": (self.head_dim,)}
         table: dict[str, tuple[int, ...]] = {
             f"model.layers.{i}.{name}.weight": shape for i in range(self.layers) for name, shape in layer.items()
         }
@@ -54,108 +107,3 @@ class Architecture:
         if not self.tied:
             table["lm_head.weight"] = (self.vocab, self.hidden)
         return table
-
-
-def read_architecture(checkpoint: Checkpoint) -> Architecture:
-    """The architecture of a checkpoint. Raises CheckpointError for one that is not a plain Llama, or whose
-    tensors are not those that config.json promises."""
-    config = checkpoint.config
-    classes = config.get("architectures")
-    if classes != ["LlamaForCausalLM"] or config.get("model_type", "llama") != "llama":
-        raise CheckpointError(f"architectures in config.json is {classes!r}, expected ['LlamaForCausalLM']")
-    for key, plain in _PLAIN.items():
-        if config.get(key, plain) != plain:
-            raise CheckpointError(f"{key} in config.json is {config[key]!r}; only {plain!r} is supported")
-    hidden, heads = _count(config, "hidden_size"), _count(config, "num_attention_heads")
-    # Absent and null both mean hidden / heads; a published one may differ from it (Kanana 2.1B: 24 x 128, 1792).
-    head_dim = _count(config, "head_dim") if config.get("head_dim") is not None else hidden // heads
-    architecture = Architecture(
-        hidden=hidden,
-        layers=_count(config, "num_hidden_layers", limit=_LAYERS),
-        heads=heads,
-        kv_heads=_count(config, "num_key_value_heads", heads),
-        head_dim=head_dim,
-        ffn=_count(config, "intermediate_size"),
-        vocab=_count(config, "vocab_size"),
-        context=_count(config, "max_position_embeddings", 2048),
-        eps=_number(config, "rms_norm_eps", 1e-6),
-        tied=config.get("tie_word_embeddings", False) is True,
-        inv_freq=_inv_freq(config, head_dim),
-    )
-    if architecture.heads % architecture.kv_heads or head_dim % 2:
-        raise CheckpointError(
-            f"config.json has {heads} heads, {architecture.kv_heads} key-value heads of {head_dim}; expected "
-            "heads in equal groups, of even size"
-        )
-    _check_tensors(checkpoint, architecture)
-    return architecture
-
-
-_LAYERS = 1 << 10  # several times the deepest Llama; more would only fill memory with tensor names
-_PLAIN = {
-    "hidden_act": "silu",
-    "attention_bias": False,
-    "mlp_bias": False,
-    "partial_rotary_factor": 1.0,
-    "quantization_config": None,
-}
-
-
-def _check_tensors(checkpoint: Checkpoint, architecture: Architecture) -> None:
-    expected = architecture.shapes()
-    found = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
-    # Old exports store the rotary table, and some store the tied head; both repeat what is known.
-    repeated = {name for name in found if name.endswith("rotary_emb.inv_freq")}
-    repeated |= {"lm_head.weight"} if architecture.tied else set()
-    missing, extra = expected.keys() - found.keys(), found.keys() - expected.keys() - repeated
-    wrong = [name for name in expected.keys() & found.keys() if expected[name] != found[name]]
-    if missing or extra or wrong:
-        shown = [f"{name} is {list(found[name])}, expected {list(expected[name])}" for name in sorted(wrong)[:3]]
-        shown += [f"{name} is missing" for name in sorted(missing)[:3]]
-        shown += [f"{name} is not part of this architecture" for name in sorted(extra)[:3]]
-        raise CheckpointError(
-            f"config.json and the tensors disagree in {len(missing) + len(extra) + len(wrong)} places: "
-            + "; ".join(shown)
-        )
-
-
-def _inv_freq(config: dict[str, Any], head_dim: int) -> Array:
-    """Rotary frequencies, computed in float32 as transformers does.
-
-    llama3 scaling: Llama 3.1 model card and transformers' modeling_rope_utils.
-    """
-    # transformers 5 writes rope_parameters; 4 wrote rope_theta and rope_scaling.
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if not isinstance(rope, dict):
-        raise CheckpointError(f"rope parameters in config.json are {rope!r}, expected an object")
-    theta = _number(rope, "rope_theta", _number(config, "rope_theta", 10000.0))
-    plain: Array = (1.0 / theta ** (np.arange(0, head_dim, 2, dtype=np.float32) / head_dim)).astype(np.float32)
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind == "default":
-        return plain
-    if kind != "llama3":
-        raise CheckpointError(f"rope scaling in config.json is {kind!r}; expected none, 'default' or 'llama3'")
-    factor, low, high, original = (
-        _number(rope, key)
-        for key in ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-    )
-    if low >= high:
-        raise CheckpointError(f"rope scaling in config.json has low_freq_factor {low}, expected less than {high}")
-    wavelength = 2 * math.pi / plain
-    smooth = np.clip((original / wavelength - low) / (high - low), 0, 1)
-    scaled: Array = ((1 - smooth) * plain / factor + smooth * plain).astype(np.float32)
-    return scaled
-
-
-def _count(config: dict[str, Any], key: str, default: int | None = None, *, limit: int = 1 << 24) -> int:
-    value = config.get(key, default)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < limit:
-        raise CheckpointError(f"{key} in config.json is {value!r:.80}, expected a count from 1 to {limit - 1}")
-    return value
-
-
-def _number(config: dict[str, Any], key: str, default: float | None = None) -> float:
-    value = config.get(key, default)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e30:
-        raise CheckpointError(f"{key} in config.json is {value!r:.80}, expected a positive number below 1e30")
-    return float(value)

@@ -1,6 +1,7 @@
 """The main path of export: a checkpoint in, a guard directory out, or nothing."""
 
 import os
+import secrets
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -13,11 +14,13 @@ from guardpass.errors import CheckpointError, InputError
 from guardpass.integrity import sha256
 from guardpass.manifest import MANIFEST, SCHEMA, Engine, File, Manifest, Source, dumps
 
-from .architecture import Architecture, read_architecture
+from .architecture import Architecture
 from .checkpoint import Checkpoint
+from .config import read_architecture
+from .decoder import inputs, outputs, write_decoder
 from .families import detect, family
 from .graph import Graph
-from .llama import Forward, inputs, outputs
+from .ops import Ops
 from .prompt import Prompts, build_prompts
 from .quantize import RECIPES
 from .template import Template
@@ -46,8 +49,7 @@ def export_guard(
     if quant not in RECIPES:
         raise InputError(f"quant is {quant!r}, expected one of: {', '.join(RECIPES)}")
     row = family(family_name) if family_name is not None else None
-    if out.exists() and not force:
-        raise InputError(f"{out} exists; choose another --out, or replace it with --force")
+    _check_target(out, force)
     source = Checkpoint(checkpoint)
     shape = read_architecture(source)
     tokenizer = CheckpointTokenizer(source)
@@ -74,12 +76,22 @@ def export_guard(
             modes=prompts.modes,
             reserved=prompts.reserved,
             literals=prompts.literals,
-            source=Source(*_provenance(checkpoint), "LlamaForCausalLM", hashes.result()),
+            source=Source(*_provenance(checkpoint), shape.kind.name, hashes.result()),
             files=files,
         )
         # The manifest is what makes the directory a guard, so it comes last.
         (partial / MANIFEST).write_bytes(dumps(manifest))
     return manifest
+
+
+def _check_target(out: Path, force: bool) -> None:
+    if not out.is_symlink() and not out.exists():
+        return
+    if not force:
+        raise InputError(f"{out} exists; choose another --out, or replace it with --force")
+    # --force is for guards: a mistyped path must not cost anyone a folder.
+    if out.is_symlink() or not (out / MANIFEST).is_file():
+        raise InputError(f"{out} exists and is no guard; --force replaces guards only, choose another --out")
 
 
 def _write_model(
@@ -94,9 +106,8 @@ def _write_model(
 
     graph = Graph(directory / "model.onnx.data")
     try:
-        Forward(source, shape, graph, RECIPES[quant], prompts.prefix, advance).write(
-            [label.id for label in prompts.labels]
-        )
+        ops = Ops(source, shape, graph, RECIPES[quant], prompts.prefix, advance)
+        write_decoder(ops, shape, [label.id for label in prompts.labels])
         digest, size = graph.finish(
             directory / "model.onnx", inputs(len(prompts.prefix.tokens)), outputs(len(prompts.labels))
         )
@@ -121,10 +132,10 @@ def _check_vocabulary(shape: Architecture, tokenizer: CheckpointTokenizer, promp
 def _directory(out: Path) -> Iterator[Path]:
     """A temporary sibling that becomes `out` when the block ends well, and vanishes when it does not."""
     out = out.absolute()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
-    partial.mkdir()
+    partial = out.with_name(f".{out.name}.partial-{secrets.token_hex(4)}")
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial.mkdir()
         with _interruptible():
             yield partial
             for path in [*partial.iterdir(), partial]:
@@ -137,6 +148,10 @@ def _directory(out: Path) -> Iterator[Path]:
         else:
             partial.rename(out)
         _sync(out.parent)
+    except OSError as error:
+        raise InputError(
+            f"cannot read or write {error.filename or out}: {error.strerror}; nothing was exported"
+        ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -2,12 +2,11 @@
 
 import io
 import sys
-from collections.abc import Callable
 from importlib.metadata import entry_points
 
 import typer
 
-from .errors import GuardpassError, MissingDependency
+from .errors import GuardpassError
 
 
 def main() -> None:
@@ -17,11 +16,7 @@ def main() -> None:
         rich_markup_mode=None, add_completion=False,
     )  # fmt: skip
     for part in sorted(entry_points(group="guardpass.commands"), key=lambda entry: entry.name):
-        try:
-            part.load()(app)
-        except MissingDependency as error:  # an extra that is not installed must not stop the other parts
-            anything = {"ignore_unknown_options": True, "allow_extra_args": True}
-            app.command(part.name, help=str(error), context_settings=anything)(_absent(error))
+        part.load()(app)
     for stream in (sys.stdout, sys.stderr):
         # JSON and JSONL are UTF-8, whatever the terminal's locale; what cannot be encoded is shown escaped.
         if isinstance(stream, io.TextIOWrapper):
@@ -34,10 +29,3 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output went away; there is no one left to tell
         sys.stderr.close()
         sys.exit(1)
-
-
-def _absent(error: MissingDependency) -> Callable[[], None]:
-    def command() -> None:
-        raise error
-
-    return command

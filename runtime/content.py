@@ -42,7 +42,7 @@ class ContentTokenizer:
     Safe to share between threads: nothing of it is changed after it is made.
     """
 
-    def __init__(self, path: Path, reserved: Collection[int], literals: Collection[str]) -> None:
+    def __init__(self, path: Path, limit: int, reserved: Collection[int], literals: Collection[str]) -> None:
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises bare Exception
@@ -56,7 +56,10 @@ class ContentTokenizer:
         # Longest first, so that "<|eot_id|>" is reported rather than a shorter literal inside it.
         ordered = sorted(literals, key=len, reverse=True)
         self._literals = re.compile("|".join(map(re.escape, ordered)) or r"(?!)")
-        self.longest_token = max((len(t) for t in self._tokenizer.get_vocab(with_added_tokens=False)), default=1)
+        vocabulary = self._tokenizer.get_vocab(with_added_tokens=False)
+        if max(vocabulary.values(), default=-1) >= limit:
+            raise GuardError(f"{path.name} has token ids beyond the model's {limit}; export the guard again")
+        self.longest_token = max(map(len, vocabulary), default=1)
 
     def ids(self, text: str) -> list[int]:
         """Token ids of a span. Raises InputError if one is reserved, which only a broken tokenizer can give."""

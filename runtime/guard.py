@@ -23,7 +23,9 @@ class Guard:
 
     def __init__(self, directory: Path, manifest: Manifest, *, threads: int | None = None) -> None:
         self.manifest = manifest
-        self._tokenizer = ContentTokenizer(directory / "tokenizer.json", manifest.reserved, manifest.literals)
+        self._tokenizer = ContentTokenizer(
+            directory / "tokenizer.json", manifest.vocab, manifest.reserved, manifest.literals
+        )
         self._planners = {name: Planner(manifest, mode, self._tokenizer) for name, mode in manifest.modes.items()}
         self._engine = open_engine(directory, manifest, threads=threads)
         self.max_tokens = min(manifest.context, DEFAULT_MAX_TOKENS)
@@ -54,10 +56,9 @@ class Guard:
         """
         directory = Path(path)
         manifest = open_guard(directory, verify=verify)
-        if max_tokens is not None and not 1 <= max_tokens <= manifest.context:
-            raise InputError(f"max_tokens is {max_tokens}, expected 1 to {manifest.context}, the guard's context")
-        if max_windows < 1 or (threads is not None and threads < 1):
-            raise InputError(f"max_windows and threads are at least 1, found {max_windows} and {threads}")
+        _check_count("max_tokens", max_tokens, manifest.context)
+        _check_count("max_windows", max_windows, 1 << 20)
+        _check_count("threads", threads, 1 << 10)
         if long_text not in ("windows", "refuse", "truncate"):
             raise InputError(f"long_text is {long_text!r}, expected windows, refuse or truncate")
         guard = cls(directory, manifest, threads=threads)
@@ -76,8 +77,8 @@ class Guard:
         texts: dict[Role, str] = {"prompt": checked(text, "text")}
         if response is not None:
             texts["response"] = checked(response, "response")
-        if threshold is not None and not 0 <= threshold <= 1:
-            raise InputError(f"threshold is {threshold}, expected a probability from 0 to 1")
+        if threshold is not None and (not isinstance(threshold, int | float) or not 0 <= threshold <= 1):
+            raise InputError(f"threshold is {threshold!r}, expected a probability from 0 to 1")
         if mode not in self._planners:
             raise InputError(f"{self.manifest.name} judges {sorted(self._planners)}, and has no mode {mode!r}")
 
@@ -121,8 +122,15 @@ class Guard:
         activation scales.
         """
         for item in items:
-            text, response = (item, None) if isinstance(item, str) else item
-            yield self.check(text, response, threshold=threshold)
+            pair = item if isinstance(item, tuple) else (item, None)
+            if len(pair) != 2:
+                raise InputError(f"an item has {len(pair)} parts, expected a text or a pair (text, response)")
+            yield self.check(*pair, threshold=threshold)
+
+
+def _check_count(name: str, value: int | None, most: int) -> None:
+    if value is not None and (type(value) is not int or not 1 <= value <= most):
+        raise InputError(f"{name} is {value!r}, expected a whole number from 1 to {most}")
 
 
 def _severity(decision: Decision) -> tuple[bool, float]:

@@ -10,10 +10,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from guardpass import Guard
-from guardpass.export.architecture import read_architecture
 from guardpass.export.checkpoint import Checkpoint
+from guardpass.export.config import read_architecture
+from guardpass.export.decoder import inputs, outputs, write_decoder
 from guardpass.export.graph import Graph
-from guardpass.export.llama import Forward, inputs, outputs
+from guardpass.export.ops import Ops
 from guardpass.export.quantize import RECIPES
 from guardpass.manifest import Prefix
 
@@ -29,6 +30,15 @@ def _reference(checkpoint: Path) -> tuple[torch.nn.Module, AutoTokenizer]:
 @torch.no_grad()
 def _logits(model: torch.nn.Module, tokens: list[int]) -> np.ndarray:
     return model(torch.tensor([tokens])).logits[0].numpy()
+
+
+def _unbaked(checkpoint: Path, rows: list[int], directory: Path) -> onnxruntime.InferenceSession:
+    """The checkpoint's fp32 graph with an empty prefix, scoring the vocabulary's `rows`."""
+    source = Checkpoint(checkpoint)
+    shape, graph = read_architecture(source), Graph(directory / "model.onnx.data")
+    write_decoder(Ops(source, shape, graph, RECIPES["fp32"], Prefix((), ()), lambda _: None), shape, rows)
+    graph.finish(directory / "model.onnx", inputs(0), outputs(len(rows)))
+    return onnxruntime.InferenceSession(directory / "model.onnx")
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -59,12 +69,8 @@ def test_baking_and_pruning_change_nothing(checkpoint: Callable[[str], Path], tm
     """The same weights with nothing baked and every position a slot: all of transformers' logits, and the guard's."""
     variant = "2.1b: tied, heads wider than hidden"
     model, _ = _reference(checkpoint(variant))
-    source = Checkpoint(checkpoint(variant))
-    graph = Graph(tmp_path / "model.onnx.data")
     rows = list(range(50))
-    Forward(source, read_architecture(source), graph, RECIPES["fp32"], Prefix((), ()), lambda _: None).write(rows)
-    graph.finish(tmp_path / "model.onnx", inputs(0), outputs(len(rows)))
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    session = _unbaked(checkpoint(variant), rows, tmp_path)
 
     tokens = np.random.default_rng(0).integers(0, 500, 90)
     feeds = {
@@ -82,12 +88,7 @@ def test_baked_prefix_gives_the_scores_of_an_unbaked_one(
 ) -> None:
     variant = "8b: untied, grouped heads, two shards, bf16"
     guard = Guard.load(exported(variant))
-    source = Checkpoint(checkpoint(variant))
-    graph = Graph(tmp_path / "model.onnx.data")
-    rows = [label.id for label in guard.manifest.labels]
-    Forward(source, read_architecture(source), graph, RECIPES["fp32"], Prefix((), ()), lambda _: None).write(rows)
-    graph.finish(tmp_path / "model.onnx", inputs(0), outputs(len(rows)))
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    session = _unbaked(checkpoint(variant), [label.id for label in guard.manifest.labels], tmp_path)
     for text in ["", "안녕하세요", "/> merges with the seam", "a" * 50, *texts(10, seed=3)]:
         tokens = np.array([ids(guard, text, "reply")])
         size = tokens.shape[1]

@@ -1,4 +1,4 @@
-"""The Llama forward, written once and run twice: on the baked prefix in numpy, on the rest as an ONNX graph.
+"""The operations of a decoder, each done twice: in numpy on the baked prefix, and as ONNX nodes for the rest.
 
 Weights stream by a chunk at a time; each chunk multiplies the prefix's activations and is then quantized and
 written, so that every weight is read once and never held as a whole model.
@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 from guardpass.errors import CheckpointError
 from guardpass.manifest import Prefix
 from guardpass.passes import ancestors
 
-from .architecture import Architecture
+from .architecture import Activation, Architecture
 from .checkpoint import Array, Checkpoint, Tensor
 from .graph import CONTRIB, Graph
 from .quantize import Recipe
@@ -34,8 +34,8 @@ class Value:
     baked: Array
 
 
-class Forward:
-    """Writes a guard's forward into a graph."""
+class Ops:
+    """Operations on the tensors of one checkpoint, written into one graph at one precision."""
 
     def __init__(
         self,
@@ -52,41 +52,10 @@ class Forward:
         depth = self._sees.sum(axis=1) - 1
         angles = depth[:, None].astype(np.float32) * shape.inv_freq
         self._cos, self._sin = np.cos(angles), np.sin(angles)
-        self._prefix = prefix
+        self._prefix, self._depth = prefix, depth
+        self._window_masks: dict[int, str] = {}
 
-    def write(self, rows: Sequence[int]) -> None:
-        """The whole graph, from tokens to scores of the vocabulary's `rows`."""
-        shape = self._shape
-        x = self._embed()
-        self._rotation("positions")
-        for layer in range(shape.layers):
-            x = self._layer(x, f"model.layers.{layer}", last=layer == shape.layers - 1)
-        x = self._norm(x, "model.norm")
-        head = self._tensor(shape.head).pick(rows).T
-        self._graph.op("MatMul", [x.name, self._graph.weight("verdict_head", head)], "scores")
-
-    def _layer(self, x: Value, name: str, *, last: bool) -> Value:
-        shape = self._shape
-        normed = self._norm(x, f"{name}.input_layernorm")
-        k = self._rope(self._linear(normed, f"{name}.self_attn.k_proj"), shape.kv_heads, "rotation")
-        v = self._linear(normed, f"{name}.self_attn.v_proj")
-        mask, rotation = "mask", "rotation"
-        if last:
-            # Only the slots are scored: from here on they are the only rows that matter.
-            index = self._graph.op("Squeeze", ["slots", self._graph.constant(np.array([0]))], "slots.index")[0]
-            x, normed = self._rows(x, index), self._rows(normed, index)
-            mask = self._graph.op("Gather", ["mask", index], "mask.slots", axis=2)[0]
-            at = self._graph.op("Gather", ["positions", index], "positions.slots", axis=1)[0]
-            rotation = self._rotation(at)
-        q = self._rope(self._linear(normed, f"{name}.self_attn.q_proj"), shape.heads, rotation)
-        attended = self._attention(q, k, v, mask, f"{name}.self_attn")
-        x = self._add(x, self._linear(attended, f"{name}.self_attn.o_proj"))
-        normed = self._norm(x, f"{name}.post_attention_layernorm")
-        gate = self._linear(normed, f"{name}.mlp.gate_proj")
-        up = self._linear(normed, f"{name}.mlp.up_proj")
-        return self._add(x, self._linear(self._gated(gate, up, f"{name}.mlp"), f"{name}.mlp.down_proj"))
-
-    def _embed(self) -> Value:
+    def embed(self) -> Value:
         table = self._tensor("model.embed_tokens.weight")
         stored = _embedding_dtype(table, self._recipe)
         self._graph.begin_weight("embedding", stored, table.shape)
@@ -98,9 +67,32 @@ class Forward:
         looked_up = self._graph.op("Gather", ["embedding", "tokens"], "embed.rows")[0]
         name = self._graph.op("Cast", [looked_up], "embed", to=TensorProto.FLOAT)[0]
         empty = np.zeros((0, self._shape.hidden), np.float32)
-        return Value(name, table.pick(self._prefix.tokens) if self._prefix.tokens else empty)
+        x = Value(name, table.pick(self._prefix.tokens) if self._prefix.tokens else empty)
+        if not self._shape.kind.scaled_embedding:
+            return x
+        scale = np.float32(math.sqrt(self._shape.hidden))
+        scaled = self._graph.op("Mul", [x.name, self._graph.constant(np.array(scale))], "embed.scaled")[0]
+        return Value(scaled, x.baked * scale)
 
-    def _rotation(self, positions: str) -> str:
+    def mask(self, window: int | None) -> str:
+        """The mask of a layer: what the pass says, within the sliding window by position where there is one."""
+        if window is None or window >= self._shape.context:
+            return "mask"
+        if window not in self._window_masks:
+            op, constant = self._graph.op, self._graph.constant
+            columns = "positions"
+            if self._prefix.tokens:
+                baked = constant(self._depth[None].astype(np.int64))
+                columns = op("Concat", [baked, "positions"], "window.columns", axis=1)[0]
+            rows = op("Unsqueeze", ["positions", constant(np.array([2]))], "window.rows")[0]
+            columns = op("Unsqueeze", [columns, constant(np.array([1]))], "window.columns")[0]
+            distance = op("Sub", [rows, columns], "window.distance")[0]
+            near = op("Less", [distance, constant(np.array(window))], "window.near")[0]
+            near = op("Unsqueeze", [near, constant(np.array([1]))], "window.near")[0]
+            self._window_masks[window] = op("And", ["mask", near], "window.mask")[0]
+        return self._window_masks[window]
+
+    def rotation(self, positions: str) -> str:
         """cos and sin of every position's angles, computed in the graph: any context length, nothing stored."""
         name = "rotation" if positions == "positions" else f"{positions}.rotation"
         inv_freq = self._graph.constant(self._shape.inv_freq)
@@ -111,55 +103,92 @@ class Forward:
         self._graph.op("Sin", [angles], f"{name}.sin")
         return name
 
-    def _rope(self, x: Value, heads: int, rotation: str) -> Value:
+    def rope(self, x: Value, heads: int, rotation: str) -> Value:
         inputs = [x.name, f"{rotation}.cos", f"{rotation}.sin"]
         name = self._graph.op("RotaryEmbedding", inputs, f"{x.name}.rope", num_heads=heads)[0]
         split = x.baked.reshape(len(x.baked), heads, 2, self._shape.head_dim // 2)
-        cos, sin = self._cos[: len(split), None], self._sin[: len(split), None]
+        # Either all rows of the prefix, or in the last layer its last one.
+        cos, sin = self._cos[-len(split) :, None], self._sin[-len(split) :, None]
         first, second = split[:, :, 0], split[:, :, 1]
         turned = np.stack([first * cos - second * sin, second * cos + first * sin], axis=2)
         return Value(name, turned.reshape(x.baked.shape))
 
-    def _attention(self, q: Value, k: Value, v: Value, mask: str, name: str) -> Value:
+    def attention(self, q: Value, k: Value, v: Value, mask: str, window: int | None, name: str) -> Value:
         shape = self._shape
         keys, values = (_heads(x.baked, shape.kv_heads) for x in (k, v))
         baked = (("k", keys), ("v", values)) if self._prefix.tokens else ()
         past = [self._graph.weight(f"{name}.{kind}_prefix", x[None]) for kind, x in baked]
-        scale = 1 / math.sqrt(shape.head_dim)
         # The operator insists that present keys and values are declared where past ones are given.
         output, *_ = self._graph.op(
             "Attention", [q.name, k.name, v.name, mask, *past], f"{name}.attention", outputs=3,
-            q_num_heads=shape.heads, kv_num_heads=shape.kv_heads, scale=scale,
+            q_num_heads=shape.heads, kv_num_heads=shape.kv_heads, scale=shape.scale, softcap=shape.softcap or 0.0,
         )  # fmt: skip
         queries = _heads(q.baked, shape.heads)
         group = shape.heads // shape.kv_heads
-        scores = queries @ np.repeat(keys, group, axis=0).transpose(0, 2, 1) * np.float32(scale)
-        scores = np.where(self._sees[: len(q.baked)], scores, -np.inf)
+        scores = queries @ np.repeat(keys, group, axis=0).transpose(0, 2, 1) * np.float32(shape.scale)
+        if shape.softcap:
+            scores = np.tanh(scores / np.float32(shape.softcap)) * np.float32(shape.softcap)
+        near = self._depth[:, None] - self._depth < (window or math.inf)
+        scores = np.where((self._sees & near)[-len(q.baked) :], scores, -np.inf)
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True, initial=-1e30))
         mixed = weights / weights.sum(axis=-1, keepdims=True) @ np.repeat(values, group, axis=0)
         return Value(output, mixed.transpose(1, 0, 2).reshape(len(q.baked), shape.heads * shape.head_dim))
 
-    def _norm(self, x: Value, name: str) -> Value:
-        weight = self._tensor(f"{name}.weight").read()
+    def norm(self, x: Value, name: str) -> Value:
+        weight = self._tensor(f"{name}.weight").read() + np.float32(self._shape.kind.norm_offset)
         inputs = [x.name, self._graph.weight(f"{name}.weight", weight)]
         output = self._graph.op("RMSNormalization", inputs, name, axis=-1, epsilon=self._shape.eps)[0]
         mean = np.mean(x.baked**2, axis=-1, keepdims=True)
         return Value(output, (x.baked / np.sqrt(mean + np.float32(self._shape.eps)) * weight).astype(np.float32))
 
-    def _gated(self, gate: Value, up: Value, name: str) -> Value:
-        # silu(x) = x sigmoid(x). ONNX's Swish says the same, and ONNX Runtime 1.31 runs it as two operators.
-        activated = self._graph.op("QuickGelu", [gate.name], f"{name}.silu", domain=CONTRIB, alpha=1.0)[0]
-        output = self._graph.op("Mul", [activated, up.name], f"{name}.gated")[0]
-        with np.errstate(over="ignore"):  # exp of a large negative gate: silu is 0 there, as it should be
-            return Value(output, gate.baked / (1 + np.exp(-gate.baked)) * up.baked)
+    def head_norm(self, x: Value, heads: int, name: str) -> Value:
+        """RMSNorm of every head by itself, where the architecture has one."""
+        if not self._shape.kind.head_norms:
+            return x
+        split = self._graph.constant(np.array([0, 0, heads, self._shape.head_dim]))
+        apart = self._graph.op("Reshape", [x.name, split], f"{name}.split")[0]
+        normed = self.norm(Value(apart, x.baked.reshape(len(x.baked), heads, self._shape.head_dim)), name)
+        joined = self._graph.op("Reshape", [normed.name, self._graph.constant(np.array([0, 0, -1]))], f"{name}.join")[0]
+        return Value(joined, normed.baked.reshape(x.baked.shape))
 
-    def _add(self, x: Value, y: Value) -> Value:
+    def gated(self, gate: Value, up: Value, name: str) -> Value:
+        kind, attributes, compute = _ACTIVATIONS[self._shape.kind.activation]
+        activated = self._graph.op(kind, [gate.name], f"{name}.activation", domain=CONTRIB, **attributes)[0]
+        output = self._graph.op("Mul", [activated, up.name], f"{name}.gated")[0]
+        return Value(output, compute(gate.baked) * up.baked)
+
+    def add(self, x: Value, y: Value) -> Value:
         return Value(self._graph.op("Add", [x.name, y.name], f"{y.name}.residual")[0], x.baked + y.baked)
 
-    def _rows(self, x: Value, index: str) -> Value:
-        return Value(self._graph.op("Gather", [x.name, index], f"{x.name}.slots", axis=1)[0], x.baked[:0])
+    def slots(self, mask: str) -> tuple[str, str, str]:
+        """Rows of the slots, and the mask and rotation of those rows."""
+        index = self._graph.op("Squeeze", ["slots", self._graph.constant(np.array([0]))], "slots.index")[0]
+        positions = self._graph.op("Gather", ["positions", index], "positions.slots", axis=1)[0]
+        masked = self._graph.op("Gather", [mask, index], "mask.slots", axis=2)[0]
+        return index, masked, self.rotation(positions)
 
-    def _linear(self, x: Value, name: str) -> Value:
+    def head(self, x: Value, rows: Sequence[int]) -> None:
+        """Scores of the vocabulary's `rows`, softcapped where the architecture says so."""
+        verdicts = self._tensor(self._shape.head).pick(rows).T
+        if not np.isfinite(x.baked @ verdicts).all():
+            raise CheckpointError(
+                "the weights overflow float32 on the guard's own prompt, so no score could be trusted; "
+                "check the checkpoint, its files may be damaged"
+            )
+        weight = self._graph.weight("verdict_head", verdicts)
+        if self._shape.final_softcap is None:
+            self._graph.op("MatMul", [x.name, weight], "scores")
+            return
+        cap = self._graph.constant(np.array(self._shape.final_softcap, np.float32))
+        raw = self._graph.op("MatMul", [x.name, weight], "scores.raw")
+        squashed = self._graph.op("Tanh", self._graph.op("Div", [*raw, cap], "scores.scaled"), "scores.tanh")
+        self._graph.op("Mul", [*squashed, cap], "scores")
+
+    def rows(self, x: Value, index: str) -> Value:
+        # On the prefix its last token stands in for the slots, so that `head` can tell an overflow at export.
+        return Value(self._graph.op("Gather", [x.name, index], f"{x.name}.slots", axis=1)[0], x.baked[-1:])
+
+    def linear(self, x: Value, name: str) -> Value:
         tensor = self._tensor(f"{name}.weight")
         n, k = tensor.shape
         # Filled transposed: for a few rows of x, BLAS is twice as fast with the weights as the left factor.
@@ -178,6 +207,27 @@ class Forward:
 
     def _tensor(self, name: str) -> Tensor:
         return self._checkpoint.tensors[name]
+
+
+def _silu(x: Array) -> Array:
+    with np.errstate(over="ignore"):  # exp of a large negative gate: silu is 0 there, as it should be
+        gated: Array = x / (1 + np.exp(-x))
+    return gated
+
+
+def _gelu_tanh(x: Array) -> Array:
+    """Hendrycks & Gimpel, arXiv 1606.08415, the approximation."""
+    inner = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x**3)
+    half: Array = np.float32(0.5) * x * (1 + np.tanh(inner))
+    return half
+
+
+# By name: the operator that computes it in one step, its attributes, and the same in numpy. ONNX's Swish is silu
+# too, and ONNX Runtime 1.31 runs it as two operators.
+_ACTIVATIONS: dict[Activation, tuple[str, dict[str, Any], Callable[[Array], Array]]] = {
+    "silu": ("QuickGelu", {"alpha": 1.0}, _silu),
+    "gelu_tanh": ("FastGelu", {}, _gelu_tanh),
+}
 
 
 def _ahead(tensor: Tensor) -> Iterator[Array]:
@@ -211,19 +261,3 @@ def _narrow(data: Array, dtype: np.dtype[Any], name: str) -> npt.NDArray[Any]:
     if not np.isfinite(narrow).all():
         raise CheckpointError(f"{name} holds values beyond {dtype}; export with --quant fp32")
     return narrow
-
-
-def inputs(columns: int) -> list[Any]:
-    """The graph's inputs. One request is one pass, so the batch is 1; T and S are free."""
-    value = helper.make_tensor_value_info
-    return [
-        value("tokens", TensorProto.INT64, [1, "T"]),
-        value("positions", TensorProto.INT64, [1, "T"]),
-        value("mask", TensorProto.BOOL, [1, 1, "T", f"T + {columns}"]),
-        value("slots", TensorProto.INT64, [1, "S"]),
-    ]
-
-
-def outputs(labels: int) -> list[Any]:
-    """The graph's output."""
-    return [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, "S", labels])]

@@ -1,0 +1,110 @@
+"""Every architecture of the table against transformers: random weights, longer than any window, baked or not."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from guardpass.export.architecture import KINDS
+from guardpass.export.checkpoint import Checkpoint
+from guardpass.export.config import read_architecture
+from guardpass.export.decoder import inputs, outputs, write_decoder
+from guardpass.export.graph import Graph
+from guardpass.export.ops import Ops
+from guardpass.export.quantize import RECIPES
+from guardpass.manifest import Prefix
+
+_TOKENS, _PREFIX, _ROWS = 60, 25, 30
+_SIZES: dict[str, Any] = {
+    "vocab_size": 300, "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 512,
+}  # fmt: skip
+# Softcaps and windows small enough to bite on 60 tokens; a query scalar that is not the head's size.
+_GEMMA = {"sliding_window": 12, "query_pre_attn_scalar": 20, "attn_logit_softcapping": 5.0}
+MODELS: dict[str, Callable[[], torch.nn.Module]] = {
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**_SIZES)),
+    "mistral, sliding window": lambda: MistralForCausalLM(MistralConfig(**_SIZES, sliding_window=12)),
+    "mistral, no window": lambda: MistralForCausalLM(MistralConfig(**_SIZES, sliding_window=None)),
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**_SIZES)),
+    "qwen3, window from layer 2": lambda: Qwen3ForCausalLM(
+        Qwen3Config(**_SIZES, use_sliding_window=True, sliding_window=12, max_window_layers=2)
+    ),
+    "gemma2": lambda: Gemma2ForCausalLM(Gemma2Config(**_SIZES, **_GEMMA, final_logit_softcapping=3.0)),
+    "gemma2, no softcaps": lambda: Gemma2ForCausalLM(
+        Gemma2Config(**_SIZES | _GEMMA | {"attn_logit_softcapping": None}, final_logit_softcapping=None)
+    ),
+}
+
+
+@dataclass(frozen=True)
+class _Case:
+    checkpoint: Path
+    tokens: np.ndarray
+    logits: np.ndarray  # [tokens, rows]
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> _Case:
+    torch.manual_seed(0)
+    model = MODELS[request.param]().float().eval()
+    for parameter in model.parameters():
+        # Gains scatter around what the architecture calls neutral; matrices are large enough to reach the softcaps.
+        neutral = 0.0 if parameter.dim() > 1 or "gemma" in request.param else 1.0
+        parameter.data = neutral + torch.randn_like(parameter) * (0.3 if parameter.dim() > 1 else 0.2)
+    directory = tmp_path_factory.mktemp("model")
+    model.save_pretrained(directory)
+    tokens = np.random.default_rng(0).integers(0, _SIZES["vocab_size"], _TOKENS)
+    with torch.no_grad():
+        logits = model(torch.tensor(tokens)[None]).logits[0, :, :_ROWS].numpy()
+    return _Case(directory, tokens, logits)
+
+
+def _scores(case: _Case, quant: str, baked: int, directory: Path) -> np.ndarray:
+    """Scores of every position behind the first `baked`, which are a prefix."""
+    source = Checkpoint(case.checkpoint)
+    shape, graph = read_architecture(source), Graph(directory / "model.onnx.data")
+    prefix = Prefix(tuple(case.tokens[:baked].tolist()), tuple(range(-1, baked - 1)))
+    write_decoder(Ops(source, shape, graph, RECIPES[quant], prefix, lambda _: None), shape, range(_ROWS))
+    graph.finish(directory / "model.onnx", inputs(baked), outputs(_ROWS))
+    run = _TOKENS - baked
+    mask = np.ones((run, _TOKENS), np.bool_)
+    mask[:, baked:] = np.tri(run, dtype=np.bool_)
+    feeds = {
+        "tokens": case.tokens[None, baked:],
+        "positions": np.arange(baked, _TOKENS)[None],
+        "mask": mask[None, None],
+        "slots": np.arange(run)[None],
+    }
+    (scores,) = onnxruntime.InferenceSession(directory / "model.onnx").run(None, feeds)
+    found: np.ndarray = scores[0]
+    return found
+
+
+@pytest.mark.parametrize("baked", [0, _PREFIX])
+def test_fp32_equals_transformers(case: _Case, baked: int, tmp_path: Path) -> None:
+    np.testing.assert_allclose(_scores(case, "fp32", baked, tmp_path), case.logits[baked:], atol=1e-3)
+
+
+def test_int8_stays_near(case: _Case, tmp_path: Path) -> None:
+    """With weights this large and random, near is a tenth; what matters is that every operator is in place."""
+    found, expected = _scores(case, "int8", _PREFIX, tmp_path), case.logits[_PREFIX:]
+    assert np.linalg.norm(found - expected) < 0.2 * np.linalg.norm(expected)
+
+
+def test_the_table_is_covered() -> None:
+    assert {kind.model_type for kind in KINDS} == {name.split(",")[0] for name in MODELS}
