@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from guardpass import CheckpointError, InputError
+from guardpass.export import export_guard
 
 from .broken import (
     DEEP,
@@ -27,6 +28,7 @@ from .broken import (
     set_json,
     write,
 )
+from .helpers import files
 
 broken = pytest.fixture(broken_copy)
 
@@ -113,6 +115,15 @@ def test_weights_that_are_not_finite(broken: Path, tmp_path: Path, name: str, va
     refuse_to_export(broken, tmp_path / "out" / "guard", CheckpointError, f"{name} in .* not finite")
 
 
+@pytest.mark.parametrize("names", [["self_attn.q_proj", "self_attn.k_proj"], ["mlp.gate_proj", "mlp.up_proj"]])
+def test_finite_weights_that_overflow(broken: Path, tmp_path: Path, names: list[str]) -> None:
+    """Quantized operators may read what overflows inside as zero, so it has to be found before there is a guard."""
+    for name in names:
+        for row in range(32):
+            poison(f"model.layers.2.{name}.weight", 3e38, row=row)(broken)
+    refuse_to_export(broken, tmp_path / "out" / "guard", CheckpointError, "overflow float32")
+
+
 def test_biases_are_refused(broken: Path, tmp_path: Path) -> None:
     name = "model.layers.0.self_attn.q_proj"
 
@@ -139,6 +150,21 @@ def test_a_failed_export_leaves_the_old_guard(broken: Path, exported: Callable[.
     refuse_to_export(broken, out, CheckpointError, "not finite", force=True)
     refuse_to_export(broken, out, InputError, "exists")
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_force_replaces_guards_only(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    """A mistyped --out must not cost anyone a folder."""
+    out = tmp_path / "out"
+    (out / "thesis").mkdir(parents=True)
+    (out / "notes").write_text("")
+    (out / "link").symlink_to(out / "thesis")
+    (out / "dangling").symlink_to(out / "nowhere")
+    for name in ("thesis", "notes", "link", "dangling"):
+        refuse_to_export(checkpoint(SIREN), out / name, InputError, "is no guard", force=True)
+    refuse_to_export(checkpoint(SIREN), checkpoint(SIREN), InputError, "is no guard", force=True)
+    with pytest.raises(InputError, match="nothing was exported"):
+        export_guard(checkpoint(SIREN), out / "notes" / "guard")
+    assert files(out) == ["dangling", "link", "notes", "thesis"]
 
 
 @pytest.mark.parametrize("source", ["absent", "file"])
