@@ -36,12 +36,12 @@ def twin(
 
 def demo(
     quant: Annotated[str, typer.Option(help="fp32, int8 or int4.")] = "int8",
-    held_out: Annotated[bool, typer.Option("--held-out", help="Accuracy on the held-out set instead.")] = False,
+    held_out: Annotated[bool, typer.Option("--held-out", help="Accuracy on the held-out sets instead.")] = False,
 ) -> None:
     """Export the demo guard and judge Korean and English sentences with it."""
     from .demo import run
 
     if held_out:
-        run.held_out(quant)
+        run.report(quant)
     else:
         run.show(quant)

@@ -118,10 +118,19 @@ def training_set(count: int, seed: int = 0) -> list[Example]:
 
 
 def held_out_set() -> list[Example]:
-    """The hand-written held-out conversations, in file order."""
+    """The hand-written held-out conversations, in file order. None shares wording with the training set."""
+    return _read("heldout")
+
+
+def blind_set() -> list[Example]:
+    """Conversations by an author who saw neither training nor held-out set, and which no choice was based on."""
+    return _read("blind")
+
+
+def _read(name: str) -> list[Example]:
     rows = []
     for lang in LANGUAGES:
-        for line in (HERE / f"heldout_{lang}.tsv").read_text(encoding="utf-8").splitlines():
+        for line in (HERE / f"{name}_{lang}.tsv").read_text(encoding="utf-8").splitlines():
             if line and not line.startswith("#"):
                 code, user, *rest = line.split("\t")
                 rows.append(Example(lang, token_of(code), user, rest[0] if rest else ""))

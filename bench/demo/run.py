@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -11,7 +12,7 @@ from rich.table import Table
 from guardpass import Guard, Verdict
 from guardpass.export import export_guard
 
-from .data import HERE, Example, held_out_set
+from .data import HERE, Example, blind_set, held_out_set
 
 CHECKPOINT = HERE / "checkpoint"
 
@@ -75,21 +76,40 @@ def _times(verdicts: Sequence[Verdict]) -> str:
     )
 
 
-def held_out(quant: str) -> tuple[float, float, float]:
-    """Print and return how the guard does on the held-out set: binary accuracy, accuracy by label, and the share
-    of verdicts that the fp32 guard gives too."""
-    examples = held_out_set()
-    judged = {name: _judge(name, examples) for name in dict.fromkeys((quant, "fp32"))}
+@dataclass(frozen=True)
+class Fidelity:
+    """How a guard does on a set of conversations: shares, and the change of margins against the fp32 guard."""
+
+    count: int
+    binary: float  # safe or unsafe as labelled
+    exact: float  # the very label
+    same: float  # the label that the fp32 guard gives
+    margin_change: float  # largest
+
+
+def evaluate(quant: str, examples: Sequence[Example]) -> Fidelity:
+    """Judge the examples at a precision and in fp32."""
+    found, reference = (_judge(each, examples) for each in (quant, "fp32"))
     labels = [example.label.strip("<>") for example in examples]
-    pairs = list(zip(judged[quant], labels, strict=True))
-    binary = sum(verdict.safe == (label == "SAFE") for verdict, label in pairs) / len(pairs)
-    exact = sum(verdict.label == label for verdict, label in pairs) / len(pairs)
-    same = sum(a.label == b.label for a, b in zip(judged[quant], judged["fp32"], strict=True)) / len(pairs)
-    print(f"{len(pairs)} held-out conversations, {quant}")
-    print(f"safe or unsafe right   {binary:.2%}")
-    print(f"label right            {exact:.2%}")
-    print(f"same label as fp32     {same:.2%}")
-    return binary, exact, same
+    count = len(examples)
+    return Fidelity(
+        count=count,
+        binary=sum(v.safe == (label == "SAFE") for v, label in zip(found, labels, strict=True)) / count,
+        exact=sum(v.label == label for v, label in zip(found, labels, strict=True)) / count,
+        same=sum(v.label == r.label for v, r in zip(found, reference, strict=True)) / count,
+        margin_change=max(abs(v.margin - r.margin) for v, r in zip(found, reference, strict=True)),
+    )
+
+
+def report(quant: str) -> None:
+    """Print how the guard does on the held-out and on the blind set."""
+    for name, examples in (("held-out", held_out_set()), ("blind", blind_set())):
+        found = evaluate(quant, examples)
+        print(
+            f"{name}: {found.count} conversations, {quant}: safe or unsafe right {found.binary:.1%}, "
+            f"label right {found.exact:.1%}, same label as fp32 {found.same:.1%}, "
+            f"largest margin change {found.margin_change:.2f}"
+        )
 
 
 def _judge(quant: str, examples: Sequence[Example]) -> list[Verdict]:
