@@ -2,11 +2,11 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-SOURCES := $(sort $(wildcard runtime/*.py runtime/*/*.py export/*.py bench/*.py bench/*/*.py))
+SOURCES := $(sort $(wildcard runtime/*.py runtime/*/*.py export/*.py bench/*.py bench/demo/* bench/demo/checkpoint/*))
 # Strict editable mode links files one by one, so that mypy and pytest see plain packages; new files need a re-link.
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --config-settings editable_mode=strict
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test clean
 help:            ## Show the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -20,7 +20,7 @@ test: $(VENV)/.test  ## ruff, mypy --strict and pytest
 	$(BIN)/pytest
 
 clean:           ## Remove the environment and build leftovers
-	rm -rf $(VENV) build dist *.egg-info .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

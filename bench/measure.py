@@ -53,6 +53,7 @@ def load_costs(guard: Path) -> dict[str, float]:
         here, there = context.Pipe()
         process = context.Process(target=_load, args=(guard, verify, there))
         process.start()
+        there.close()  # so that a worker that dies ends the wait
         seconds, resident = here.recv()
         process.join()
         found |= {"load_s" if verify else "load_unverified_s": seconds, "resident_mb": resident}
@@ -80,11 +81,14 @@ def _guard_worker(path: Path, pipe: Connection) -> None:
 
 def _transformers_worker(path: Path, pipe: Connection) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    from .reference import load_reference
 
     torch.set_num_threads(usable_cores())
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16).eval()
+    # Not AutoTokenizer, which reads the config that `load_reference` has to read in its own way.
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(path)
+    model = load_reference(path, torch.bfloat16)
 
     def check(text: str) -> dict[str, float]:
         start = time.perf_counter()
@@ -112,6 +116,7 @@ def latencies(guard: Path, checkpoint: Path, lengths: list[int], repeats: int) -
     for worker, path in ((_guard_worker, guard), (_transformers_worker, checkpoint)):
         here, there = context.Pipe()
         context.Process(target=worker, args=(path, there), daemon=True).start()
+        there.close()
         here.recv()
         pipes.append(here)
     rows = []
@@ -178,15 +183,17 @@ def main() -> None:
     for quant in options.quants.split(","):
         guard = options.work / f"{options.name}-{quant}"
         report["guards"][quant] = export_costs(checkpoint, guard, quant) | load_costs(guard)
+        print(quant, report["guards"][quant], file=sys.stderr)
     lengths = [int(length) for length in options.lengths.split(",") if length]
-    report["checks"] = latencies(options.work / f"{options.name}-int8", checkpoint, lengths, options.repeats)
+    if "int8" in report["guards"]:
+        report["checks"] = latencies(options.work / f"{options.name}-int8", checkpoint, lengths, options.repeats)
     if options.json:
         print(json.dumps(report, indent=1))
         return
     print(" ".join(f"{key} {value}" for key, value in report["machine"].items()))
     for quant, costs in report["guards"].items():
         print(quant, " ".join(f"{key} {value:.1f}" for key, value in costs.items()))
-    for row in report["checks"]:
+    for row in report.get("checks", []):
         print(" ".join(f"{key} {value:.1f}" for key, value in row.items()))
 
 

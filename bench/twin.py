@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from guardpass.errors import InputError
+from guardpass.export.atomic import check_target, new_directory
 
 from .twin_tokenizer import write_tokenizer
 
@@ -118,7 +119,7 @@ def tiny(row: Twin) -> Twin:
     config, heads = row.config, 4
     wide = config["num_attention_heads"] * config["head_dim"] != config["hidden_size"]
     small = {
-        "hidden_size": 48 if wide else 64, "intermediate_size": 96, "num_hidden_layers": 3,
+        "hidden_size": 50 if wide else 64, "intermediate_size": 96, "num_hidden_layers": 3,
         "num_attention_heads": heads, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 2048,
     }  # fmt: skip
     return replace(row, config=config | small, shards=min(2, row.shards))
@@ -127,13 +128,11 @@ def tiny(row: Twin) -> Twin:
 def write_twin(row: Twin, out: Path, *, tokenizer: Path | None = None, seed: int = 0) -> None:
     """Write the checkpoint directory `out`. `tokenizer`: a directory whose tokenizer.json gives the vocabulary;
     without it a small one is trained on the spot. Raises InputError where `out` exists."""
-    if out.exists():
-        raise InputError(f"{out} exists; choose another directory or remove it")
-    out.mkdir(parents=True)
-    write_tokenizer(out, row.verdicts, row.template, tokenizer, limit=row.config["vocab_size"])
-    write_weights(out, row, np.random.default_rng(seed))
-    # Last, so that an interrupted twin is no checkpoint.
-    (out / "config.json").write_text(json.dumps(row.config, indent=2))
+    check_target(out, None)
+    with new_directory(out) as partial:
+        write_tokenizer(partial, row.verdicts, row.template, tokenizer, limit=row.config["vocab_size"])
+        write_weights(partial, row, np.random.default_rng(seed))
+        (partial / "config.json").write_text(json.dumps(row.config, indent=2))
 
 
 def shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -7,6 +7,8 @@ from typing import Any, Literal
 from .checkpoint import Array
 
 Activation = Literal["silu", "gelu_tanh"]
+# Which layers slide, where config.json does not list them: none, all, every other from the first, or the upper ones.
+WindowRule = Literal["none", "all", "even", "upper"]
 
 
 @dataclass(frozen=True)
@@ -21,16 +23,23 @@ class Kind:
     post_norms: bool = False  # attention and MLP outputs are normed before they join the residual
     head_norms: bool = False  # queries and keys are normed head by head
     scaled_embedding: bool = False  # embeddings are multiplied by sqrt(hidden)
+    windows: WindowRule = "none"
     defaults: Mapping[str, Any] = field(default_factory=dict)  # of config.json's keys, as transformers has them
 
 
 KINDS = (
     Kind("LlamaForCausalLM", "llama", defaults={"max_position_embeddings": 2048}),
-    Kind("MistralForCausalLM", "mistral", defaults={"max_position_embeddings": 131072, "sliding_window": 4096}),
+    Kind(
+        "MistralForCausalLM",
+        "mistral",
+        windows="all",
+        defaults={"max_position_embeddings": 131072, "sliding_window": 4096},
+    ),
     Kind(
         "Qwen3ForCausalLM",
         "qwen3",
         head_norms=True,
+        windows="upper",
         defaults={"max_position_embeddings": 32768, "head_dim": 128, "sliding_window": 4096, "max_window_layers": 28},
     ),
     Kind(
@@ -41,7 +50,9 @@ KINDS = (
         mlp_norm="pre_feedforward_layernorm",
         post_norms=True,
         scaled_embedding=True,
+        windows="even",
         defaults={
+            "hidden_activation": "gelu_pytorch_tanh",
             "max_position_embeddings": 8192,
             "head_dim": 256,
             "query_pre_attn_scalar": 256,

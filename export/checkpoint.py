@@ -38,12 +38,18 @@ class Tensor:
         """Rows [start, start + count) as stored. Read, not mapped, so that they leave memory with the array."""
         width = math.prod(self.shape[1:])
         at = self.offset + start * width * self.dtype.itemsize
-        data = np.fromfile(self.file, self.dtype, count * width, offset=at)
-        return data.reshape(count, *self.shape[1:])
+        try:
+            return np.fromfile(self.file, self.dtype, count * width, offset=at).reshape(count, *self.shape[1:])
+        except (OSError, ValueError) as error:  # unreadable, or shorter than when it was opened
+            raise CheckpointError(f"cannot read {self.name} from {self.file.name}: {error}") from None
 
     def rows(self, start: int, count: int) -> Array:
         """Rows as float32. Raises CheckpointError where a value is not finite."""
-        data = _float32(self.raw(start, count))
+        return self.widened(self.raw(start, count))
+
+    def widened(self, raw: npt.NDArray[Any]) -> Array:
+        """Stored values as float32. Raises CheckpointError where one is not finite."""
+        data = _float32(raw)
         # A sum is not finite if any term is not, and costs one read; an overflow of the sum itself is no fault.
         with np.errstate(over="ignore", invalid="ignore"):
             suspicious = not math.isfinite(float(data.sum()))

@@ -1,6 +1,7 @@
 """`guardpass export` and `families`."""
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -35,6 +36,8 @@ def export(
         TextColumn("{task.percentage:.0f} %"),
         TimeRemainingColumn(),
     )
+    # SIGTERM unwinds like Ctrl-C, so that a stopped export leaves no gigabytes behind.
+    signal.signal(signal.SIGTERM, _stop)
     with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(f"{checkpoint.name} {quant}", total=None)
         manifest = export_guard(
@@ -46,6 +49,10 @@ def export(
         print(json.dumps({"guard": str(out), "family": manifest.family, "quant": quant, "bytes": size}))
     else:
         print(f"{out}: {manifest.family}, {quant}, {size / 1e6:.1f} MB")
+
+
+def _stop(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)
 
 
 def families(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:

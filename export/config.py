@@ -32,6 +32,8 @@ def read_architecture(checkpoint: Checkpoint) -> Architecture:
     hidden, heads = _count(config, "hidden_size"), _count(config, "num_attention_heads")
     # Absent and null both mean hidden / heads; a published one may differ from it (Kanana 2.1B: 24 x 128, 1792).
     head_dim = _count(config, "head_dim") if config.get("head_dim") is not None else hidden // heads
+    if head_dim == 0:
+        raise CheckpointError(f"config.json has {heads} heads in a hidden size of {hidden}: nothing for each")
     layers = _count(config, "num_hidden_layers", limit=_LAYERS)
     scalar = config.get("query_pre_attn_scalar")
     architecture = Architecture(
@@ -62,6 +64,7 @@ def read_architecture(checkpoint: Checkpoint) -> Architecture:
 
 
 _LAYERS = 1 << 10  # several times the deepest Llama; more would only fill memory with tensor names
+_LAYER_TYPES = {"full_attention", "sliding_attention"}
 _PLAIN = {
     "attention_bias": False,
     "mlp_bias": False,
@@ -73,22 +76,23 @@ _PLAIN = {
 
 def _windows(kind: Kind, config: dict[str, Any], layers: int) -> tuple[int | None, ...]:
     """Sliding windows by layer, by the rules of transformers' configuration classes."""
-    if config.get("sliding_window") is None or kind.name == "LlamaForCausalLM":
+    if kind.windows == "none" or config.get("sliding_window") is None:
         return (None,) * layers
-    window = _count(config, "sliding_window")
-    types = config.get("layer_types")
-    if kind.name == "MistralForCausalLM":
+    if kind.windows == "upper" and not config.get("use_sliding_window", False):
+        return (None,) * layers
+    window, types = _count(config, "sliding_window"), config.get("layer_types")
+    if kind.windows == "all":
         slides = [True] * layers
-    elif isinstance(types, list) and len(types) == layers:
-        slides = [each == "sliding_attention" for each in types]
-    elif types is not None:
-        raise CheckpointError(f"layer_types in config.json is {types!r:.80}, expected one for each of {layers} layers")
-    elif kind.name == "Gemma2ForCausalLM":
+    elif types is None and kind.windows == "even":
         slides = [layer % 2 == 0 for layer in range(layers)]
-    else:
+    elif types is None:
         slides = [layer >= _count(config, "max_window_layers") for layer in range(layers)]
-    if kind.name == "Qwen3ForCausalLM" and not config.get("use_sliding_window", False):
-        slides = [False] * layers
+    elif isinstance(types, list) and len(types) == layers and {*map(str, types)} <= _LAYER_TYPES:
+        slides = [each == "sliding_attention" for each in types]
+    else:
+        raise CheckpointError(
+            f"layer_types in config.json is {types!r:.80}, expected {layers} of {', '.join(sorted(_LAYER_TYPES))}"
+        )
     return tuple(window if slide else None for slide in slides)
 
 
@@ -125,6 +129,9 @@ def _inv_freq(config: dict[str, Any], head_dim: int) -> Array:
         raise CheckpointError(f"rope parameters in config.json are {rope!r}, expected an object")
     theta = _number(rope, "rope_theta", _number(config, "rope_theta", 10000.0))
     plain: Array = (1.0 / theta ** (np.arange(0, head_dim, 2, dtype=np.float32) / head_dim)).astype(np.float32)
+    nested = sorted(key for key, value in rope.items() if isinstance(value, dict))
+    if nested:
+        raise CheckpointError(f"rope parameters in config.json differ by layer type ({', '.join(nested)})")
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind == "default":
         return plain
@@ -142,8 +149,8 @@ def _inv_freq(config: dict[str, Any], head_dim: int) -> Array:
     return scaled
 
 
-def _count(config: dict[str, Any], key: str, default: int | None = None, *, limit: int = 1 << 24) -> int:
-    value = config.get(key, default)
+def _count(config: dict[str, Any], key: str, *, limit: int = 1 << 24) -> int:
+    value = config.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < limit:
         raise CheckpointError(f"{key} in config.json is {value!r:.80}, expected a count from 1 to {limit - 1}")
     return value

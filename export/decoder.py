@@ -7,22 +7,22 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from .architecture import Architecture
-from .ops import Ops, Value
+from .ops import Ops, Rotation, Value
 
 
 def write_decoder(ops: Ops, shape: Architecture, rows: Sequence[int]) -> None:
     """The whole graph, from tokens to scores of the vocabulary's `rows`."""
     with np.errstate(all="ignore"):  # what overflows on the prefix is found, and refused, by the head
         x = ops.embed()
-        ops.rotation("positions")
+        rotation = ops.rotation("positions")
         for layer in range(shape.layers):
-            x = _layer(ops, shape, x, layer)
+            x = _layer(ops, shape, x, layer, rotation)
         ops.head(ops.norm(x, "model.norm"), rows)
 
 
-def _layer(ops: Ops, shape: Architecture, x: Value, layer: int) -> Value:
+def _layer(ops: Ops, shape: Architecture, x: Value, layer: int, rotation: Rotation) -> Value:
     kind, name, window = shape.kind, f"model.layers.{layer}", shape.windows[layer]
-    mask, rotation = ops.mask(window), "rotation"
+    mask = ops.mask(window)
     normed = ops.norm(x, f"{name}.input_layernorm")
     k = ops.linear(normed, f"{name}.self_attn.k_proj")
     k = ops.rope(ops.head_norm(k, shape.kv_heads, f"{name}.self_attn.k_norm"), shape.kv_heads, rotation)

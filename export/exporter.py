@@ -1,9 +1,8 @@
 """The main path of export: a checkpoint in, a guard directory out, or nothing."""
 
-import os
-import secrets
-import shutil
-import signal
+import hashlib
+import math
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from guardpass.integrity import sha256
 from guardpass.manifest import MANIFEST, SCHEMA, Engine, File, Manifest, Source, dumps
 
 from .architecture import Architecture
+from .atomic import check_target, new_directory
 from .checkpoint import Checkpoint
 from .config import read_architecture
 from .decoder import inputs, outputs, write_decoder
@@ -27,6 +27,7 @@ from .template import Template
 from .tokenizer import CheckpointTokenizer
 
 Progress = Callable[[int, int], None]
+_HASHED = 8 << 20  # bytes at a time
 
 
 def export_guard(
@@ -49,7 +50,7 @@ def export_guard(
     if quant not in RECIPES:
         raise InputError(f"quant is {quant!r}, expected one of: {', '.join(RECIPES)}")
     row = family(family_name) if family_name is not None else None
-    _check_target(out, force)
+    check_target(out, MANIFEST if force else None)
     source = Checkpoint(checkpoint)
     shape = read_architecture(source)
     tokenizer = CheckpointTokenizer(source)
@@ -57,9 +58,7 @@ def export_guard(
     prompts = build_prompts(row, Template(source), tokenizer)
     _check_vocabulary(shape, tokenizer, prompts)
 
-    with _directory(out) as partial, ThreadPoolExecutor(1) as hasher:
-        # Hashing the source takes as long as reading it, so it runs beside the conversion.
-        hashes = hasher.submit(lambda: {path.name: _file(path) for path in source.files()})
+    with new_directory(out) as partial, _hashing(source.files()) as hashes:
         files = {"model.onnx.data": _write_model(source, shape, prompts, quant, partial, progress)}
         (partial / "tokenizer.json").write_text(tokenizer.content_json, encoding="utf-8")
         files |= {name: _file(partial / name) for name in ("model.onnx", "tokenizer.json")}
@@ -76,7 +75,7 @@ def export_guard(
             modes=prompts.modes,
             reserved=prompts.reserved,
             literals=prompts.literals,
-            source=Source(*_provenance(checkpoint), shape.kind.name, hashes.result()),
+            source=Source(*_provenance(checkpoint), shape.kind.name, hashes()),
             files=files,
         )
         # The manifest is what makes the directory a guard, so it comes last.
@@ -84,20 +83,10 @@ def export_guard(
     return manifest
 
 
-def _check_target(out: Path, force: bool) -> None:
-    if not out.is_symlink() and not out.exists():
-        return
-    if not force:
-        raise InputError(f"{out} exists; choose another --out, or replace it with --force")
-    # --force is for guards: a mistyped path must not cost anyone a folder.
-    if out.is_symlink() or not (out / MANIFEST).is_file():
-        raise InputError(f"{out} exists and is no guard; --force replaces guards only, choose another --out")
-
-
 def _write_model(
     source: Checkpoint, shape: Architecture, prompts: Prompts, quant: str, directory: Path, progress: Progress
 ) -> File:
-    done, total = 0, sum(_size(s) for name, s in shape.shapes().items() if len(s) == 2 and name != "lm_head.weight")
+    done, total = 0, sum(math.prod(s) for name, s in shape.shapes().items() if len(s) == 2 and name != "lm_head.weight")
 
     def advance(weights: int) -> None:
         nonlocal done
@@ -129,65 +118,31 @@ def _check_vocabulary(shape: Architecture, tokenizer: CheckpointTokenizer, promp
 
 
 @contextmanager
-def _directory(out: Path) -> Iterator[Path]:
-    """A temporary sibling that becomes `out` when the block ends well, and vanishes when it does not."""
-    out = out.absolute()
-    partial = out.with_name(f".{out.name}.partial-{secrets.token_hex(4)}")
+def _hashing(paths: list[Path]) -> Iterator[Callable[[], dict[str, File]]]:
+    """Hash files beside the conversion, as it takes as long as reading them; a conversion that fails stops it."""
+    stop = threading.Event()
+    with ThreadPoolExecutor(1) as hasher:
+        found = hasher.submit(lambda: {path.name: _hashed(path, stop) for path in paths})
+        try:
+            yield found.result
+        finally:
+            stop.set()
+
+
+def _hashed(path: Path, stop: threading.Event) -> File:
+    digest, size = hashlib.sha256(), 0
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        partial.mkdir()
-        with _interruptible():
-            yield partial
-            for path in [*partial.iterdir(), partial]:
-                _sync(path)
-        if out.exists():
-            retired = partial.with_name(partial.name + ".old")
-            out.rename(retired)
-            partial.rename(out)
-            shutil.rmtree(retired)
-        else:
-            partial.rename(out)
-        _sync(out.parent)
+        with path.open("rb") as file:
+            while not stop.is_set() and (data := file.read(_HASHED)):
+                digest.update(data)
+                size += len(data)
     except OSError as error:
-        raise InputError(
-            f"cannot read or write {error.filename or out}: {error.strerror}; nothing was exported"
-        ) from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM unwinds like Ctrl-C, so that a stopped export leaves no gigabytes behind."""
-
-    def stop(number: int, _frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    try:
-        previous = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not the main thread, where signals are the program's own affair
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        raise CheckpointError(f"cannot read {path.name} of the checkpoint: {error.strerror}") from None
+    return File(digest.hexdigest(), size)
 
 
 def _file(path: Path) -> File:
     return File(sha256(path), path.stat().st_size)
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    return shape[0] * shape[1]
 
 
 def _provenance(checkpoint: Path) -> tuple[str, str | None]:

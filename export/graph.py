@@ -1,7 +1,6 @@
 """An ONNX graph and its weight file, written node by node and tensor by tensor."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -86,8 +85,6 @@ class Graph:
         self, model: Path, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[onnx.ValueInfoProto]
     ) -> tuple[str, int]:
         """Write the model beside its weights; returns the weight file's SHA-256 and size."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
         self._file.close()
         graph = helper.make_graph(self._nodes, "guard", inputs, outputs, self._tensors)
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)]

@@ -1,7 +1,7 @@
 """The operations of a decoder, each done twice: in numpy on the baked prefix, and as ONNX nodes for the rest.
 
 Weights stream by a chunk at a time; each chunk multiplies the prefix's activations and is then quantized and
-written, so that every weight is read once and never held as a whole model.
+written, so that a conversion reads every weight once and never holds a whole model.
 """
 
 import math
@@ -24,6 +24,7 @@ from .graph import CONTRIB, Graph
 from .quantize import Recipe
 
 Progress = Callable[[int], None]
+Rotation = tuple[str, str]  # names of cos and sin, [1, T, head_dim / 2]
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,9 @@ class Ops:
         self._graph.begin_weight("embedding", stored, table.shape)
         for start, count in table.chunks():
             # Rows as stored where the dtype stays, so that the copy is exact; checked for NaN all the same.
-            data = table.rows(start, count)
-            self._graph.append(table.raw(start, count) if stored == table.dtype else _narrow(data, stored, table.name))
+            raw = table.raw(start, count)
+            data = table.widened(raw)
+            self._graph.append(raw if stored == table.dtype else _narrow(data, stored, table.name))
             self._progress(data.size)
         looked_up = self._graph.op("Gather", ["embedding", "tokens"], "embed.rows")[0]
         name = self._graph.op("Cast", [looked_up], "embed", to=TensorProto.FLOAT)[0]
@@ -92,20 +94,17 @@ class Ops:
             self._window_masks[window] = op("And", ["mask", near], "window.mask")[0]
         return self._window_masks[window]
 
-    def rotation(self, positions: str) -> str:
+    def rotation(self, positions: str) -> Rotation:
         """cos and sin of every position's angles, computed in the graph: any context length, nothing stored."""
-        name = "rotation" if positions == "positions" else f"{positions}.rotation"
+        name = f"{positions}.rotation"
         inv_freq = self._graph.constant(self._shape.inv_freq)
         column = self._graph.op("Unsqueeze", [positions, self._graph.constant(np.array([2]))], f"{name}.column")[0]
         angles = self._graph.op("Cast", [column], f"{name}.float", to=TensorProto.FLOAT)[0]
         angles = self._graph.op("Mul", [angles, inv_freq], f"{name}.angles")[0]
-        self._graph.op("Cos", [angles], f"{name}.cos")
-        self._graph.op("Sin", [angles], f"{name}.sin")
-        return name
+        return self._graph.op("Cos", [angles], f"{name}.cos")[0], self._graph.op("Sin", [angles], f"{name}.sin")[0]
 
-    def rope(self, x: Value, heads: int, rotation: str) -> Value:
-        inputs = [x.name, f"{rotation}.cos", f"{rotation}.sin"]
-        name = self._graph.op("RotaryEmbedding", inputs, f"{x.name}.rope", num_heads=heads)[0]
+    def rope(self, x: Value, heads: int, rotation: Rotation) -> Value:
+        name = self._graph.op("RotaryEmbedding", [x.name, *rotation], f"{x.name}.rope", num_heads=heads)[0]
         split = x.baked.reshape(len(x.baked), heads, 2, self._shape.head_dim // 2)
         # Either all rows of the prefix, or in the last layer its last one.
         cos, sin = self._cos[-len(split) :, None], self._sin[-len(split) :, None]
@@ -116,6 +115,7 @@ class Ops:
     def attention(self, q: Value, k: Value, v: Value, mask: str, window: int | None, name: str) -> Value:
         shape = self._shape
         keys, values = (_heads(x.baked, shape.kv_heads) for x in (k, v))
+        _check_finite(keys, values)
         baked = (("k", keys), ("v", values)) if self._prefix.tokens else ()
         past = [self._graph.weight(f"{name}.{kind}_prefix", x[None]) for kind, x in baked]
         # The operator insists that present keys and values are declared where past ones are given.
@@ -160,7 +160,7 @@ class Ops:
     def add(self, x: Value, y: Value) -> Value:
         return Value(self._graph.op("Add", [x.name, y.name], f"{y.name}.residual")[0], x.baked + y.baked)
 
-    def slots(self, mask: str) -> tuple[str, str, str]:
+    def slots(self, mask: str) -> tuple[str, str, Rotation]:
         """Rows of the slots, and the mask and rotation of those rows."""
         index = self._graph.op("Squeeze", ["slots", self._graph.constant(np.array([0]))], "slots.index")[0]
         positions = self._graph.op("Gather", ["positions", index], "positions.slots", axis=1)[0]
@@ -170,11 +170,7 @@ class Ops:
     def head(self, x: Value, rows: Sequence[int]) -> None:
         """Scores of the vocabulary's `rows`, softcapped where the architecture says so."""
         verdicts = self._tensor(self._shape.head).pick(rows).T
-        if not np.isfinite(x.baked @ verdicts).all():
-            raise CheckpointError(
-                "the weights overflow float32 on the guard's own prompt, so no score could be trusted; "
-                "check the checkpoint, its files may be damaged"
-            )
+        _check_finite(x.baked @ verdicts)
         weight = self._graph.weight("verdict_head", verdicts)
         if self._shape.final_softcap is None:
             self._graph.op("MatMul", [x.name, weight], "scores")
@@ -253,6 +249,14 @@ def _embedding_dtype(table: Tensor, recipe: Recipe) -> np.dtype[Any]:
     if table.dtype.itemsize == 2 or recipe.name == "fp32":
         return table.dtype
     return np.dtype(np.float16)
+
+
+def _check_finite(*values: Array) -> None:
+    if not all(np.isfinite(each).all() for each in values):
+        raise CheckpointError(
+            "the weights overflow float32 on the guard's own prompt, so no score could be trusted; "
+            "check the checkpoint, its files may be damaged"
+        )
 
 
 def _narrow(data: Array, dtype: np.dtype[Any], name: str) -> npt.NDArray[Any]:

@@ -1,6 +1,6 @@
 """Linear layers as ONNX operators, at three precisions. One row each; weights pass through in row chunks."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,9 +12,8 @@ from guardpass.manifest import Quant
 from .checkpoint import Array
 from .graph import CONTRIB, Graph
 
-_INT4_BLOCK = 32
 _INT4_CHUNK = 1 << 18  # weights searched at a time, small enough to stay in cache
-_INT4_SEARCH = (1.08, 1.0, 0.93, 0.86, 0.79)
+INT4_SEARCH = (1.08, 1.0, 0.93, 0.86, 0.79)
 
 
 class Linear(Protocol):
@@ -30,7 +29,6 @@ class Recipe:
 
     name: Quant
     linear: Linear
-    description: str
 
 
 def fp32(graph: Graph, inputs: str, name: str, chunks: Iterable[Array], n: int, k: int) -> str:
@@ -57,36 +55,46 @@ def int8(graph: Graph, inputs: str, name: str, chunks: Iterable[Array], n: int, 
     return graph.op("DynamicQuantizeMatMul", [inputs, *names], name, domain=CONTRIB)[0]
 
 
-def int4(graph: Graph, inputs: str, name: str, chunks: Iterable[Array], n: int, k: int) -> str:
-    """4-bit weights in blocks of 32 along K, activations int8 by block (MatMulNBits, accuracy level 4).
+def int4(
+    graph: Graph,
+    inputs: str,
+    name: str,
+    chunks: Iterable[Array],
+    n: int,
+    k: int,
+    *,
+    block: int = 32,
+    search: Sequence[float] = INT4_SEARCH,
+    level: int = 4,
+) -> str:
+    """4-bit weights in blocks along K, activations int8 by block at accuracy level 4 (MatMulNBits).
 
-    Measured on SmolLM2-135M: larger blocks double the error; a search for the scale of each block cuts it by a
-    third; and level 4, which multiplies in int8, is as exact as float32 activations beside the weights' own error.
+    The defaults were chosen by `python -m guardpass.bench.quantization`; docs/quantization.md has its figures.
     """
-    blocks = -(-k // _INT4_BLOCK)
-    packed = np.empty((n, blocks, _INT4_BLOCK // 2), np.uint8)
+    blocks = -(-k // block)
+    packed = np.empty((n, blocks, block // 2), np.uint8)
     scales = np.empty((n, blocks), np.float32)
     start = 0
     for chunk in chunks:
-        padded = np.pad(chunk, ((0, 0), (0, blocks * _INT4_BLOCK - k))).reshape(len(chunk), blocks, _INT4_BLOCK)
+        padded = np.pad(chunk, ((0, 0), (0, blocks * block - k))).reshape(len(chunk), blocks, block)
         step = max(1, _INT4_CHUNK // k)
         for first in range(0, len(chunk), step):
             rows = slice(start + first, start + min(first + step, len(chunk)))
-            packed[rows], scales[rows] = _pack4(padded[first : first + step])
+            packed[rows], scales[rows] = _pack4(padded[first : first + step], search)
         start += len(chunk)
     names = [graph.weight(f"{name}.weight", packed), graph.weight(f"{name}.scale", scales)]
-    attributes = {"K": k, "N": n, "bits": 4, "block_size": _INT4_BLOCK, "accuracy_level": 4}
+    attributes = {"K": k, "N": n, "bits": 4, "block_size": block, "accuracy_level": level}
     return graph.op("MatMulNBits", [inputs, *names], name, domain=CONTRIB, **attributes)[0]
 
 
-def _pack4(blocks: Array) -> tuple[npt.NDArray[np.uint8], Array]:
+def _pack4(blocks: Array, search: Sequence[float]) -> tuple[npt.NDArray[np.uint8], Array]:
     """Nibbles (low first, 8 is zero) and scales of [..., block] weights: of a few scales, the least squared error."""
     # The value of largest magnitude maps to -8 exactly, which uses all 16 levels; other scales are near that one.
     extreme = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=-1)[..., None], axis=-1)
     base = np.where(extreme == 0, 1, extreme / -8).astype(np.float32)
     best, scale = np.full(base.shape, np.inf, np.float32), base
     levels = np.zeros_like(blocks)
-    for factor in _INT4_SEARCH:
+    for factor in search:
         tried = base * np.float32(factor)
         rounded = np.clip(np.rint(blocks / tried), -8, 7)
         error = np.square(rounded * tried - blocks).sum(axis=-1, keepdims=True)
@@ -99,7 +107,7 @@ def _pack4(blocks: Array) -> tuple[npt.NDArray[np.uint8], Array]:
 
 
 RECIPES: dict[str, Recipe] = {
-    "fp32": Recipe("fp32", fp32, "float32 weights and activations: the reference"),
-    "int8": Recipe("int8", int8, "8-bit weights and activations: fastest on CPUs with VNNI"),
-    "int4": Recipe("int4", int4, "4-bit weights, 8-bit activations: smallest, slower"),
+    "fp32": Recipe("fp32", fp32),
+    "int8": Recipe("int8", int8),
+    "int4": Recipe("int4", int4),
 }

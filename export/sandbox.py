@@ -6,6 +6,7 @@ template did with the content besides printing, joining and stripping it: a temp
 be taken apart. `unknown` are variables whose value only transformers knows.
 """
 
+import contextlib
 import functools
 import json
 import sys
@@ -225,13 +226,12 @@ def render(
 
 def main() -> None:
     """Limit this process, render, report. Every failure is a report."""
-    try:
+    # Windows has no such limits, and macOS not that of memory; the parent's clock still holds.
+    with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
         resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS))
         resource.setrlimit(resource.RLIMIT_AS, (_BYTES, _BYTES))
-    except ImportError:  # Windows has no such limits; the parent's clock still holds
-        pass
     try:
         report: dict[str, Any] = {"texts": render(**json.load(sys.stdin)), "reads": sorted(_READS)}
     except BaseException as error:

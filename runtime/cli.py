@@ -26,6 +26,3 @@ def main() -> None:
     except GuardpassError as error:
         print(f"guardpass: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except BrokenPipeError:  # the reader of our output went away; there is no one left to tell
-        sys.stderr.close()
-        sys.exit(1)

@@ -56,12 +56,13 @@ def check(
         verdict = opened.check(content, response, threshold=threshold)
         print(_dump(verdict.to_json()) if as_json else _line(verdict))
         return
-    failures: list[GuardpassError] = []
-    for answer in _check_lines(opened, _lines(jsonl), threshold, failures):
+    failed = worst = 0
+    for answer, code in _check_lines(opened, _lines(jsonl), threshold):
         print(_dump(answer), flush=True)
-    if failures:
-        print(f"guardpass: {len(failures)} lines could not be judged, their output says why", file=sys.stderr)
-        raise typer.Exit(max(error.exit_code for error in failures))
+        failed, worst = failed + bool(code), max(worst, code)
+    if failed:
+        print(f"guardpass: {failed} lines could not be judged, their output says why", file=sys.stderr)
+        raise typer.Exit(worst)
 
 
 def info(guard: GuardPath, as_json: Json = False) -> None:
@@ -102,11 +103,11 @@ def describe(manifest: Manifest) -> dict[str, Any]:
     return body | {key: encode(getattr(manifest, key)) for key in ("labels", "source", "files")}
 
 
-def _check_lines(
-    guard: Guard, lines: Iterable[bytes], threshold: float | None, failures: list[GuardpassError]
-) -> Iterator[dict[str, Any]]:
+def _check_lines(guard: Guard, lines: Iterable[bytes], threshold: float | None) -> Iterator[tuple[dict[str, Any], int]]:
+    """Each line's answer, and its exit code."""
     for line in lines:
         answer: dict[str, Any] = {}
+        code = 0
         try:
             item = _parse(line)
             answer = {"id": item["id"]} if "id" in item else {}
@@ -115,8 +116,8 @@ def _check_lines(
             answer = guard.check(item["text"], item.get("response"), threshold=threshold).to_json() | answer
         except GuardpassError as error:
             answer |= {"error": str(error)}
-            failures.append(error)
-        yield answer
+            code = error.exit_code
+        yield answer, code
 
 
 def _parse(line: bytes) -> dict[str, Any]:

@@ -77,8 +77,10 @@ class ContentTokenizer:
     def _encode(self, text: str) -> Encoding:
         try:
             return self._tokenizer.encode(text, add_special_tokens=False)
-        except Exception as error:  # tokenizers raises bare Exception; the text is not to be quoted
-            raise GuardError(f"tokenizer.json cannot encode the text ({error}); export the guard again") from None
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a panic of the Rust library is no Exception; the text is not to be quoted
+            raise InputError(f"the tokenizer cannot encode the text ({error}); shorten it or refuse it") from None
 
     def suspicious_literals(self, text: str) -> tuple[str, ...]:
         """Pieces of the guard's own prompt that stand in the text, in order of first appearance."""

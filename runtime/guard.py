@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import get_args
 
 from .content import ContentTokenizer, checked
 from .engines import open_engine
@@ -12,25 +13,34 @@ from .integrity import open_guard
 from .manifest import Manifest, Mode, Role
 from .passes import Planner
 from .verdict import Decision, Field, Milliseconds, Tokens, Verdict, decide
-from .windows import LongText, spans
+from .windows import Limits, LongText, spans
 
 # The CPU attention operator holds heads x T x T scores: half a gigabyte for 32 heads at this length.
 DEFAULT_MAX_TOKENS = 2048
+DEFAULT_MAX_WINDOWS = 16
 
 
 class Guard:
     """A guard, opened. Share one between threads: a check changes nothing in it."""
 
-    def __init__(self, directory: Path, manifest: Manifest, *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        manifest: Manifest,
+        *,
+        threads: int | None,
+        max_tokens: int | None,
+        max_windows: int,
+        long_text: LongText,
+    ) -> None:
+        """For `Guard.load`, which proves what is passed here."""
         self.manifest = manifest
         self._tokenizer = ContentTokenizer(
             directory / "tokenizer.json", manifest.vocab, manifest.reserved, manifest.literals
         )
         self._planners = {name: Planner(manifest, mode, self._tokenizer) for name, mode in manifest.modes.items()}
         self._engine = open_engine(directory, manifest, threads=threads)
-        self.max_tokens = min(manifest.context, DEFAULT_MAX_TOKENS)
-        self.max_windows = 16
-        self.long_text: LongText = "windows"
+        self._limits = Limits(max_tokens or min(manifest.context, DEFAULT_MAX_TOKENS), max_windows, long_text)
 
     @classmethod
     def load(
@@ -40,7 +50,7 @@ class Guard:
         threads: int | None = None,
         verify: bool = True,
         max_tokens: int | None = None,
-        max_windows: int = 16,
+        max_windows: int = DEFAULT_MAX_WINDOWS,
         long_text: LongText = "windows",
     ) -> "Guard":
         """Open the guard directory at `path`. Nothing is downloaded.
@@ -59,12 +69,11 @@ class Guard:
         _check_count("max_tokens", max_tokens, manifest.context)
         _check_count("max_windows", max_windows, 1 << 20)
         _check_count("threads", threads, 1 << 10)
-        if long_text not in ("windows", "refuse", "truncate"):
-            raise InputError(f"long_text is {long_text!r}, expected windows, refuse or truncate")
-        guard = cls(directory, manifest, threads=threads)
-        guard.max_tokens = max_tokens or guard.max_tokens
-        guard.max_windows, guard.long_text = max_windows, long_text
-        return guard
+        if long_text not in get_args(LongText):
+            raise InputError(f"long_text is {long_text!r}, expected one of: {', '.join(get_args(LongText))}")
+        return cls(
+            directory, manifest, threads=threads, max_tokens=max_tokens, max_windows=max_windows, long_text=long_text
+        )
 
     def check(self, text: str, response: str | None = None, *, threshold: float | None = None) -> Verdict:
         """Judge a user's text, or (mode response) an assistant's reply to it.
@@ -83,14 +92,15 @@ class Guard:
             raise InputError(f"{self.manifest.name} judges {sorted(self._planners)}, and has no mode {mode!r}")
 
         spec, planner = self.manifest.modes[mode], self._planners[mode]
-        covered, truncated = spans(
-            texts, spec, planner, self._tokenizer,
-            limit=self.max_tokens, policy=self.long_text, cap=self.max_windows,
-        )  # fmt: skip
+        covered, truncated = spans(texts, spec, planner, self._tokenizer, self._limits)
         literals = self._tokenizer.suspicious_literals("\n".join(texts.values()))
-        passes = [planner.plan(span) for span in covered]
         tokenized = time.perf_counter()
-        decisions = [decide(self.manifest, spec, self._engine.run(p), threshold) for p in passes]
+        decisions: list[Decision] = []
+        reused = ran = 0
+        for span in covered:  # planned one by one: a mask is square in the tokens
+            request = planner.plan(span)
+            decisions.append(decide(self.manifest, spec, self._engine.run(request), threshold))
+            reused, ran = reused + request.reused, ran + request.tokens.size
         ended = time.perf_counter()
 
         worst = max(decisions, key=_severity)
@@ -102,10 +112,10 @@ class Guard:
             margin=worst.margin,
             fields={worst.field: Field(worst.label.name, worst.score, worst.margin)},
             mode=mode,
-            windows=len(passes),
+            windows=len(covered),
             truncated=truncated,
             suspicious_literals=literals,
-            tokens=Tokens(sum(p.reused for p in passes), sum(p.tokens.size for p in passes)),
+            tokens=Tokens(reused, ran),
             ms=Milliseconds(
                 tokenize=(tokenized - start) * 1e3,
                 run=(ended - tokenized) * 1e3,
@@ -119,7 +129,7 @@ class Guard:
         """Verdicts in the order of `items`, each a text or a pair (text, response), as they are drawn.
 
         One request is one pass: batching gains nothing on a CPU and would let requests touch each other's
-        activation scales.
+        activation scales. An item that cannot be judged raises at its turn and ends the iteration.
         """
         for item in items:
             pair = item if isinstance(item, tuple) else (item, None)

@@ -1,6 +1,8 @@
 """Text that does not fit one pass is judged in overlapping windows; the runtime never drops any of it unasked."""
 
+from dataclasses import dataclass
 from itertools import product
+from math import prod
 from typing import Literal
 
 from .content import ContentTokenizer, strip
@@ -9,38 +11,42 @@ from .manifest import ModeSpec, Role
 from .passes import Planner
 
 LongText = Literal["windows", "refuse", "truncate"]
+_LONGEST = 4 << 20  # characters; tokenizers' regular expressions give up somewhat beyond
 _SMALLEST = 16  # content tokens; below this a window says nothing about its text
 
 
-def spans(
-    texts: dict[Role, str],
-    mode: ModeSpec,
-    planner: Planner,
-    tokenizer: ContentTokenizer,
-    *,
-    limit: int,
-    policy: LongText,
-    cap: int,
-) -> tuple[list[list[int]], bool]:
-    """Spans that together cover the texts, each within `limit` positions, and whether text was left out.
+@dataclass(frozen=True)
+class Limits:
+    """Positions of one pass, passes of one check, and what to do with text beyond the first of them."""
 
-    Raises TextTooLong where the policy refuses, where more than `cap` windows were needed, or where the
-    limit leaves no room for content.
+    tokens: int
+    windows: int
+    policy: LongText
+
+
+def spans(
+    texts: dict[Role, str], mode: ModeSpec, planner: Planner, tokenizer: ContentTokenizer, limits: Limits
+) -> tuple[list[list[int]], bool]:
+    """Spans that together cover the texts, each within the limit of tokens, and whether text was left out.
+
+    Raises TextTooLong where the policy refuses, where more windows were needed than allowed, or where the limit
+    leaves no room for content.
     """
+    limit, policy = limits.tokens, limits.policy
     # Stripping first, so that white space the template drops neither counts nor displaces text.
     contents = {p.role: strip(texts[p.role], p.strip) for p in mode.span if p.role}
     # A token covers at most `longest_token` characters, so this much text cannot fit: no need to encode it.
-    most = limit * (1 if policy == "refuse" else cap) * tokenizer.longest_token
+    most = min(limit * (1 if policy == "refuse" else limits.windows) * tokenizer.longest_token, _LONGEST)
     size = sum(map(len, contents.values()))
     if size > most and policy != "truncate":
-        raise TextTooLong(_refusal(f"{size} characters", limit, policy, cap))
+        raise TextTooLong(_refusal(f"{size} characters", limits))
     shortened = {role: text[:most] for role, text in contents.items()}
 
     whole = planner.span(shortened)
     if planner.length(whole) <= limit and shortened == contents:
         return [whole], False
     if policy == "refuse":
-        raise TextTooLong(_refusal(f"{planner.length(whole)} tokens", limit, policy, cap))
+        raise TextTooLong(_refusal(f"{planner.length(whole)} tokens", limits))
 
     offsets = {role: tokenizer.offsets(text) for role, text in shortened.items()}
     frame = planner.length(planner.span(dict.fromkeys(texts, "")))
@@ -50,9 +56,9 @@ def spans(
         cuts = {role: _cut(shortened[role], offsets[role], sizes[role]) for role in texts}
         if policy == "truncate":
             cuts = {role: parts[:1] for role, parts in cuts.items()}
-        count = _count(cuts)
-        if count > cap:
-            raise TextTooLong(_refusal(f"{count} windows", limit, policy, cap))
+        count = prod(map(len, cuts.values()))
+        if count > limits.windows:
+            raise TextTooLong(_refusal(f"{count} windows", limits))
         result = [planner.span(dict(zip(cuts, parts, strict=True))) for parts in product(*cuts.values())]
         excess = max(map(planner.length, result)) - limit
         if excess <= 0:
@@ -82,13 +88,9 @@ def _cut(text: str, offsets: list[tuple[int, int]], size: int) -> list[str]:
     return [text[offsets[s][0] : offsets[min(s + size, len(offsets)) - 1][1]] for s in starts]
 
 
-def _count(cuts: dict[Role, list[str]]) -> int:
-    total = 1
-    for parts in cuts.values():
-        total *= len(parts)
-    return total
-
-
-def _refusal(found: str, limit: int, policy: LongText, cap: int) -> str:
-    allowed = f"one pass of {limit} tokens" if policy == "refuse" else f"{cap} windows of {limit} tokens"
-    return f"the text takes {found}, expected at most {allowed}; raise max_windows or max_tokens, or shorten it"
+def _refusal(found: str, limits: Limits) -> str:
+    passes = "one pass" if limits.policy == "refuse" else f"{limits.windows} windows"
+    return (
+        f"the text takes {found}, expected at most {passes} of {limits.tokens} tokens; "
+        "raise max_windows or max_tokens, or shorten it"
+    )

@@ -121,6 +121,20 @@ def test_large_files_may_go_unhashed_and_no_others(copy: Path, monkeypatch: pyte
         open_guard(copy, verify=False)
 
 
+@pytest.mark.parametrize("place", ["../elsewhere", "/etc/hostname"])
+def test_weights_outside_the_guard_are_not_opened(copy: Path, place: str) -> None:
+    """A sealed model that names another file; ONNX Runtime's own wall, which ours rests on."""
+    shutil.copy(copy / "model.onnx.data", copy.parent / "elsewhere")
+    model = onnx.load(copy / "model.onnx", load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            entry.value = place if entry.key == "location" else entry.value
+    (copy / "model.onnx").write_bytes(model.SerializeToString())
+    seal(copy)
+    with pytest.raises(EngineError, match=r"cannot open model\.onnx"):
+        Guard.load(copy)
+
+
 @pytest.mark.parametrize("quant", ["fp32", "int8", "int4"])
 def test_scores_that_are_not_finite_are_no_verdict(exported: Callable[..., Path], tmp_path: Path, quant: str) -> None:
     """A guard, vouched for by its manifest, whose final norm overflows. Export refuses to make one."""

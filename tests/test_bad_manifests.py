@@ -132,7 +132,7 @@ _SEALED: list[tuple[Callable[[Manifest], Any], str]] = [
 def test_a_sealed_manifest_that_contradicts_itself(
     copy: Path, change: Callable[[Manifest], Manifest], says: str
 ) -> None:
-    """Whoever can write the seal can still not make the runtime index out of bounds, or open another file."""
+    """Whoever can write the seal can still not make the runtime index out of bounds."""
     (copy / "guard.json").write_bytes(dumps(change(loads((copy / "guard.json").read_bytes()))))
     refuse_to_load(copy, says)
 

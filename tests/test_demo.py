@@ -1,33 +1,46 @@
 """The demo guard: it classifies wording it never saw, int8 says what fp32 says, and its sets are what they claim."""
 
+import re
+
 import pytest
 from transformers import AutoTokenizer
 
 from guardpass import Guard
-from guardpass.bench.demo.data import blind_set, held_out_set, training_set
-from guardpass.bench.demo.overlap import shared_wording
-from guardpass.bench.demo.run import CHECKPOINT, SENTENCES, demo_guard, evaluate
+from guardpass.bench.demo.data import Example, blind_set, held_out_set, training_set
+from guardpass.bench.demo.fidelity import fidelity
+from guardpass.bench.demo.run import CHECKPOINT, SENTENCES, demo_guard
 
 from .helpers import ids, template_ids
 
 
-def test_held_out_accuracy_and_agreement() -> None:
-    found = evaluate("int8", held_out_set())
-    assert found.binary >= 0.95
-    assert found.same >= 0.99
+def test_int8_classifies_and_agrees_with_fp32() -> None:
+    held_out, blind = fidelity("int8")
+    assert held_out.binary >= 0.95
+    assert held_out.same >= 0.99
+    assert blind.same >= 0.99
 
 
-def test_int4_still_classifies() -> None:
-    assert evaluate("int4", held_out_set()).same >= 0.95
+def test_int4_says_what_fp32_says_almost_always() -> None:
+    assert all(found.same >= 0.95 for found in fidelity("int4"))
 
 
-def test_held_out_wording_does_not_occur_in_training() -> None:
-    """On a slice of the training set; `python -m guardpass.bench.demo.overlap` proves it for all of it."""
-    assert shared_wording(training_set(5000), held_out_set()) == []
+def test_no_held_out_wording_occurs_in_training() -> None:
+    """Five words of English or four of Korean in a row; `python -m guardpass.bench.demo.overlap` looks at all of it."""
+
+    def runs(examples: list[Example]) -> set[str]:
+        found = set()
+        for example in examples:
+            for turn in (example.user, example.assistant):
+                words = re.sub(r"[^\w\s]", "", turn.lower()).split()
+                size = 5 if example.lang == "en" else 4
+                found |= {" ".join(words[at : at + size]) for at in range(len(words) - size + 1)}
+        return found
+
+    assert not runs(training_set(5000)) & runs(held_out_set())
 
 
 @pytest.mark.parametrize("examples", [held_out_set(), blind_set()], ids=["held-out", "blind"])
-def test_the_sets_are_balanced(examples: list) -> None:
+def test_the_sets_are_balanced(examples: list[Example]) -> None:
     assert 0.4 < sum(example.label == "<SAFE>" for example in examples) / len(examples) < 0.6
     assert 0.4 < sum(example.lang == "ko" for example in examples) / len(examples) < 0.6
     assert {example.mode for example in examples} == {"prompt", "response"}

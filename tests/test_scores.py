@@ -7,9 +7,10 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import PreTrainedTokenizerFast
 
 from guardpass import Guard
+from guardpass.bench.reference import load_reference
 from guardpass.export.checkpoint import Checkpoint
 from guardpass.export.config import read_architecture
 from guardpass.export.decoder import inputs, outputs, write_decoder
@@ -22,9 +23,9 @@ from .conftest import VARIANTS
 from .helpers import ids, scores, template_ids, texts
 
 
-def _reference(checkpoint: Path) -> tuple[torch.nn.Module, AutoTokenizer]:
-    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
-    return model.eval(), AutoTokenizer.from_pretrained(checkpoint)
+def _reference(checkpoint: Path) -> tuple[torch.nn.Module, PreTrainedTokenizerFast]:
+    # Not AutoTokenizer, which reads the config that `load_reference` has to read in its own way.
+    return load_reference(checkpoint, torch.float32), PreTrainedTokenizerFast.from_pretrained(checkpoint)
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from guardpass import Guard, InputError, TextTooLong, Verdict
 from guardpass.manifest import Role
-from guardpass.windows import LongText, spans
+from guardpass.windows import Limits, LongText, spans
 
 from .helpers import contents, texts
 
@@ -131,11 +131,9 @@ def _windows(guard: Guard, text: str, response: str | None = None) -> Iterator[s
     """Text of each window, as the tokens that are run spell it."""
     mode, given_texts = contents(text, response)
     spec, planner, tokenizer = guard.manifest.modes[mode], guard._planners[mode], guard._tokenizer
-    found, _ = spans(
-        given_texts, spec, planner, tokenizer, limit=guard.max_tokens, policy=guard.long_text, cap=guard.max_windows
-    )
+    found, _ = spans(given_texts, spec, planner, tokenizer, guard._limits)
     for span in found:
-        assert planner.length(span) <= guard.max_tokens
+        assert planner.length(span) <= guard._limits.tokens
         yield tokenizer._tokenizer.decode(span, skip_special_tokens=False)
 
 
@@ -175,7 +173,7 @@ def test_the_worst_window_wins(two_sided: Path) -> None:
     guard = _long(two_sided)
     mode, given_texts = contents(_LONG, None)
     spec, planner = guard.manifest.modes[mode], guard._planners[mode]
-    found, _ = spans(given_texts, spec, planner, guard._tokenizer, limit=320, policy="windows", cap=64)
+    found, _ = spans(given_texts, spec, planner, guard._tokenizer, Limits(320, 64, "windows"))
     cuts = [guard._tokenizer._tokenizer.decode(span).split("<human>")[1].split("</human>")[0] for span in found]
     each = [guard.check(cut) for cut in cuts]
     worst = max(each, key=lambda verdict: (not verdict.safe, verdict.score))

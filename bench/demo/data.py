@@ -1,12 +1,12 @@
 """Training and held-out conversations of the demo guard, deterministic from a seed.
 
-Training conversations are drawn from the grammar files train_*.txt; the held-out ones are separate,
-hand-written sentences in heldout_*.tsv. A drawn conversation that shares a sentence or an n-gram with the
-held-out set is thrown away; overlap.py proves that none is left.
+Training conversations are drawn from the grammar files train_*.txt, and varied from the natural ones in
+natural_*.tsv; held-out and blind ones are separate, hand-written sentences. A training conversation that shares a
+sentence or an n-gram with those is thrown away; overlap.py proves that none is left.
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +18,7 @@ HERE = Path(__file__).parent
 UNSAFE = ("S1", "S2", "S3", "S4", "S5", "S6", "S7")
 DRAWN = (*UNSAFE, "S4")  # crime has the widest vocabulary, so it is drawn twice as often
 LANGUAGES = ("en", "ko")
+NATURAL = 30
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,10 @@ class Example:
     @property
     def mode(self) -> str:
         return "response" if self.assistant else "prompt"
+
+    @property
+    def turns(self) -> tuple[str, ...]:
+        return (self.user, self.assistant) if self.assistant else (self.user,)
 
 
 def token_of(code: str) -> str:
@@ -86,6 +91,11 @@ class _Writer:
             text = f"{text} {self._pick('SAFE', {'ctx': 3, 'say': 1, 'life': 2})}"
         return vary(self.rng, text, self.lang)
 
+    def varied(self, example: Example) -> Example:
+        """A natural conversation, dressed like the grammar's."""
+        assistant = self.dress(example.assistant) if example.assistant else ""
+        return replace(example, user=self.dress(example.user), assistant=assistant)
+
     def conversation(self) -> Example:
         rng = self.rng
         respond, unsafe = rng.random() < 0.45, rng.random() < 0.52
@@ -104,17 +114,23 @@ class _Writer:
 
 
 def training_set(count: int, seed: int = 0) -> list[Example]:
-    """count different conversations, English and Korean in turn, none with wording of the held-out set."""
+    """count different conversations of the grammar, English and Korean in turn, and the natural ones, each varied
+    NATURAL times. None has wording of the held-out or the blind set."""
     rng = random.Random(seed)
-    writers = [_Writer(rng, lang) for lang in LANGUAGES]
-    kept_out = {words for e in held_out_set() for turn in (e.user, e.assistant) for words in wording(e.lang, turn)}
+    writers = {lang: _Writer(rng, lang) for lang in LANGUAGES}
+    kept_out = {words for e in held_out_set() + blind_set() for turn in e.turns for words in wording(e.lang, turn)}
+
+    def allowed(example: Example) -> bool:
+        return all(kept_out.isdisjoint(wording(example.lang, turn)) for turn in example.turns)
+
     found: dict[Example, None] = {}
     while len(found) < count:
-        example = writers[len(found) % len(writers)].conversation()
-        turns = (example.user, example.assistant)
-        if all(kept_out.isdisjoint(wording(example.lang, turn)) for turn in turns):
+        example = writers[LANGUAGES[len(found) % len(LANGUAGES)]].conversation()
+        if allowed(example):
             found[example] = None
-    return list(found)
+    natural = [example for example in _read("natural") if allowed(example)]
+    varied = [writers[example.lang].varied(example) for example in natural for _ in range(NATURAL)]
+    return [*found, *filter(allowed, varied)]
 
 
 def held_out_set() -> list[Example]:

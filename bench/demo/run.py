@@ -3,7 +3,6 @@
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -12,7 +11,7 @@ from rich.table import Table
 from guardpass import Guard, Verdict
 from guardpass.export import export_guard
 
-from .data import HERE, Example, blind_set, held_out_set
+from .data import HERE
 
 CHECKPOINT = HERE / "checkpoint"
 
@@ -42,12 +41,16 @@ def demo_guard(quant: str) -> Iterator[Guard]:
         yield Guard.load(out)
 
 
-def show(quant: str) -> None:
-    """Judge SENTENCES and print a table."""
-    console = Console(width=120)
+def judge(quant: str) -> list[Verdict]:
+    """Verdicts of SENTENCES."""
     with demo_guard(quant) as guard:
         guard.check("warm up")
-        verdicts = list(guard.check_many(SENTENCES))
+        return list(guard.check_many(SENTENCES))
+
+
+def show(quant: str, verdicts: Sequence[Verdict]) -> None:
+    """Print the verdicts of SENTENCES as a table, and where the time went."""
+    console = Console(width=120)
     table = Table(title=f"demo guard ({quant}): shows the machinery, is no safety product")
     table.add_column("text", max_width=56)
     for name in ("verdict", "score", "margin", "run/total", "ms"):
@@ -74,44 +77,3 @@ def _times(verdicts: Sequence[Verdict]) -> str:
         f"a check took {total:.2f} ms: tokenize and plan {tokenize:.2f}, pass {run:.2f}, the rest "
         f"{total - tokenize - run:.2f}; {prefix} of {prefix + ran} tokens came from the baked prefix"
     )
-
-
-@dataclass(frozen=True)
-class Fidelity:
-    """How a guard does on a set of conversations: shares, and the change of margins against the fp32 guard."""
-
-    count: int
-    binary: float  # safe or unsafe as labelled
-    exact: float  # the very label
-    same: float  # the label that the fp32 guard gives
-    margin_change: float  # largest
-
-
-def evaluate(quant: str, examples: Sequence[Example]) -> Fidelity:
-    """Judge the examples at a precision and in fp32."""
-    found, reference = (_judge(each, examples) for each in (quant, "fp32"))
-    labels = [example.label.strip("<>") for example in examples]
-    count = len(examples)
-    return Fidelity(
-        count=count,
-        binary=sum(v.safe == (label == "SAFE") for v, label in zip(found, labels, strict=True)) / count,
-        exact=sum(v.label == label for v, label in zip(found, labels, strict=True)) / count,
-        same=sum(v.label == r.label for v, r in zip(found, reference, strict=True)) / count,
-        margin_change=max(abs(v.margin - r.margin) for v, r in zip(found, reference, strict=True)),
-    )
-
-
-def report(quant: str) -> None:
-    """Print how the guard does on the held-out and on the blind set."""
-    for name, examples in (("held-out", held_out_set()), ("blind", blind_set())):
-        found = evaluate(quant, examples)
-        print(
-            f"{name}: {found.count} conversations, {quant}: safe or unsafe right {found.binary:.1%}, "
-            f"label right {found.exact:.1%}, same label as fp32 {found.same:.1%}, "
-            f"largest margin change {found.margin_change:.2f}"
-        )
-
-
-def _judge(quant: str, examples: Sequence[Example]) -> list[Verdict]:
-    with demo_guard(quant) as guard:
-        return list(guard.check_many((example.user, example.assistant or None) for example in examples))

@@ -19,7 +19,7 @@ from .data import Example, held_out_set, training_set
 from .encoding import Batch, batches, head_ids
 from .evaluate import report, verdict_logits
 
-TRAIN_COUNT = 240_000
+TRAIN_COUNT = 110_000
 VOCABULARY = 4_000
 BATCH = 48
 PEAK_RATE = 3e-3

@@ -18,9 +18,7 @@ class OnnxEngine:
         try:
             import onnxruntime as ort
         except ImportError as error:
-            raise MissingDependency(
-                f"onnxruntime is not installed ({error}); install guardpass[cpu], or guardpass[cuda] for a GPU"
-            ) from None
+            raise MissingDependency(f"onnxruntime is not installed ({error}); install guardpass[cpu]") from None
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or usable_cores()
         options.inter_op_num_threads = 1

@@ -1,0 +1,94 @@
+"""How far each quantization moves a real model: `python -m guardpass.bench.quantization CHECKPOINT [--texts N]`.
+
+KL of the full next-token distribution against fp32, and the change of the Yes/No margin, on a policy prompt over
+Korean and English texts, nothing baked. CHECKPOINT: real weights, such as bench/smollm2.py makes.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from guardpass.export.checkpoint import Checkpoint
+from guardpass.export.config import read_architecture
+from guardpass.export.decoder import inputs, outputs, write_decoder
+from guardpass.export.graph import Graph
+from guardpass.export.ops import Ops
+from guardpass.export.quantize import RECIPES, Recipe, int4
+from guardpass.export.tokenizer import CheckpointTokenizer
+from guardpass.manifest import Prefix
+
+from .demo.data import blind_set
+
+_PROMPT = (
+    "<|im_start|>user\nDoes the message below ask for something harmful? Answer Yes or No.\n\nMessage: {text}\n\n"
+    "Answer:<|im_end|>\n<|im_start|>assistant\n"
+)
+VARIANTS: dict[str, Recipe] = {
+    "int8": RECIPES["int8"],
+    **{f"int4 block {size}": Recipe("int4", partial(int4, block=size)) for size in (16, 32, 64, 128)},
+    "int4 block 32, no search": Recipe("int4", partial(int4, search=(1.0,))),
+    "int4 block 32, level 0": Recipe("int4", partial(int4, level=0)),
+}
+
+
+def logits(checkpoint: Checkpoint, recipe: Recipe, prompts: Sequence[Sequence[int]]) -> npt.NDArray[np.float64]:
+    """[prompts, vocabulary] at the last position of each prompt."""
+    shape = read_architecture(checkpoint)
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "model.onnx"
+        graph = Graph(model.with_suffix(".onnx.data"))
+        write_decoder(Ops(checkpoint, shape, graph, recipe, Prefix((), ()), lambda _: None), shape, range(shape.vocab))
+        graph.finish(model, inputs(0), outputs(shape.vocab))
+        session = onnxruntime.InferenceSession(model)
+    rows = []
+    for prompt in prompts:
+        size = len(prompt)
+        feeds = {
+            "tokens": np.array([prompt]),
+            "positions": np.arange(size)[None],
+            "mask": np.tri(size, dtype=np.bool_)[None, None],
+            "slots": np.array([[size - 1]]),
+        }
+        rows.append(session.run(None, feeds)[0][0, 0].astype(np.float64))
+    return np.stack(rows)
+
+
+def log_softmax(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Along the last axis."""
+    shifted: npt.NDArray[np.float64] = x - x.max(axis=-1, keepdims=True)
+    result: npt.NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return result
+
+
+def main() -> None:
+    """Print a markdown table."""
+    parser = argparse.ArgumentParser(prog="python -m guardpass.bench.quantization")
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--texts", type=int, default=60)
+    options = parser.parse_args()
+
+    checkpoint = Checkpoint(options.checkpoint)
+    tokenizer = CheckpointTokenizer(checkpoint)
+    examples = blind_set()
+    texts = [example.user for example in examples[:: max(1, len(examples) // options.texts)]]
+    prompts = [tokenizer.split(_PROMPT.format(text=text)) for text in texts]
+    answers = [tokenizer.content_ids(answer)[0] for answer in ("Yes", "No")]
+    reference = logits(checkpoint, RECIPES["fp32"], prompts)
+    expected = log_softmax(reference)
+    print(f"{len(texts)} texts\n\n| quantization | KL mean | KL max | largest change of the Yes/No margin |")
+    print("|---|---|---|---|")
+    for name, recipe in VARIANTS.items():
+        found = logits(checkpoint, recipe, prompts)
+        kl = (np.exp(expected) * (expected - log_softmax(found))).sum(axis=-1)
+        margins = [x[:, answers[0]] - x[:, answers[1]] for x in (found, reference)]
+        print(f"| {name} | {kl.mean():.4f} | {kl.max():.4f} | {np.abs(margins[0] - margins[1]).max():.3f} |")
+
+
+if __name__ == "__main__":
+    main()
