@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .grammar import Grammar
 from .noise import vary
-from .wording import wording
+from .wording import Words, wording
 
 HERE = Path(__file__).parent
 UNSAFE = ("S1", "S2", "S3", "S4", "S5", "S6", "S7")
@@ -113,24 +113,36 @@ class _Writer:
         return Example(self.lang, token_of(code), user, assistant)
 
 
-def training_set(count: int, seed: int = 0) -> list[Example]:
-    """count different conversations of the grammar, English and Korean in turn, and the natural ones, each varied
-    NATURAL times. None has wording of the held-out or the blind set."""
+def grammar_set(count: int, seed: int = 0) -> list[Example]:
+    """count different conversations of the grammar, English and Korean in turn."""
     rng = random.Random(seed)
-    writers = {lang: _Writer(rng, lang) for lang in LANGUAGES}
-    kept_out = {words for e in held_out_set() + blind_set() for turn in e.turns for words in wording(e.lang, turn)}
-
-    def allowed(example: Example) -> bool:
-        return all(kept_out.isdisjoint(wording(example.lang, turn)) for turn in example.turns)
-
+    writers = [_Writer(rng, lang) for lang in LANGUAGES]
     found: dict[Example, None] = {}
     while len(found) < count:
-        example = writers[LANGUAGES[len(found) % len(LANGUAGES)]].conversation()
-        if allowed(example):
+        example = writers[len(found) % len(writers)].conversation()
+        if _allowed(example):
             found[example] = None
-    natural = [example for example in _read("natural") if allowed(example)]
+    return list(found)
+
+
+def natural_set(seed: int = 0) -> list[Example]:
+    """The natural conversations, each varied NATURAL times."""
+    rng = random.Random(seed)
+    writers = {lang: _Writer(rng, lang) for lang in LANGUAGES}
+    natural = [example for example in _read("natural") if _allowed(example)]
     varied = [writers[example.lang].varied(example) for example in natural for _ in range(NATURAL)]
-    return [*found, *filter(allowed, varied)]
+    return list(filter(_allowed, varied))
+
+
+def _allowed(example: Example) -> bool:
+    """Whether it has no wording of the held-out or the blind set."""
+    return all(_kept_out().isdisjoint(wording(example.lang, turn)) for turn in example.turns)
+
+
+@cache
+def _kept_out() -> frozenset[Words]:
+    examples = held_out_set() + blind_set()
+    return frozenset(words for e in examples for turn in e.turns for words in wording(e.lang, turn))
 
 
 def held_out_set() -> list[Example]:
@@ -139,7 +151,7 @@ def held_out_set() -> list[Example]:
 
 
 def blind_set() -> list[Example]:
-    """Conversations by an author who saw neither training nor held-out set, and which no choice was based on."""
+    """Conversations by an author who saw neither training nor held-out set; the demo's threshold was chosen on it."""
     return _read("blind")
 
 

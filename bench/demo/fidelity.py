@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from guardpass import Guard, Verdict
 
 from .data import Example, blind_set, held_out_set
-from .run import demo_guard
+from .run import THRESHOLD, demo_guard
 
 
 @dataclass(frozen=True)
@@ -15,15 +15,17 @@ class Fidelity:
 
     set: str
     count: int
-    binary: float  # safe or unsafe as labelled
+    binary: float  # safe or unsafe as labelled, by the demo's threshold
+    argmax: float  # the same by argmax
     exact: float  # the very label
     same: float  # the label that the fp32 guard gives
     margin_change: float  # largest
 
     def __str__(self) -> str:
         return (
-            f"{self.set}: {self.count} conversations, safe or unsafe right {self.binary:.1%}, label right "
-            f"{self.exact:.1%}, same label as fp32 {self.same:.1%}, largest margin change {self.margin_change:.2f}"
+            f"{self.set}: {self.count} conversations, safe or unsafe right {self.binary:.1%} at threshold {THRESHOLD} "
+            f"({self.argmax:.1%} by argmax), label right {self.exact:.1%}, same label as fp32 {self.same:.1%}, "
+            f"largest margin change {self.margin_change:.2f}"
         )
 
 
@@ -44,7 +46,8 @@ def _compare(
     return Fidelity(
         set=name,
         count=count,
-        binary=sum(v.safe == (label == "SAFE") for v, label in zip(found, labels, strict=True)) / count,
+        binary=sum((v.score < THRESHOLD) == (label == "SAFE") for v, label in zip(found, labels, strict=True)) / count,
+        argmax=sum(v.safe == (label == "SAFE") for v, label in zip(found, labels, strict=True)) / count,
         exact=sum(v.label == label for v, label in zip(found, labels, strict=True)) / count,
         same=sum(v.label == r.label for v, r in zip(found, reference, strict=True)) / count,
         margin_change=max(abs(v.margin - r.margin) for v, r in zip(found, reference, strict=True)),

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from .data import Example, blind_set, held_out_set, training_set
+from .data import Example, blind_set, grammar_set, held_out_set, natural_set
 from .wording import Words, wording
 
 
@@ -16,8 +16,8 @@ def shared_wording(train: Iterable[Example], held_out: Iterable[Example]) -> lis
 
 
 if __name__ == "__main__":
-    from .train import TRAIN_COUNT
+    from .train import GRAMMAR
 
-    overlap = shared_wording(training_set(TRAIN_COUNT), held_out_set() + blind_set())
+    overlap = shared_wording(grammar_set(GRAMMAR) + natural_set(), held_out_set() + blind_set())
     print(f"{len(overlap)} shared sentences or n-grams", *overlap, sep="\n")
     raise SystemExit(bool(overlap))

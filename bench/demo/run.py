@@ -14,6 +14,8 @@ from guardpass.export import export_guard
 from .data import HERE
 
 CHECKPOINT = HERE / "checkpoint"
+# By argmax the demo guard flags too much; this is the middle of what did best on the blind set.
+THRESHOLD = 0.7
 
 # Text and reply; the training set was written apart from these.
 SENTENCES: tuple[tuple[str, str | None], ...] = (
@@ -45,13 +47,13 @@ def judge(quant: str) -> list[Verdict]:
     """Verdicts of SENTENCES."""
     with demo_guard(quant) as guard:
         guard.check("warm up")
-        return list(guard.check_many(SENTENCES))
+        return list(guard.check_many(SENTENCES, threshold=THRESHOLD))
 
 
 def show(quant: str, verdicts: Sequence[Verdict]) -> None:
     """Print the verdicts of SENTENCES as a table, and where the time went."""
     console = Console(width=120)
-    table = Table(title=f"demo guard ({quant}): shows the machinery, is no safety product")
+    table = Table(title=f"demo guard ({quant}, unsafe from {THRESHOLD}): shows the machinery, is no safety product")
     table.add_column("text", max_width=56)
     for name in ("verdict", "score", "margin", "run/total", "ms"):
         table.add_column(name, justify="left" if name == "verdict" else "right", no_wrap=True)
