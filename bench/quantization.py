@@ -1,7 +1,8 @@
 """How far each quantization moves a real model: `python -m guardpass.bench.quantization CHECKPOINT [--texts N]`.
 
 KL of the full next-token distribution against fp32, and the change of the Yes/No margin, on a policy prompt over
-Korean and English texts, nothing baked. CHECKPOINT: real weights, such as bench/smollm2.py makes.
+Korean and English texts, the prompt's opening baked as in a guard, or not. CHECKPOINT: real weights, such as
+bench/smollm2.py makes.
 """
 
 import argparse
@@ -37,23 +38,26 @@ VARIANTS: dict[str, Recipe] = {
 }
 
 
-def logits(checkpoint: Checkpoint, recipe: Recipe, prompts: Sequence[Sequence[int]]) -> npt.NDArray[np.float64]:
-    """[prompts, vocabulary] at the last position of each prompt."""
+def logits(
+    checkpoint: Checkpoint, recipe: Recipe, prompts: Sequence[Sequence[int]], baked: int
+) -> npt.NDArray[np.float64]:
+    """[prompts, vocabulary] at the last position of each prompt, of which the first `baked` tokens are the same."""
     shape = read_architecture(checkpoint)
+    prefix = Prefix(tuple(prompts[0][:baked]), tuple(range(-1, baked - 1)))
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model.onnx"
         graph = Graph(model.with_suffix(".onnx.data"))
-        write_decoder(Ops(checkpoint, shape, graph, recipe, Prefix((), ()), lambda _: None), shape, range(shape.vocab))
-        graph.finish(model, inputs(0), outputs(shape.vocab))
+        write_decoder(Ops(checkpoint, shape, graph, recipe, prefix, lambda _: None), shape, range(shape.vocab))
+        graph.finish(model, inputs(baked), outputs(shape.vocab))
         session = onnxruntime.InferenceSession(model)
     rows = []
     for prompt in prompts:
-        size = len(prompt)
+        run = len(prompt) - baked
         feeds = {
-            "tokens": np.array([prompt]),
-            "positions": np.arange(size)[None],
-            "mask": np.tri(size, dtype=np.bool_)[None, None],
-            "slots": np.array([[size - 1]]),
+            "tokens": np.array([prompt[baked:]]),
+            "positions": np.arange(baked, len(prompt))[None],
+            "mask": np.tri(run, len(prompt), baked, dtype=np.bool_)[None, None],
+            "slots": np.array([[run - 1]]),
         }
         rows.append(session.run(None, feeds)[0][0, 0].astype(np.float64))
     return np.stack(rows)
@@ -79,12 +83,14 @@ def main() -> None:
     texts = [example.user for example in examples[:: max(1, len(examples) // options.texts)]]
     prompts = [tokenizer.split(_PROMPT.format(text=text)) for text in texts]
     answers = [tokenizer.content_ids(answer)[0] for answer in ("Yes", "No")]
-    reference = logits(checkpoint, RECIPES["fp32"], prompts)
+    opening = len(tokenizer.split(_PROMPT.partition("{text}")[0])) - 1  # the last may merge with the text
+    reference = logits(checkpoint, RECIPES["fp32"], prompts, opening)
     expected = log_softmax(reference)
     print(f"{len(texts)} texts\n\n| quantization | KL mean | KL max | largest change of the Yes/No margin |")
     print("|---|---|---|---|")
-    for name, recipe in VARIANTS.items():
-        found = logits(checkpoint, recipe, prompts)
+    runs = [(name, recipe, opening) for name, recipe in VARIANTS.items()]
+    for name, recipe, baked in [*runs, ("int8, nothing baked", RECIPES["int8"], 0)]:
+        found = logits(checkpoint, recipe, prompts, baked)
         kl = (np.exp(expected) * (expected - log_softmax(found))).sum(axis=-1)
         margins = [x[:, answers[0]] - x[:, answers[1]] for x in (found, reference)]
         print(f"| {name} | {kl.mean():.4f} | {kl.max():.4f} | {np.abs(margins[0] - margins[1]).max():.3f} |")
