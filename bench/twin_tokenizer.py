@@ -1,4 +1,4 @@
-"""A Llama-3-style tokenizer for a twin: given, or trained on the spot on a few sentences."""
+"""The tokenizer of a twin: given, or trained on the spot on a few sentences."""
 
 import json
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 
 from guardpass.errors import InputError
 
-# Llama 3's pre-tokenizer, as published with its tokenizer.
-SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-CONTROL = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+from .twin_format import CONTROL, FORMATS, SPLIT, Format
+from .twin_table import TokenizerKind
+from .twin_training import trained
+
+__all__ = ["CONTROL", "SPLIT", "write_tokenizer"]
+
 _SENTENCES = (
     "Classify the conversation between a human and an AI. Respond only with the taxonomy code.",
     "The quick brown fox jumps over the lazy dog, and nobody asked how to make it stop.",
@@ -27,9 +27,15 @@ _SENTENCES = (
 )
 
 
-def write_tokenizer(out: Path, verdicts: Sequence[str], template: str, source: Path | None, *, limit: int) -> None:
+def write_tokenizer(
+    out: Path, verdicts: Sequence[str], template: str, source: Path | None, *, kind: TokenizerKind, limit: int
+) -> None:
     """Write tokenizer.json and tokenizer_config.json. Raises InputError where the vocabulary exceeds `limit`."""
-    tokenizer = _trained() if source is None else _given(source)
+    format = FORMATS[kind]
+    if source is not None:
+        tokenizer = _given(source, format, limit)
+    else:
+        tokenizer = _kanana() if kind == "kanana" else trained(format)
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=True) for token in verdicts])
     if tokenizer.get_vocab_size() > limit:
         raise InputError(
@@ -46,14 +52,15 @@ def write_tokenizer(out: Path, verdicts: Sequence[str], template: str, source: P
             }
             for id, token in sorted(added.items())
         },
-        "bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>", "pad_token": "<|eot_id|>",
-        "chat_template": template, "clean_up_tokenization_spaces": False,
+        **format.config,
+        **({"chat_template": template} if template else {}),
+        "clean_up_tokenization_spaces": False,
         "tokenizer_class": "PreTrainedTokenizerFast",
     }  # fmt: skip
     (out / "tokenizer_config.json").write_text(json.dumps(config, ensure_ascii=False, indent=2))
 
 
-def _trained() -> Tokenizer:
+def _kanana() -> Tokenizer:
     tokenizer = Tokenizer(models.BPE(ignore_merges=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex(SPLIT), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
@@ -67,15 +74,29 @@ def _trained() -> Tokenizer:
     return tokenizer
 
 
-def _given(source: Path) -> Tokenizer:
+def _given(source: Path, format: Format, limit: int) -> Tokenizer:
     """The tokenizer in a directory, less the verdict tokens of the guard it comes from."""
     try:
         spec = json.loads((source / "tokenizer.json").read_text(encoding="utf-8"))
         kept = [token for token in spec["added_tokens"] if not token["content"].startswith(("<SAFE", "<UNSAFE"))]
-        tokenizer = Tokenizer.from_str(json.dumps({**spec, "added_tokens": kept}))
+        spec = _cut({**spec, "added_tokens": kept}, limit)
+        if (spec.get("post_processor") or {}).get("special_tokens") == {}:
+            spec["post_processor"] = format.sections["post_processor"]  # a copy that has lost its <s>
+        tokenizer = Tokenizer.from_str(json.dumps(spec))
     except Exception as error:  # a missing file, JSON that is no tokenizer, or tokenizers' bare Exception
         raise InputError(f"{source} holds no tokenizer.json that can be read: {error}") from None
-    absent = [token for token in CONTROL if tokenizer.token_to_id(token) is None]
+    absent = [token for token in format.special if tokenizer.token_to_id(token) is None]
     if absent:
         raise InputError(f"the tokenizer in {source} lacks {', '.join(absent)}, which the prompt is made of")
     return tokenizer
+
+
+def _cut(spec: dict[str, Any], limit: int) -> dict[str, Any]:
+    """Less what is beyond the embedding rows, where only added tokens are: Gemma 2 lacks many that Gemma 3 has."""
+    kept = [token for token in spec["added_tokens"] if token["id"] < limit]
+    beyond = {token["content"] for token in spec["added_tokens"]} - {token["content"] for token in kept}
+    vocab = spec["model"]["vocab"]
+    if any(id >= limit and token not in beyond for token, id in vocab.items()):
+        return spec
+    vocab = {token: id for token, id in vocab.items() if token not in beyond}
+    return {**spec, "added_tokens": kept, "model": {**spec["model"], "vocab": vocab}}

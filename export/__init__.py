@@ -5,12 +5,24 @@ from typing import TYPE_CHECKING, Any
 
 from guardpass.errors import MissingDependency
 
-from .families import FAMILIES, Answer, Family
+from .families import FAMILIES
+from .family import Answer, Family, Message, Policy, Prompt, Question
+from .family_file import read_family
 
 if TYPE_CHECKING:
     from .exporter import export_guard
 
-__all__ = ["FAMILIES", "Answer", "Family", "export_guard"]
+__all__ = [
+    "FAMILIES",
+    "Answer",
+    "Family",
+    "Message",
+    "Policy",
+    "Prompt",
+    "Question",
+    "export_guard",
+    "read_family",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from guardpass.errors import InputError
+
 
 def register(app: typer.Typer) -> None:
     """Add export's commands. What they need is imported when one runs, so that `check` starts fast."""
@@ -18,7 +20,16 @@ def register(app: typer.Typer) -> None:
 def export(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A Hugging Face directory.")],
     out: Annotated[Path, typer.Option(metavar="GUARD", help="The guard directory to write.")],
-    family: Annotated[str | None, typer.Option(help="A row of `guardpass families` (default: detected).")] = None,
+    family: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="Of `guardpass families`, or a TOML file (default: detected)."),
+    ] = None,
+    policy: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=TITLE: TEXT", help="One more policy to judge by (repeatable).")
+    ] = None,
+    date: Annotated[
+        str | None, typer.Option(metavar="YYYY-MM-DD", help="What today is to a chat template that prints it.")
+    ] = None,
     quant: Annotated[str, typer.Option(help="fp32, int8 or int4.")] = "int8",
     force: Annotated[bool, typer.Option("--force", help="Replace an existing GUARD.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -28,7 +39,14 @@ def export(
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from . import export_guard
+    from .families import find
+    from .family_file import read_family, with_policies
 
+    row = None if family is None else read_family(Path(family)) if family.endswith(".toml") else find(family)
+    if policy:
+        if row is None:
+            raise InputError("--policy goes with --family, which says how a policy is put to the checkpoint")
+        row = with_policies(row, policy)
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
@@ -41,7 +59,7 @@ def export(
     with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(f"{checkpoint.name} {quant}", total=None)
         manifest = export_guard(
-            checkpoint, out, family_name=family, quant=quant, force=force,
+            checkpoint, out, family=row, date=date, quant=quant, force=force,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
     size = sum(file.size for file in manifest.files.values())
@@ -55,7 +73,10 @@ def _stop(number: int, _frame: object) -> None:
     raise SystemExit(128 + number)
 
 
-def families(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
+def families(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show every answer and what it means.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
     """List the families a checkpoint can belong to."""
     from guardpass.schema import encode
 
@@ -65,5 +86,21 @@ def families(as_json: Annotated[bool, typer.Option("--json", help="Print one JSO
         print(json.dumps({row.name: encode(row) for row in FAMILIES}, ensure_ascii=False))
         return
     for row in FAMILIES:
-        print(f"{row.name}  modes: {', '.join(row.modes)}  checkpoints: {', '.join(row.checkpoints)}")
-        print("    " + "  ".join(f"{a.token} {a.category or 'safe'}" for a in row.answers))
+        print(
+            f"{row.name}  modes: {', '.join(row.modes)}  checkpoints: {', '.join(row.checkpoints) or 'none of its own'}"
+        )
+        if not verbose:
+            continue
+        for question in row.questions:
+            print(f"    field {question.field}")
+            for answer in question.answers:
+                print(f"        {answer.text!r}  {answer.severity}" + _meaning(answer.category, answer.openai))
+        for policy in row.policies:
+            asked = "asked by default" if policy.name in row.asked else "asked by name"
+            print(f"    policy {policy.name}  {asked}" + _meaning(policy.category, policy.openai))
+        for mode, prompt in row.modes.items():
+            print(f"    answer in mode {mode}: {prompt.answer!r}")
+
+
+def _meaning(category: str | None, openai: str | None) -> str:
+    return (f"  {category}" if category else "") + (f"  (OpenAI: {openai})" if openai else "")

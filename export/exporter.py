@@ -1,5 +1,6 @@
 """The main path of export: a checkpoint in, a guard directory out, or nothing."""
 
+import datetime
 import hashlib
 import math
 import threading
@@ -11,19 +12,21 @@ from pathlib import Path
 from guardpass import __version__
 from guardpass.errors import CheckpointError, InputError
 from guardpass.integrity import sha256
-from guardpass.manifest import MANIFEST, SCHEMA, Engine, File, Manifest, Source, dumps
+from guardpass.manifest import MANIFEST, SCHEMA, Engine, File, Manifest, Source
+from guardpass.seal import dumps
 
 from .architecture import Architecture
 from .atomic import check_target, new_directory
 from .checkpoint import Checkpoint
 from .config import read_architecture
 from .decoder import inputs, outputs, write_decoder
-from .families import detect, family
+from .families import detect, find
+from .family import Family
 from .graph import Graph
 from .ops import Ops
 from .prompt import Prompts, build_prompts
 from .quantize import RECIPES
-from .template import Template
+from .template import template_text
 from .tokenizer import CheckpointTokenizer
 
 Progress = Callable[[int, int], None]
@@ -34,28 +37,33 @@ def export_guard(
     checkpoint: Path,
     out: Path,
     *,
-    family_name: str | None = None,
+    family: str | Family | None = None,
+    date: str | None = None,
     quant: str = "int8",
     force: bool = False,
     progress: Progress = lambda _done, _total: None,
 ) -> Manifest:
     """Compile a checkpoint directory into the guard directory `out`; returns what guard.json says.
 
-    family_name: a row of the families table; None detects it. quant: fp32, int8 or int4. force: replace an
-    existing `out`. progress is told weights done and weights in all.
+    family: a row of the families table, or its name; None detects it. date: YYYY-MM-DD, which is today to a chat
+    template that asks. quant: fp32, int8 or int4. force: replace an existing `out`. progress is told weights done
+    and weights in all.
 
     Raises CheckpointError (TemplateError among them) for a checkpoint that cannot be exported exactly, and
     InputError for bad options or an existing `out`; in every case `out` is as it was.
     """
     if quant not in RECIPES:
         raise InputError(f"quant is {quant!r}, expected one of: {', '.join(RECIPES)}")
-    row = family(family_name) if family_name is not None else None
+    row = find(family) if isinstance(family, str) else family
+    _check_date(date)
     check_target(out, MANIFEST if force else None)
     source = Checkpoint(checkpoint)
     shape = read_architecture(source)
     tokenizer = CheckpointTokenizer(source)
-    row = row or detect(tokenizer.split)
-    prompts = build_prompts(row, Template(source), tokenizer)
+    name, revision = _provenance(checkpoint)
+    added = [token.content for token in tokenizer.added.values()]
+    row = row or detect(name, template_text(source), added, tokenizer.split)
+    prompts = build_prompts(row, source, tokenizer, date)
     _check_vocabulary(shape, tokenizer, prompts)
 
     with new_directory(out) as partial, _hashing(source.files()) as hashes:
@@ -65,17 +73,18 @@ def export_guard(
         manifest = Manifest(
             schema=SCHEMA,
             guardpass=__version__,
-            name=_provenance(checkpoint)[0],
+            name=name,
             family=row.name,
             engine=Engine("onnx", RECIPES[quant].name, "cpu"),
             context=shape.context,
             vocab=shape.vocab,
             labels=prompts.labels,
+            columns=prompts.columns,
             prefix=prompts.prefix,
             modes=prompts.modes,
             reserved=prompts.reserved,
             literals=prompts.literals,
-            source=Source(*_provenance(checkpoint), shape.kind.name, hashes()),
+            source=Source(name, revision, shape.kind.name, hashes()),
             files=files,
         )
         # The manifest is what makes the directory a guard, so it comes last.
@@ -96,9 +105,9 @@ def _write_model(
     graph = Graph(directory / "model.onnx.data")
     try:
         ops = Ops(source, shape, graph, RECIPES[quant], prompts.prefix, advance)
-        write_decoder(ops, shape, [label.id for label in prompts.labels])
+        write_decoder(ops, shape, prompts.columns)
         digest, size = graph.finish(
-            directory / "model.onnx", inputs(len(prompts.prefix.tokens)), outputs(len(prompts.labels))
+            directory / "model.onnx", inputs(len(prompts.prefix.tokens)), outputs(len(prompts.columns))
         )
     finally:
         graph.close()
@@ -115,6 +124,13 @@ def _check_vocabulary(shape: Architecture, tokenizer: CheckpointTokenizer, promp
     longest = max(len(mode.prefix) + len(mode.tree.tokens) for mode in prompts.modes.values())
     if longest >= shape.context:
         raise CheckpointError(f"the template alone takes {longest} tokens, and the context is {shape.context}")
+
+
+def _check_date(date: str | None) -> None:
+    try:
+        datetime.date.fromisoformat(date or "2000-01-01")
+    except ValueError as error:
+        raise InputError(f"date is {date!r} ({error}), expected YYYY-MM-DD") from None
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from onnx import TensorProto
 
 from guardpass.errors import CheckpointError
 from guardpass.manifest import Prefix
-from guardpass.passes import ancestors
+from guardpass.tree import ancestors
 
 from .architecture import Activation, Architecture
 from .checkpoint import Array, Checkpoint, Tensor

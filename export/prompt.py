@@ -1,17 +1,23 @@
-"""From a mode's pieces to prefix, span and tree, in token ids."""
+"""From a family's prompts and answers to prefix, span and tree, in token ids."""
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import get_args
 
+from guardpass.content import assemble, span_ids
 from guardpass.errors import CheckpointError, TemplateError
-from guardpass.manifest import Label, Mode, ModeSpec, Piece, Prefix, Slot, Tree
+from guardpass.manifest import Label, ModeSpec, Piece, Prefix, Role
 
-from .families import Family
-from .template import PROBES, Template, assemble, take_apart
+from .branches import Answered, Branch, TreeBuilder
+from .checkpoint import Checkpoint
+from .cut import Cut, cut
+from .family import Answer, Family, Policy, Prompt, decides, parts
+from .grammar import Path, parse
+from .template import PROBES, Template
 from .tokenizer import CheckpointTokenizer
 
-_ROLES: dict[Mode, tuple[Mode, ...]] = {"prompt": ("prompt",), "response": ("prompt", "response")}
+_SIDES = get_args(Role)
 
 
 @dataclass(frozen=True)
@@ -19,98 +25,144 @@ class Prompts:
     """Everything of a guard that is token ids."""
 
     labels: tuple[Label, ...]
+    columns: tuple[int, ...]
     prefix: Prefix
     modes: dict[str, ModeSpec]
-    reserved: tuple[int, ...]
+    reserved: dict[str, int]
     literals: tuple[str, ...]
 
 
-def build_prompts(family: Family, template: Template, tokenizer: CheckpointTokenizer) -> Prompts:
-    """Turn the checkpoint's template into static ids for every mode of the family.
+def build_prompts(
+    family: Family, source: Checkpoint, tokenizer: CheckpointTokenizer, date: str | None = None
+) -> Prompts:
+    """Turn the family's prompts, and the checkpoint's template where they go through it, into static ids.
 
-    Raises TemplateError or CheckpointError where the result would not equal the template on every text.
+    Raises TemplateError or CheckpointError where the result would not equal the reference on every text.
     """
-    labels = tuple(_labels(family, tokenizer))
+    labels, label_of = _labels(family)
+    _check_tokens(family, tokenizer)
+    template = None if all(prompt.raw for prompt in family.modes.values()) else Template(source, date)
     trie = _Trie()
     modes: dict[str, ModeSpec] = {}
-    literals = {token.content: None for token in tokenizer.added.values()}
-    for mode in family.modes:
-        pieces = take_apart(template, _ROLES[mode])
-        ids, lead, span, tail = _cut(pieces, tokenizer)
-        slot = Slot(node=len(tail) - 1, field=family.field, labels=tuple(range(len(labels))))
-        tree = Tree(tuple(tail), tuple(range(-1, len(tail) - 1)), (slot,))
-        modes[mode] = ModeSpec(trie.add(ids), lead, span, tree)
-        _prove(pieces, ids[: len(ids) - lead], span, tail, tokenizer)
-        literals |= dict.fromkeys(_markers(span))
+    columns: list[int] = []
+    for mode, prompt in family.modes.items():
+        bos = [tokenizer.bos()] if prompt.raw else []
+        questions = [(question.field, [answer.text for answer in question.answers]) for question in family.questions]
+        paths = parse(prompt.answer, questions).paths()
+        cuts: list[Cut] = []
+        branches: list[Branch] = []
+        for policy in family.policies or (None,):
+            pieces = _pieces(prompt, policy, template)
+            cuts.append(cut(pieces, bos, tokenizer))
+            _prove(pieces, cuts[-1], bos, tokenizer)
+            answers = []
+            for path in _answers(paths, pieces):
+                said = ((policy.name if policy else field, label_of[policy, field, n]) for field, n in path.decisions)
+                answers.append(Answered(_behind(pieces, path.text, cuts[-1], tokenizer), tuple(said)))
+            branches.append(Branch(len(cuts[-1].tail), tuple(answers)))
+        if len({(each.hard, each.span) for each in cuts}) > 1:
+            raise TemplateError("policies stand before the text that is judged; expected them behind it")
+        builder = TreeBuilder(labels, columns)
+        tree = builder.build(branches)
+        fields = dict.fromkeys(slot.field for slot in tree.slots)
+        named = [policy.name for policy in family.policies] or decides(family, prompt)
+        modes[mode] = ModeSpec(
+            prefix=trie.add(cuts[0].hard + cuts[0].lead),
+            lead=len(cuts[0].lead),
+            span=cuts[0].span,
+            tree=tree,
+            decides=tuple(field for field in fields if field in named),
+            asked=family.asked,
+            steps=builder.steps,
+        )
     return Prompts(
         labels=labels,
+        columns=tuple(columns),
         prefix=Prefix(tuple(trie.tokens), tuple(trie.parents)),
         modes=modes,
-        reserved=tuple(sorted({*tokenizer.added, *(label.id for label in labels)})),
-        literals=tuple(literals),
+        reserved={token.content: id for id, token in tokenizer.reserved.items()},
+        literals=tuple(dict.fromkeys(mark for mode in modes.values() for mark in _marks(mode.span))),
     )
 
 
-def _labels(family: Family, tokenizer: CheckpointTokenizer) -> list[Label]:
-    labels = []
-    for answer in family.answers:
-        ids = tokenizer.split(answer.token)
-        if len(ids) != 1 or ids[0] != tokenizer.full.token_to_id(answer.token):
+def _labels(family: Family) -> tuple[tuple[Label, ...], dict[tuple[Policy | None, str, int], int]]:
+    """All labels, and their places by policy, field and answer."""
+    labels: list[Label] = []
+    label_of: dict[tuple[Policy | None, str, int], int] = {}
+    for policy in family.policies or (None,):
+        for question in family.questions:
+            for number, answer in enumerate(question.answers):
+                label_of[policy, question.field, number] = len(labels)
+                labels.append(_label(answer, policy))
+    return tuple(labels), label_of
+
+
+def _check_tokens(family: Family, tokenizer: CheckpointTokenizer) -> None:
+    """An answer written as `<SAFE>` is a token of the tokenizer's own."""
+    for text in (answer.text for question in family.questions for answer in question.answers):
+        ids = tokenizer.split(text)
+        if re.fullmatch(r"<[^<>\s]+>", text) and ids != [tokenizer.full.token_to_id(text)]:
             split = [tokenizer.full.id_to_token(id) for id in ids]
             raise CheckpointError(
-                f"{answer.token!r} of family {family.name} is not one token here, it splits into {split}; "
+                f"{text!r} of family {family.name} is not one token here, it splits into {split}; "
                 "export the guard's own checkpoint, or name the right --family"
             )
-        name = answer.token.strip("<>")
-        labels.append(Label(name, answer.token, ids[0], answer.unsafe, answer.category, answer.openai))
-    return labels
 
 
-def _cut(
-    pieces: Sequence[Piece], tokenizer: CheckpointTokenizer
-) -> tuple[list[int], int, tuple[Piece, ...], list[int]]:
-    """(prefix ids, how many of them are lead, span pieces, tree ids).
+def _label(answer: Answer, policy: Policy | None) -> Label:
+    meaning = policy if policy and answer.severity != "safe" else answer
+    return Label(answer.name, answer.text, answer.severity, meaning.category, meaning.openai)
 
-    The span runs from the last added token before the content to the first one after it: an added token is
-    cut out before any merge, so nothing can merge across it.
-    """
-    before, inner, after = pieces[0].text, pieces[1:-1], pieces[-1].text
-    if any(tokenizer.added_ranges(piece.text) for piece in inner if not piece.role):
-        raise TemplateError("the chat template has control tokens between prompt and reply, which is not supported")
-    opening = max((end for _, end in tokenizer.added_ranges(before)), default=0)
-    closing = min((start for start, _ in tokenizer.added_ranges(after)), default=None)
-    if closing is None:
+
+def _pieces(prompt: Prompt, policy: Policy | None, template: Template | None) -> tuple[Piece, ...]:
+    """The whole prompt as static text and content; static text stands first, last, and between contents."""
+    conversation = [(message.role, parts(message, policy)) for message in prompt.messages]
+    if template and not prompt.raw:
+        return template.pieces(conversation, prompt.generation_prompt)
+    pieces = [Piece("")]
+    for part in conversation[0][1]:
+        if part.role:
+            pieces += [part, Piece("")]
+        else:
+            pieces[-1] = Piece(pieces[-1].text + part.text)
+    return tuple(pieces)
+
+
+def _answers(paths: Sequence[Path], pieces: Sequence[Piece]) -> list[Path]:
+    """The answers as they go on from the prompt's end: one that ends with the answers' line breaks holds them."""
+    first = paths[0].text
+    space = first[: len(first) - len(first.lstrip("\n"))]
+    drop = len(space) if pieces[-1].text.endswith(space) and all(path.text.startswith(space) for path in paths) else 0
+    return [replace(path, text=path.text[drop:]) for path in paths]
+
+
+def _behind(pieces: Sequence[Piece], answer: str, found: Cut, tokenizer: CheckpointTokenizer) -> tuple[int, ...]:
+    """Token ids from the tree's first to the answer's last."""
+    texts: dict[Role, str] = dict.fromkeys(_SIDES, "a")
+    prompt = assemble(pieces, texts)
+    start = len(prompt) - len(pieces[-1].text) + found.closing
+    ids = tuple(id for id, first, _ in tokenizer.encode(prompt + answer) if first >= start)
+    if ids[: len(found.tail)] != found.tail:
         raise TemplateError(
-            "the chat template has no control token after the content, so the verdict could merge with the text"
+            f"the tokenizer joins the end of the prompt and the answer {answer!r:.40}, so that no decode could write "
+            "it; expected a prompt that ends where a token ends"
         )
-    span = (Piece(before[opening:]), *inner, Piece(after[:closing]))
-    hard = tokenizer.split(before[:opening])
-    # The opening text as it stands alone; where content merges with its end, the runtime masks those columns.
-    lead = tokenizer.content_ids(before[opening:])
-    span = tuple(piece for piece in span if piece.role or piece.text)
-    return hard + lead, len(lead), span, tokenizer.split(after[closing:])
+    return ids
 
 
-def _prove(
-    pieces: Sequence[Piece],
-    hard: list[int],
-    span: Sequence[Piece],
-    tail: list[int],
-    tokenizer: CheckpointTokenizer,
-) -> None:
+def _prove(pieces: Sequence[Piece], found: Cut, bos: Sequence[int], tokenizer: CheckpointTokenizer) -> None:
     """prefix . span . tree equals the tokenized prompt on every probe (none of which spells an added token)."""
-    roles = [piece.role for piece in pieces if piece.role]
     for text in PROBES:
-        texts = dict.fromkeys(roles, text)
-        expected = tokenizer.split(assemble(pieces, texts))
-        if hard + tokenizer.content_ids(assemble(span, texts)) + tail != expected:
+        texts: dict[Role, str] = dict.fromkeys(_SIDES, text)
+        expected = [*bos, *tokenizer.split(assemble(pieces, texts))]
+        if [*found.hard, *span_ids(found.span, texts, tokenizer.content_ids), *found.tail] != expected:
             raise TemplateError(
                 f"the tokenizer joins the template and the text {text!r:.60} in a way that prefix, span and tree "
                 "cannot reproduce (a control token that strips white space around it, or a normalizer)"
             )
 
 
-def _markers(span: Sequence[Piece]) -> list[str]:
+def _marks(span: Sequence[Piece]) -> list[str]:
     """Plain-text marks of the prompt, which in a user's text can only be told by looking for them."""
     found: list[str] = []
     for piece in span:

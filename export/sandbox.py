@@ -1,12 +1,12 @@
 """Render a chat template that came with weights: in its own process, in Jinja's immutable sandbox, within limits.
 
-Run as a script by template.py; imports nothing of guardpass. Reads {"template", "variables", "unknown",
-"conversations"} as JSON on stdin and writes {"texts", "reads"} or {"error"} on stdout. `reads` names what the
-template did with the content besides printing, joining and stripping it: a template that looks at the text cannot
-be taken apart. `unknown` are variables whose value only transformers knows.
+Run as a script by template.py; imports nothing of guardpass. Reads the arguments of `render` as a JSON object on
+stdin and writes {"texts", "reads"} or {"error"} on stdout. `reads` names what the template did with the content
+besides printing, joining and stripping it: a template that looks at the text cannot be taken apart.
 """
 
 import contextlib
+import datetime
 import functools
 import json
 import sys
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import jinja2.runtime
+import jinja2.tests
 from jinja2 import TemplateError, Undefined, meta, nodes
 from jinja2.runtime import BlockReference, LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -137,6 +138,10 @@ def _in(value: Any, container: Any) -> bool:
     return value in container
 
 
+def _iterable(value: Any) -> bool:
+    return isinstance(value, Content) or bool(jinja2.tests.test_iterable(value))
+
+
 class _Compared(NodeTransformer):
     """Turns `in` into the test of that name, which can be watched."""
 
@@ -158,20 +163,31 @@ class _Environment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset(ImmutableSandboxedEnvironment.default_binop_table)
     concat = staticmethod(_join)
 
-    def __init__(self) -> None:
+    def __init__(self, date: str | None) -> None:
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
         jinja2.runtime.str_join = _str_join  # what `~` compiles to
         self.filters["tojson"] = _to_json
         self.tests["in"] = _in
+        # Any str is; Jinja finds out by beginning to read it.
+        self.tests["iterable"] = _iterable
         self.filters = {name: _watched(name, f, _FILTERS.get(name, 0)) for name, f in self.filters.items()}
         self.tests = {name: _watched(name, f, _TESTS.get(name, 0)) for name, f in self.tests.items()}
         self.filters["random"] = self.globals["lipsum"] = _refuse("the template draws at random")
-        self.globals["strftime_now"] = _refuse("the template inserts today's date")
+        today = datetime.date.fromisoformat(date) if date else None
+        self.globals["strftime_now"] = (
+            today.strftime
+            if today
+            else _refuse(
+                "the template inserts today's date (give the one the weights were trained with: --date YYYY-MM-DD)"
+            )
+        )
         self.globals["raise_exception"] = _raise_exception
 
     def call(self, context: Any, function: Any, /, *args: Any, **options: Any) -> Any:
         passes_on = isinstance(function, Macro | BlockReference | LoopContext) or function in (dict, Namespace)
-        if not passes_on and not (_clean(args) and _clean(options)):
+        # Inside a loop Jinja passes its own variables along; the function does not get them.
+        given = {key: value for key, value in options.items() if key not in ("_loop_vars", "_block_vars")}
+        if not passes_on and not (_clean(args) and _clean(given)):
             _READS.add(getattr(function, "__name__", "call"))
         return super().call(context, function, *args, **options)
 
@@ -199,10 +215,15 @@ def _refuse(reason: str) -> Callable[..., None]:
 
 
 def render(
-    template: str, variables: dict[str, Any], unknown: list[str], conversations: list[list[dict[str, str]]]
-) -> list[str]:
-    """The conversations as transformers' apply_chat_template(add_generation_prompt=True) renders them."""
-    environment = _Environment()
+    template: str, variables: dict[str, Any], unknown: list[str], date: str | None, typed: bool,
+    generation_prompt: bool, conversations: list[list[dict[str, Any]]],
+) -> list[str]:  # fmt: skip
+    """The conversations as transformers' apply_chat_template renders them.
+
+    unknown: variables whose value only transformers knows. date: what today is to the template. typed: messages
+    hold lists of typed parts. The content of a message is a list of [is it content, text].
+    """
+    environment = _Environment(date)
     tree = environment.parse(template)
     if tree.find(nodes.EvalContextModifier):
         raise TemplateError("the template turns HTML escaping on or off, which cannot be followed")
@@ -210,10 +231,10 @@ def render(
     if used:
         raise TemplateError(f"the template uses {sorted(used)}, which tokenizer_config.json does not set")
     compiled = environment.from_string(cast(nodes.Template, _Compared().visit(tree)))
-    given = {"tools": None, "documents": None, "add_generation_prompt": True, **variables}
+    given = {"tools": None, "documents": None, "add_generation_prompt": generation_prompt, **variables}
     texts = []
     for messages in conversations:
-        watched = [{**message, "content": Content(message["content"])} for message in messages]
+        watched = [{**message, "content": _content(message["content"], typed)} for message in messages]
         parts, size = [], 0
         for part in compiled.generate(messages=watched, **given):
             parts.append(part)
@@ -222,6 +243,11 @@ def render(
                 raise TemplateError(f"the template renders more than {_LONGEST} characters")
         texts.append("".join(parts))
     return texts
+
+
+def _content(parts: list[tuple[bool, str]], typed: bool) -> Any:
+    text = _join(Content(text) if content else text for content, text in parts)
+    return [{"type": "text", "text": text}] if typed else text
 
 
 def main() -> None:

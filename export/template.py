@@ -3,20 +3,22 @@
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
-from guardpass.content import strip
+from guardpass.content import assemble, strip
 from guardpass.errors import TemplateError
 from guardpass.manifest import Piece, Role, Strip
 
 from .checkpoint import Checkpoint
+from .family import Speaker
 from .tokenizer import SPECIAL_TOKENS
 
 _SENTINELS: dict[Role, str] = {"prompt": "qzJ7promptW4xk", "response": "vK9responseY2bq"}
-_SPEAKERS: dict[Role, str] = {"prompt": "user", "response": "assistant"}
 _SPACE = " \n\t\u3000"
 _SECONDS = 30.0
 
@@ -30,30 +32,64 @@ PROBES = (
 )  # fmt: skip
 
 
-class Template:
-    """A checkpoint's chat template and the variables transformers renders it with."""
+Conversation = Sequence[tuple[Speaker, Sequence[Piece]]]
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+
+class Template:
+    """A checkpoint's chat template and the variables transformers renders it with.
+
+    date: what today is to a template that asks, as YYYY-MM-DD; without it such a template is refused.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, date: str | None = None) -> None:
         config = checkpoint.json("tokenizer_config.json")
-        if (checkpoint.directory / "chat_template.jinja").exists():
-            self.source = checkpoint.text("chat_template.jinja")
-        else:
-            self.source = _default(config.get("chat_template"))
+        self.source = template_text(checkpoint)
+        if self.source is None:
+            raise TemplateError(
+                "the checkpoint has no chat template (neither chat_template.jinja nor chat_template in "
+                "tokenizer_config.json), and the prompt its weights were trained on cannot be guessed"
+            )
         # Where a key is absent transformers takes its tokenizer class's default; null means none, as it does there.
         if not _encodable(self.source):
             raise TemplateError("the chat template has lone surrogates, which no tokenizer can encode")
         self._variables = {name: _token(config[name]) for name in SPECIAL_TOKENS if config.get(name) is not None}
         self._unknown = [name for name in SPECIAL_TOKENS if name not in config]
+        self._date = date
 
-    def render(self, conversations: Sequence[dict[Role, str]]) -> list[str]:
-        """Each conversation, rendered in the sandbox process. Raises TemplateError."""
+    def pieces(self, conversation: Conversation, generation_prompt: bool) -> tuple[Piece, ...]:
+        """The prompt of a conversation as static text and content, proved on pairs of probes.
+
+        Messages are given as text or, where the template prints none of that, as lists of typed parts. Raises
+        TemplateError where rendering shows that no such pieces exist.
+        """
+        text, parts = (
+            partial(self._render, typed=typed, generation_prompt=generation_prompt) for typed in (False, True)
+        )
+        try:
+            return take_apart(conversation, text)
+        except _Unprinted as refused:
+            try:
+                return take_apart(conversation, parts)
+            except TemplateError:
+                raise TemplateError(str(refused)) from None
+
+    def _render(
+        self, conversation: Conversation, contents: Sequence[dict[Role, str]], *, typed: bool, generation_prompt: bool
+    ) -> list[str]:
+        """The conversation with each of the contents, rendered in the sandbox process. Raises TemplateError."""
         request = {
             "template": self.source,
             "variables": self._variables,
             "unknown": self._unknown,
+            "date": self._date,
+            "typed": typed,
+            "generation_prompt": generation_prompt,
             "conversations": [
-                [{"role": _SPEAKERS[role], "content": text} for role, text in conversation.items()]
-                for conversation in conversations
+                [
+                    {"role": speaker, "content": [(bool(p.role), texts[p.role] if p.role else p.text) for p in parts]}
+                    for speaker, parts in conversation
+                ]
+                for texts in contents
             ],
         }
         script = Path(__file__).with_name("sandbox.py")
@@ -72,7 +108,8 @@ class Template:
         if "error" in report:
             raise TemplateError(f"the chat template cannot be rendered: {report['error']}")
         if report["reads"]:
-            raise TemplateError(
+            printed = any(text and text in report["texts"][0] for text in contents[0].values())
+            raise (TemplateError if printed else _Unprinted)(
                 f"the chat template looks at the text it is given ({', '.join(report['reads'])}), so its prompt is "
                 "not static text around the content; only printing and trimming can be reproduced"
             )
@@ -80,53 +117,69 @@ class Template:
         return texts
 
 
-def take_apart(template: Template, roles: Sequence[Role]) -> tuple[Piece, ...]:
-    """The prompt of a mode as static text and content, proved on every pair of probes.
+class _Unprinted(TemplateError):
+    """The template prints nothing of a message given as text: it may expect a list of parts."""
 
-    Raises TemplateError where rendering shows that no such pieces exist.
-    """
+
+Render = Callable[[Conversation, Sequence[dict[Role, str]]], list[str]]
+
+
+def take_apart(conversation: Conversation, render: Render) -> tuple[Piece, ...]:
+    """Find the pieces by rendering sentinels, and prove them by rendering probes. Raises TemplateError."""
+    roles = [part.role for _, parts in conversation for part in parts if part.role]
     sentinels = {role: _SENTINELS[role] for role in roles}
     spaced = {role: f"{_SPACE}{_SENTINELS[role]}{_SPACE}" for role in roles}
-    plain, *trimmed = template.render([sentinels, *({**sentinels, role: spaced[role]} for role in roles)])
+    contents = [sentinels, *({**sentinels, role: spaced[role]} for role in roles)]
+    contents += [{**sentinels, role: ""} for role in roles]
+    plain, *others = render(conversation, contents)
+    trimmed, emptied = others[: len(roles)], others[len(roles) :]
     pieces: list[Piece] = []
     rest = plain
     for role, stripped in zip(roles, trimmed, strict=True):
         static, found, rest = rest.partition(_SENTINELS[role])
         if not found or _SENTINELS[role] in rest:
-            raise TemplateError(
-                f"the chat template prints the {_SPEAKERS[role]} message {plain.count(_SENTINELS[role])} times, "
-                "or out of order; expected once, and the user before the assistant"
+            raise (TemplateError if _SENTINELS[role] in plain else _Unprinted)(
+                f"the chat template prints the {role} {plain.count(_SENTINELS[role])} times, or out of order; "
+                "expected once, and the user's text before the assistant's"
             )
         pieces += [Piece(static), Piece("", role, _strip_of(role, spaced[role], plain, stripped))]
     pieces.append(Piece(rest))
+    for role, empty in zip(roles, emptied, strict=True):
+        # A message that is trimmed as a whole loses, with its content, white space before it.
+        if assemble(pieces, {**sentinels, role: ""}) != empty:
+            pieces = [replace(p, strip="through") if p.role == role and p.strip == "right" else p for p in pieces]
 
     few = PROBES[:12] if len(roles) > 1 else PROBES
-    conversations: list[dict[Role, str]] = [
-        dict(zip(roles, texts, strict=True)) for texts in product(few, repeat=len(roles))
-    ]
-    conversations += [dict.fromkeys(roles, text) for text in PROBES]
-    for conversation, rendered in zip(conversations, template.render(conversations), strict=True):
-        if assemble(pieces, conversation) != rendered:
+    probes: list[dict[Role, str]] = [dict(zip(roles, texts, strict=True)) for texts in product(few, repeat=len(roles))]
+    probes += [dict.fromkeys(roles, text) for text in PROBES]
+    for probe, rendered in zip(probes, render(conversation, probes), strict=True):
+        if assemble(pieces, probe) != rendered:
             raise TemplateError(
-                f"the chat template changes its content in a way that is not trimming: given {conversation!r:.200} "
+                f"the chat template changes its content in a way that is not trimming: given {probe!r:.200} "
                 f"it prints {rendered!r:.300}"
             )
     return tuple(pieces)
 
 
-def assemble(pieces: Sequence[Piece], texts: dict[Role, str]) -> str:
-    """The prompt for given contents."""
-    return "".join(strip(texts[p.role], p.strip) if p.role else p.text for p in pieces)
+def template_text(checkpoint: Checkpoint) -> str | None:
+    """The checkpoint's chat template, where it has one."""
+    if (checkpoint.directory / "chat_template.jinja").exists():
+        return checkpoint.text("chat_template.jinja")
+    value = checkpoint.json("tokenizer_config.json").get("chat_template")
+    # A checkpoint may carry several templates by name, of which apply_chat_template takes "default".
+    if isinstance(value, list):
+        named = [entry for entry in value if isinstance(entry, dict) and entry.get("name") == "default"]
+        value = named[-1].get("template") if named else None
+    return value if isinstance(value, str) else None
 
 
 def _strip_of(role: Role, spaced: str, plain: str, rendered: str) -> Strip:
-    for how in get_args(Strip):
+    for how in get_args(Strip):  # "through" last: it differs from "right" on other contents
         if rendered == plain.replace(_SENTINELS[role], strip(spaced, how)):
             result: Strip = how
             return result
     raise TemplateError(
-        f"the chat template treats white space around the {_SPEAKERS[role]} message in an unknown way: "
-        f"it prints {rendered!r:.300}"
+        f"the chat template treats white space around the {role} in an unknown way: it prints {rendered!r:.300}"
     )
 
 
@@ -139,16 +192,3 @@ def _token(value: Any) -> str:
 
 def _encodable(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _default(value: Any) -> str:
-    # A checkpoint may carry several templates by name, of which apply_chat_template takes "default".
-    if isinstance(value, list):
-        named = [entry for entry in value if isinstance(entry, dict) and entry.get("name") == "default"]
-        value = named[-1].get("template") if named else None
-    if not isinstance(value, str):
-        raise TemplateError(
-            "the checkpoint has no chat template (neither chat_template.jinja nor chat_template in "
-            "tokenizer_config.json), and the prompt its weights were trained on cannot be guessed"
-        )
-    return value

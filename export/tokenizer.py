@@ -1,6 +1,7 @@
 """The checkpoint's tokenizer, and the content tokenizer that a guard gets instead."""
 
 import json
+import re
 from typing import Any
 
 from tokenizers import AddedToken, Encoding, Tokenizer
@@ -13,8 +14,18 @@ from .checkpoint import Checkpoint
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
+# Added tokens that are ordinary text: SentencePiece vocabularies keep runs of white space and HTML elements so.
+_ORDINARY = re.compile(
+    r"[\s▁]+|</?(table|caption|thead|tbody|tfoot|tr|th|td|h[1-6]|blockquote|strong|em|b|i|u|s|sub|sup|code|a|html|body|"
+    r"img|span|bbox|ul|ol|li|div|iframe|footer)>"
+)
+
+
 class CheckpointTokenizer:
-    """`full` knows added tokens, as transformers encodes a rendered prompt; `content` knows none."""
+    """`full` knows added tokens, as transformers encodes a rendered prompt; `content` only those that are text.
+
+    `reserved` are the others, by id: control tokens, and verdict tokens where they are added.
+    """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         spec = checkpoint.json("tokenizer.json")
@@ -32,7 +43,15 @@ class CheckpointTokenizer:
         # get_added_tokens_decoder also lists what _add_from_config brought.
         self.added: dict[int, AddedToken] = self.full.get_added_tokens_decoder()
         _check_special(self.added, checkpoint)
-        content = _content_spec(spec, {token.content for token in self.added.values()})
+        self.reserved = {
+            id: token for id, token in self.added.items() if token.special or not _ORDINARY.fullmatch(token.content)
+        }
+        content = _content_spec(spec, {token.content for token in self.reserved.values()})
+        self._bos = checkpoint.json("tokenizer_config.json").get("bos_token")
+        if isinstance(self._bos, dict):
+            self._bos = self._bos.get("content")
+        self._pairs: set[str] = set()
+        self._spaced = _never_spaced(content)
         self.content = _load(content)
         self.content_json = json.dumps(content, ensure_ascii=False)
 
@@ -46,10 +65,37 @@ class CheckpointTokenizer:
         ids: list[int] = _encode(self.content, text).ids
         return ids
 
-    def added_ranges(self, text: str) -> list[tuple[int, int]]:
-        """Character ranges of the added tokens in static text."""
+    def encode(self, text: str) -> list[tuple[int, int, int]]:
+        """(id, first character, end) of each token of static text, added tokens recognized."""
         encoding = _encode(self.full, text)
-        return [at for token, at in zip(encoding.ids, encoding.offsets, strict=True) if token in self.added]
+        return [(id, *at) for id, at in zip(encoding.ids, encoding.offsets, strict=True)]
+
+    def bos(self) -> int:
+        """The id of the token that a raw prompt begins with. Raises CheckpointError where none is named."""
+        id = self.full.token_to_id(self._bos) if self._bos is not None else None
+        if id is None:
+            raise CheckpointError(
+                "tokenizer_config.json names no bos_token that the tokenizer knows; the prompt begins with one"
+            )
+        return int(id)
+
+    def parts(self, left: str, right: str) -> bool:
+        """Whether no token holds the ASCII character `right` behind `left`, so that nothing merges across them."""
+        if not self._pairs:
+            texts = [*self.content.get_vocab(), *(token.content for token in self.added.values())]
+            self._pairs.update(text[at : at + 2] for text in texts for at in range(len(text) - 1))
+        shown = "".join(map(self._surface, (left, right)))
+        return shown not in self._pairs and left + right not in self._pairs
+
+    def _surface(self, character: str) -> str:
+        """The character as tokens show it (a byte-level space is another letter)."""
+        token = self.content.id_to_token(self.content_ids(character)[-1]) or ""
+        # A byte of its own, <0x0A>, is merged with nothing.
+        return token if len(token) == 1 else character
+
+    def opening(self, text: str) -> str:
+        """Text at the very start of a prompt, as `content` has to be given it: with the space it would get there."""
+        return text if not self._spaced or text.startswith((" ", "▁")) else " " + text
 
 
 def _load(spec: dict[str, Any]) -> Tokenizer:
@@ -111,7 +157,20 @@ def _content_spec(spec: dict[str, Any], reserved: set[str]) -> dict[str, Any]:
     if dropped:
         model["vocab"] = {token: id for token, id in model["vocab"].items() if token not in dropped}
         model["merges"] = [pair for pair in model["merges"] if not _spells(pair, dropped)]
-    return {**spec, "model": model, "added_tokens": [], "post_processor": None}
+    kept = [token for token in spec["added_tokens"] if token["content"] not in reserved]
+    return {**spec, "model": model, "added_tokens": kept, "post_processor": None}
+
+
+def _never_spaced(spec: dict[str, Any]) -> bool:
+    """Metaspace puts a space before a prompt's first text: not the content tokenizer, whose text comes later.
+
+    Returns whether it would have done so.
+    """
+    metaspace = spec.get("pre_tokenizer") or {}
+    if metaspace.get("type") != "Metaspace" or metaspace.get("prepend_scheme") != "first":
+        return False
+    spec["pre_tokenizer"] = {**metaspace, "prepend_scheme": "never"}
+    return True
 
 
 def _spells(pair: Any, dropped: set[str]) -> bool:

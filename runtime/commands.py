@@ -8,10 +8,11 @@ from typing import Annotated, Any, BinaryIO, cast
 
 import typer
 
+from .content import ContentTokenizer
+from .describe import describe, draw
 from .errors import GuardpassError, InputError
 from .guard import Guard
 from .integrity import open_guard
-from .manifest import Manifest
 from .schema import encode
 from .verdict import Verdict
 from .windows import LongText
@@ -34,7 +35,16 @@ def check(
     jsonl: Annotated[
         str | None, typer.Option(metavar="FILE", help='Lines {"text", "response"?, "id"?}; - is stdin.')
     ] = None,
-    threshold: Annotated[float | None, typer.Option(help="Unsafe from this score on, instead of by argmax.")] = None,
+    policy: Annotated[
+        list[str] | None, typer.Option(help="Judge by this policy alone (repeatable; default: the guard's own).")
+    ] = None,
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[FIELD=]SCORE", help="Unsafe from this score on, instead of by argmax (repeatable)."),
+    ] = None,
+    loose: Annotated[bool, typer.Option("--loose", help="Controversial answers count as safe.")] = False,
+    temperature: Annotated[float, typer.Option(help="Of the score (ShieldGemma's T).")] = 1.0,
+    alpha: Annotated[float, typer.Option(help="Of the score (ShieldGemma's alpha).")] = 0.0,
     threads: Annotated[int | None, typer.Option(help="Engine threads (default: the cores at hand).")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Positions of one pass.")] = None,
     max_windows: Annotated[int, typer.Option(help="Refuse text that takes more windows.")] = 16,
@@ -51,13 +61,17 @@ def check(
         guard, threads=threads, verify=not no_verify, max_tokens=max_tokens, max_windows=max_windows,
         long_text=cast(LongText, long_text),
     )  # fmt: skip
+    options: dict[str, Any] = {
+        "policies": policy, "threshold": _threshold(threshold), "strict": not loose, "temperature": temperature,
+        "alpha": alpha,
+    }  # fmt: skip
     if jsonl is None:
         content = _stdin_text() if text == "-" else cast(str, text)
-        verdict = opened.check(content, response, threshold=threshold)
+        verdict = opened.check(content, response, **options)
         print(_dump(verdict.to_json()) if as_json else _line(verdict))
         return
     failed = worst = 0
-    for answer, code in _check_lines(opened, _lines(jsonl), threshold):
+    for answer, code in _check_lines(opened, _lines(jsonl), options):
         print(_dump(answer), flush=True)
         failed, worst = failed + bool(code), max(worst, code)
     if failed:
@@ -65,10 +79,15 @@ def check(
         raise typer.Exit(worst)
 
 
-def info(guard: GuardPath, as_json: Json = False) -> None:
+def info(
+    guard: GuardPath,
+    tree: Annotated[bool, typer.Option("--tree", help="Draw the verdict tree of every mode.")] = False,
+    as_json: Json = False,
+) -> None:
     """Show what a guard is made of, without opening its model."""
     manifest = open_guard(guard, verify=False)
-    body = describe(manifest)
+    tokenizer = ContentTokenizer.of(guard, manifest)
+    body = describe(manifest, tokenizer)
     if as_json:
         print(_dump(body))
         return
@@ -77,9 +96,21 @@ def info(guard: GuardPath, as_json: Json = False) -> None:
         f"{manifest.name}: family {manifest.family}, engine {engine.name}, {engine.quant}, context {manifest.context}"
     )
     for name, mode in body["modes"].items():
-        print(f"mode {name}: {mode['prefix']} tokens baked, {mode['tree']} in the tree, {mode['slots']} slot")
-    for label in manifest.labels:
-        print(f"label {label.name}: {label.category or 'safe'}" + (f" (OpenAI {label.openai})" if label.openai else ""))
+        print(f"mode {name}:")
+        steps = mode["step_by_step"]
+        print(f"    one pass:     {mode['prefix']} tokens baked, {mode['span']} + text + tree of {mode['tree']} run")
+        print(
+            f"    step by step: {steps['prompts']} x the text, {steps['tokens']} tokens around it, "
+            f"{steps['steps']} decode steps"
+        )
+        print(f"    {mode['slots']} slots: {', '.join(mode['fields'])}")
+        if mode["policies"]:
+            print(f"    policies: {', '.join(mode['policies'])}")
+        if tree:
+            print(*(f"      {line}" for line in draw(manifest, manifest.modes[name].tree, tokenizer.shown)), sep="\n")
+    for label in dict.fromkeys(manifest.labels):
+        meaning = f": {label.severity}" + (f", {label.category}" if label.category else "")
+        print(f"label {label.name}{meaning}" + (f" (OpenAI {label.openai})" if label.openai else ""))
     for name, file in manifest.files.items():
         print(f"file {name}: {file.size / 1e6:.1f} MB, sha256 {file.sha256}")
 
@@ -91,19 +122,21 @@ def verify(guard: GuardPath, as_json: Json = False) -> None:
     print(_dump({"intact": True, "files": files}) if as_json else f"{guard}: intact, {len(files)} files")
 
 
-def describe(manifest: Manifest) -> dict[str, Any]:
-    """What `guardpass info --json` prints."""
-    modes = {
-        name: {"prefix": len(mode.prefix), "tree": len(mode.tree.tokens), "slots": len(mode.tree.slots)}
-        for name, mode in manifest.modes.items()
-    }
-    body = {key: encode(getattr(manifest, key)) for key in ("name", "family", "guardpass", "schema", "context")}
-    engine = manifest.engine
-    body |= {"engine": engine.name, "quant": engine.quant, "device": engine.device, "modes": modes}
-    return body | {key: encode(getattr(manifest, key)) for key in ("labels", "source", "files")}
+def _threshold(given: list[str] | None) -> float | dict[str, float] | None:
+    """`0.7`, or `hate=0.7` any number of times."""
+    thresholds: dict[str, float] = {}
+    for text in given or ():
+        field, _, value = text.rpartition("=")
+        try:
+            thresholds[field] = float(value)
+        except ValueError:
+            raise InputError(f"threshold is {text!r}, expected a number, or FIELD=NUMBER") from None
+    if "" in thresholds and len(thresholds) > 1:
+        raise InputError("threshold: expected one number, or one for each of several fields, found both")
+    return thresholds.get("", thresholds or None)
 
 
-def _check_lines(guard: Guard, lines: Iterable[bytes], threshold: float | None) -> Iterator[tuple[dict[str, Any], int]]:
+def _check_lines(guard: Guard, lines: Iterable[bytes], options: dict[str, Any]) -> Iterator[tuple[dict[str, Any], int]]:
     """Each line's answer, and its exit code."""
     for line in lines:
         answer: dict[str, Any] = {}
@@ -113,7 +146,7 @@ def _check_lines(guard: Guard, lines: Iterable[bytes], threshold: float | None) 
             answer = {"id": item["id"]} if "id" in item else {}
             if "text" not in item:
                 raise InputError('the line has no "text"')
-            answer = guard.check(item["text"], item.get("response"), threshold=threshold).to_json() | answer
+            answer = guard.check(item["text"], item.get("response"), **options).to_json() | answer
         except GuardpassError as error:
             answer |= {"error": str(error)}
             code = error.exit_code

@@ -2,17 +2,20 @@
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from .content import ContentTokenizer, checked
+from .decide import Decider, Outcome, Reading
 from .engines import open_engine
 from .errors import InputError
 from .integrity import open_guard
 from .manifest import Manifest, Mode, Role
 from .passes import Planner
-from .verdict import Decision, Field, Milliseconds, Tokens, Verdict, decide
+from .tree import pruned
+from .verdict import Field, Milliseconds, Tokens, Verdict
 from .windows import Limits, LongText, spans
 
 # The CPU attention operator holds heads x T x T scores: half a gigabyte for 32 heads at this length.
@@ -35,10 +38,8 @@ class Guard:
     ) -> None:
         """For `Guard.load`, which proves what is passed here."""
         self.manifest = manifest
-        self._tokenizer = ContentTokenizer(
-            directory / "tokenizer.json", manifest.vocab, manifest.reserved, manifest.literals
-        )
-        self._planners = {name: Planner(manifest, mode, self._tokenizer) for name, mode in manifest.modes.items()}
+        self._tokenizer = ContentTokenizer.of(directory, manifest)
+        self._prepared = lru_cache(maxsize=64)(self._prepare)
         self._engine = open_engine(directory, manifest, threads=threads)
         self._limits = Limits(max_tokens or min(manifest.context, DEFAULT_MAX_TOKENS), max_windows, long_text)
 
@@ -75,10 +76,22 @@ class Guard:
             directory, manifest, threads=threads, max_tokens=max_tokens, max_windows=max_windows, long_text=long_text
         )
 
-    def check(self, text: str, response: str | None = None, *, threshold: float | None = None) -> Verdict:
+    def check(
+        self,
+        text: str,
+        response: str | None = None,
+        *,
+        policies: Iterable[str] | None = None,
+        threshold: float | Mapping[str, float] | None = None,
+        strict: bool = True,
+        temperature: float = 1.0,
+        alpha: float = 0.0,
+    ) -> Verdict:
         """Judge a user's text, or (mode response) an assistant's reply to it.
 
-        threshold: unsafe from this score on, instead of by argmax.
+        policies: of a guard that has several, those to judge (default: the manifest's `asked`); no others are run.
+        threshold: unsafe from this score on, instead of by argmax; a mapping gives one to fields by name.
+        strict: controversial answers count as unsafe. temperature, alpha: of the score, see `decide.Reading`.
         Raises InputError (TextTooLong among them) and EngineError; neither ever means safe.
         """
         start = time.perf_counter()
@@ -86,31 +99,38 @@ class Guard:
         texts: dict[Role, str] = {"prompt": checked(text, "text")}
         if response is not None:
             texts["response"] = checked(response, "response")
-        if threshold is not None and (not isinstance(threshold, int | float) or not 0 <= threshold <= 1):
-            raise InputError(f"threshold is {threshold!r}, expected a probability from 0 to 1")
-        if mode not in self._planners:
-            raise InputError(f"{self.manifest.name} judges {sorted(self._planners)}, and has no mode {mode!r}")
+        if mode not in self.manifest.modes:
+            raise InputError(f"{self.manifest.name} judges {sorted(self.manifest.modes)}, and has no mode {mode!r}")
+        planner, decider = self._prepared(mode, self._policies(mode, policies))
+        reading = Reading(threshold, strict, temperature, alpha)
+        spec = self.manifest.modes[mode]
+        reading.check({slot.field for slot in spec.tree.slots})
 
-        spec, planner = self.manifest.modes[mode], self._planners[mode]
         covered, truncated = spans(texts, spec, planner, self._tokenizer, self._limits)
         literals = self._tokenizer.suspicious_literals("\n".join(texts.values()))
         tokenized = time.perf_counter()
-        decisions: list[Decision] = []
+        windows: list[tuple[Outcome, ...]] = []
         reused = ran = 0
         for span in covered:  # planned one by one: a mask is square in the tokens
             request = planner.plan(span)
-            decisions.append(decide(self.manifest, spec, self._engine.run(request), threshold))
+            windows.append(decider.decide(self._engine.run(request)[0], reading))
             reused, ran = reused + request.reused, ran + request.tokens.size
         ended = time.perf_counter()
 
-        worst = max(decisions, key=_severity)
+        # Each policy by the window where it fares worst; the worst policy speaks for the text.
+        outcomes = [max(found, key=Outcome.severity) for found in zip(*windows, strict=True)]
+        worst = max(outcomes, key=Outcome.severity)
+        fields: dict[str, Field | None] = {}
+        for outcome in outcomes:
+            fields |= outcome.fields
         return Verdict(
-            safe=not worst.label.unsafe,
+            safe=not worst.flagged,
             label=worst.label.name,
-            categories=(worst.label.category,) if worst.label.unsafe and worst.label.category else (),
+            field=worst.field,
+            categories=tuple(dict.fromkeys(name for outcome in outcomes for name in outcome.categories)),
             score=worst.score,
             margin=worst.margin,
-            fields={worst.field: Field(worst.label.name, worst.score, worst.margin)},
+            fields=fields,
             mode=mode,
             windows=len(covered),
             truncated=truncated,
@@ -123,25 +143,37 @@ class Guard:
             ),
         )
 
-    def check_many(
-        self, items: Iterable[str | tuple[str, str | None]], *, threshold: float | None = None
-    ) -> Iterator[Verdict]:
+    def check_many(self, items: Iterable[str | tuple[str, str | None]], **options: Any) -> Iterator[Verdict]:
         """Verdicts in the order of `items`, each a text or a pair (text, response), as they are drawn.
 
-        One request is one pass: batching gains nothing on a CPU and would let requests touch each other's
-        activation scales. An item that cannot be judged raises at its turn and ends the iteration.
+        options: those of `check`. One request is one pass: batching gains nothing on a CPU and would let requests
+        touch each other's activation scales. An item that cannot be judged raises at its turn and ends the iteration.
         """
         for item in items:
             pair = item if isinstance(item, tuple) else (item, None)
             if len(pair) != 2:
                 raise InputError(f"an item has {len(pair)} parts, expected a text or a pair (text, response)")
-            yield self.check(*pair, threshold=threshold)
+            yield self.check(*pair, **options)
+
+    def _policies(self, mode: Mode, asked: Iterable[str] | None) -> tuple[str, ...]:
+        """The roots to walk from, in the order of the tree."""
+        spec = self.manifest.modes[mode]
+        roots = [spec.tree.slots[root].field for root in spec.tree.roots]
+        if asked is None:  # all, where there is but one root
+            return tuple(root for root in roots if root in spec.asked) or tuple(roots)
+        wanted = list(asked) if isinstance(asked, Iterable) and not isinstance(asked, str) else [asked]
+        unknown = [policy for policy in wanted if policy not in roots]
+        if unknown or not wanted or not spec.asked:
+            has = f"the policies {roots}" if spec.asked else "no separate policies"
+            raise InputError(f"policies: found {wanted}, and {self.manifest.name} has {has}; name one or more of them")
+        return tuple(root for root in roots if root in wanted)
+
+    def _prepare(self, mode: Mode, policies: tuple[str, ...]) -> tuple[Planner, Decider]:
+        spec = self.manifest.modes[mode]
+        tree = pruned(spec.tree, policies)
+        return Planner(self.manifest, spec, tree, self._tokenizer), Decider(self.manifest, spec, tree)
 
 
 def _check_count(name: str, value: int | None, most: int) -> None:
     if value is not None and (type(value) is not int or not 1 <= value <= most):
         raise InputError(f"{name} is {value!r}, expected a whole number from 1 to {most}")
-
-
-def _severity(decision: Decision) -> tuple[bool, float]:
-    return decision.label.unsafe, decision.score

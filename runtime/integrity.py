@@ -6,7 +6,8 @@ import stat
 from pathlib import Path
 
 from .errors import GuardError
-from .manifest import MANIFEST, Manifest, loads
+from .manifest import MANIFEST, Manifest
+from .seal import loads
 
 # Below this size a file is hashed even with verify=False: the graph and the tokenizer decide what is computed.
 _ALWAYS_HASHED = 64 << 20

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .content import ContentTokenizer, strip
-from .manifest import Manifest, ModeSpec, Role
+from .content import ContentTokenizer, span_ids
+from .manifest import Manifest, ModeSpec, Role, Tree
+from .tree import ancestors
 
 
 @dataclass(frozen=True)
@@ -21,13 +22,12 @@ class Pass:
 
 
 class Planner:
-    """Builds passes of one mode."""
+    """Builds passes of one mode, with all of its tree or a part."""
 
-    def __init__(self, manifest: Manifest, mode: ModeSpec, tokenizer: ContentTokenizer) -> None:
+    def __init__(self, manifest: Manifest, mode: ModeSpec, tree: Tree, tokenizer: ContentTokenizer) -> None:
         self._mode, self._tokenizer = mode, tokenizer
         self._columns = len(manifest.prefix.tokens)
         self._lead = [manifest.prefix.tokens[column] for column in mode.prefix[len(mode.prefix) - mode.lead :]]
-        tree = mode.tree
         self._tree = list(tree.tokens)
         self._sees = ancestors(tree.parents)
         self._depths = self._sees.sum(axis=1) - 1
@@ -35,13 +35,11 @@ class Planner:
 
     def span(self, texts: dict[Role, str]) -> list[int]:
         """Ids of the span: one tokenization, so that merges at the seams are the checkpoint's own."""
-        pieces = (strip(texts[p.role], p.strip) if p.role else p.text for p in self._mode.span)
-        return self._tokenizer.ids("".join(pieces))
+        return span_ids(self._mode.span, texts, self._tokenizer.ids)
 
     def length(self, span: list[int]) -> int:
         """Positions that the whole prompt takes: prefix, span and the deepest branch of the tree."""
-        depth = int(self._depths.max()) + 1 if self._tree else 0
-        return len(self._mode.prefix) - self._mode.lead + len(span) + depth
+        return len(self._mode.prefix) - self._mode.lead + len(span) + int(self._depths.max()) + 1
 
     def plan(self, span: list[int]) -> Pass:
         """The pass for a span: ids that the baked lead already holds are not run again."""
@@ -64,12 +62,3 @@ class Planner:
             slots=self._slots[None] + text,
             reused=len(chain),
         )
-
-
-def ancestors(parents: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-    """[N, N], True where the column is the row's node or one of its ancestors."""
-    sees = np.eye(len(parents), dtype=np.bool_)
-    for node, parent in enumerate(parents):
-        if parent >= 0:
-            sees[node] |= sees[parent]
-    return sees

@@ -15,7 +15,8 @@ import pytest
 from guardpass import Guard, GuardError, GuardpassError
 from guardpass.export import export_guard
 from guardpass.integrity import sha256
-from guardpass.manifest import File, dumps, loads
+from guardpass.manifest import File
+from guardpass.seal import dumps, loads
 
 from .helpers import files
 

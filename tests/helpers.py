@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from guardpass import Guard
 from guardpass.manifest import Mode, Role
+from guardpass.passes import Planner
 
 # One piece a line of what a chat may hold; joined by random white space.
 _WORDS = (
@@ -48,19 +49,24 @@ def contents(text: str, response: str | None) -> tuple[Mode, dict[Role, str]]:
     return ("prompt", {"prompt": text}) if response is None else ("response", {"prompt": text, "response": response})
 
 
+def planner(guard: Guard, mode: Mode) -> Planner:
+    """What plans a mode's passes, with the policies asked by default."""
+    return guard._prepared(mode, guard._policies(mode, None))[0]
+
+
 def ids(guard: Guard, text: str, response: str | None = None) -> list[int]:
     """prefix . span . tree of a request."""
     mode, given = contents(text, response)
     spec = guard.manifest.modes[mode]
     prefix = [guard.manifest.prefix.tokens[column] for column in spec.prefix[: len(spec.prefix) - spec.lead]]
-    return prefix + guard._planners[mode].span(given) + list(spec.tree.tokens)
+    return prefix + planner(guard, mode).span(given) + list(spec.tree.tokens)
 
 
 def scores(guard: Guard, text: str, response: str | None = None) -> npt.NDArray[np.float32]:
     """Logits of the labels, [V']."""
     mode, given = contents(text, response)
-    planner = guard._planners[mode]
-    return guard._engine.run(planner.plan(planner.span(given)))[0, 0]
+    plans = planner(guard, mode)
+    return guard._engine.run(plans.plan(plans.span(given)))[0, 0]
 
 
 def template_ids(tokenizer: Any, text: str, response: str | None = None) -> list[int]:

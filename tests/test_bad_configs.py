@@ -79,7 +79,7 @@ def _rename(old: str, new: str) -> Change:
 
 
 @pytest.mark.parametrize(("change", "family", "error", "says"), [
-    (_rename("<SAFE>", "<FINE>"), None, CheckpointError, "verdict tokens of no family.*kanana-safeguard-siren"),
+    (_rename("<SAFE>", "<FINE>"), None, CheckpointError, "no family's name, verdict tokens or chat template.*kanana-safeguard-siren"),
     (_rename("<UNSAFE-I3>", "<X>"), "kanana-safeguard-siren", CheckpointError, "'<UNSAFE-I3>'.*is not one token here"),
     (lambda _: None, "kanana-safeguard", CheckpointError, "'<UNSAFE-S1>'.*is not one token here.*--family"),
     (lambda _: None, "llama-guard", InputError, "unknown family.*kanana-safeguard, kanana-safeguard-siren"),
@@ -95,7 +95,7 @@ def test_what_the_prompt_is_made_of(
     broken: Path, tmp_path: Path, change: Change, family: str | None, error: type[GuardpassError], says: str
 ) -> None:
     change(broken)
-    refuse_to_export(broken, tmp_path / "out" / "guard", error, says, family_name=family)
+    refuse_to_export(broken, tmp_path / "out" / "guard", error, says, family=family)
 
 
 def test_unknown_tokens_are_no_verdict_tokens(broken: Path, tmp_path: Path) -> None:
@@ -103,7 +103,5 @@ def test_unknown_tokens_are_no_verdict_tokens(broken: Path, tmp_path: Path) -> N
     model = {"type": "BPE", "vocab": {"<unk>": 0, "a": 1}, "merges": [], "unk_token": "<unk>", "fuse_unk": True}
     (broken / "tokenizer.json").write_text(json.dumps({"version": "1.0", "added_tokens": [], "model": model}))
     (broken / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ messages[0].content }}"}))
-    refuse_to_export(broken, tmp_path / "out" / "guard", CheckpointError, "verdict tokens of no family")
-    refuse_to_export(
-        broken, tmp_path / "out" / "guard", CheckpointError, "is not one token", family_name="kanana-safeguard"
-    )
+    refuse_to_export(broken, tmp_path / "out" / "guard", CheckpointError, "no family's name, verdict tokens")
+    refuse_to_export(broken, tmp_path / "out" / "guard", CheckpointError, "is not one token", family="kanana-safeguard")

@@ -94,7 +94,7 @@ def test_a_tokenizer_that_knows_control_tokens(copy: Path, plain_checkpoint: Pat
     """The checkpoint's own tokenizer would let text become a verdict."""
     shutil.copy(plain_checkpoint / "tokenizer.json", copy)
     seal(copy)
-    refuse_to_load(copy, "has added tokens, so text could become one")
+    refuse_to_load(copy, "adds control tokens, so text could become one")
 
 
 def test_a_tokenizer_that_cuts_text_cuts_nothing(copy: Path, guard: Guard) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from guardpass import GuardError
-from guardpass.manifest import File, Manifest, Piece, Slot, dumps, loads
+from guardpass.manifest import Choice, File, Manifest, Piece
+from guardpass.seal import dumps, loads
 
 from .broken import copied, refuse_to_load
 
@@ -34,11 +35,11 @@ def test_any_byte_of_the_manifest(two_sided: Path) -> None:
 
 _BYTES: list[tuple[bytes, str]] = [
     (b"", "not JSON"), (b"{", "not JSON"), (b"[" * 100_000, "not JSON"), (b'{"a":' * 100_000, "not JSON"),
-    (b"\xff\xfe", "not JSON"), (b'{"schema": 1' + b"0" * 5000 + b"}", "not JSON"),
+    (b"\xff\xfe", "not JSON"), (b'{"schema": 2' + b"0" * 5000 + b"}", "not JSON"),
     (b"[]", "schema None"), (b"1", "schema None"), (b"{}", "schema None"),
-    *((f'{{"schema": {value}}}'.encode(), f"has schema {shown}, this guardpass reads schema 1")
-      for value, shown in [("0", "0"), ("2", "2"), ("true", "True"), ('"1"', "'1'"), ("null", "None"), ("[1]", ".1.")]),
-    (b'{"schema": 1}', "was altered"), (b'{\n "sha256": "' + b"0" * 64 + b'", "schema": 1}', "was altered"),
+    *((f'{{"schema": {value}}}'.encode(), f"has schema {shown}, this guardpass reads schema 2")
+      for value, shown in [("0", "0"), ("1", "1"), ("true", "True"), ('"1"', "'1'"), ("null", "None"), ("[1]", ".1.")]),
+    (b'{"schema": 2}', "was altered"), (b'{\n "sha256": "' + b"0" * 64 + b'", "schema": 2}', "was altered"),
 ]  # fmt: skip
 
 
@@ -56,6 +57,21 @@ def _tree(**changes: Any) -> Callable[[Manifest], Manifest]:
     return lambda m: _mode(tree=replace(m.modes["prompt"].tree, **changes))(m)
 
 
+def _slot(**changes: Any) -> Callable[[Manifest], Manifest]:
+    return lambda m: _tree(slots=(replace(m.modes["prompt"].tree.slots[0], **changes),))(m)
+
+
+def _follower(*choices: Choice, field: str = "verdict") -> Callable[[Manifest], Manifest]:
+    """A second slot at the same node, after the given choices of the first."""
+
+    def change(m: Manifest) -> Manifest:
+        (slot,) = m.modes["prompt"].tree.slots
+        kept = slot.choices if not choices else (slot.choices[0], *choices)
+        return _tree(slots=(replace(slot, choices=kept), replace(slot, field=field)))(m)
+
+    return change
+
+
 def _labels(**changes: Any) -> Callable[[Manifest], Manifest]:
     return lambda m: replace(m, labels=tuple(replace(label, **changes) for label in m.labels))
 
@@ -69,21 +85,39 @@ def _file(name: str, size: Any = 1, digest: str = "0" * 64) -> Callable[[Manifes
 
 
 _HUGE = 1 << 70
+_SAFE, _UNSAFE = Choice(0, 0, None), Choice(1, 1, None)
 _SEALED: list[tuple[Callable[[Manifest], Any], str]] = [
-    (_tree(slots=(Slot(99, "verdict", (0, 1)),)), "slot.node: expected numbers from 0 to .*, found 99"),
-    (_tree(slots=(Slot(-1, "verdict", (0, 1)),)), "slot.node.*found -1"),
-    (_tree(slots=(Slot(_HUGE, "verdict", (0, 1)),)), "slot.node"),
-    (_tree(slots=(Slot(0, "verdict", (0, 8)),)), "slot.labels: expected numbers from 0 to 7, found 8"),
-    (_tree(slots=(Slot(0, "verdict", ()),)), "slot.labels: expected at least one safe and one unsafe"),
-    (_tree(slots=(Slot(0, "verdict", (0,)),)), "slot.labels: expected at least one safe and one unsafe"),
-    (_tree(slots=(Slot(0, "verdict", (1, 2)),)), "slot.labels: expected at least one safe and one unsafe"),
-    (_tree(slots=()), "expected one slot, found 0"),
-    (_tree(slots=(Slot(0, "a", (0, 1)), Slot(1, "b", (0, 1)))), "expected one slot, found 2"),
+    (_slot(node=99), r"slots\[0\].node: expected numbers from 0 to .*, found 99"),
+    (_slot(node=-1), "node.*found -1"),
+    (_slot(node=_HUGE), "node: expected numbers"),
+    (_slot(choices=(_SAFE, Choice(8, 1, None))), "column: expected numbers from 0 to 7, found 8"),
+    (_slot(choices=(_SAFE, Choice(-1, 1, None))), "column: expected numbers from 0 to 7, found -1"),
+    (_slot(choices=(_SAFE, Choice(1, 8, None))), "label: expected numbers from 0 to 7, found 8"),
+    (_slot(choices=(_SAFE, Choice(0, 1, None))), "expected two or more, each of its own column"),
+    (_slot(choices=()), "expected two or more, each of its own column"),
+    (_slot(choices=(_SAFE,)), "expected two or more"),
+    (_slot(choices=(_UNSAFE, Choice(2, 2, None))), "choices: expected at least one safe and one unsafe"),
+    (_slot(choices=(_SAFE, Choice(1, None, None))), "a choice without a label leads to no slot"),
+    (_slot(choices=(_SAFE, Choice(1, 1, 0))), "next: expected a later slot, found 0"),
+    (_slot(choices=(_SAFE, Choice(1, 1, 9))), "next: expected a later slot, found 9"),
+    (_slot(choices=(_SAFE, Choice(1, 1, True))), "expected int, found bool"),
+    (_slot(field=None), "expected str, found NoneType"),
+    (_follower(), "slots: expected each to be a root or to follow one choice"),
+    (_follower(Choice(1, 1, 1)), "slot 1 does not stand behind the chosen token"),
+    (_follower(Choice(1, None, 1), field="other"), "a choice without a label leads to another field, 'other'"),
+    (_tree(slots=(), roots=()), "roots: expected one or more"),
+    (_tree(roots=()), "expected each to be a root"),
+    (_tree(roots=(1,)), "roots: expected numbers from 0 to 0, found 1"),
+    (_tree(roots=(0, 0)), "expected each to be a root or to follow one choice"),
+    (_mode(decides=()), "expected every walk to pass one of"),
+    (_mode(decides=("poetry",)), "decides: expected fields of the tree, found .'poetry'"),
+    (_mode(asked=("poetry",)), "asked: expected some of .'verdict'., found .'poetry'"),
+    (_mode(steps=0), "steps: expected a positive count"),
     (_tree(tokens=(1, 2), parents=(1, 0)), "tree.parents: expected 2 parents, each before its child"),
     (_tree(tokens=(1, 2), parents=(-1, 1)), "tree.parents"),
     (_tree(tokens=(1, 2), parents=(-2, 0)), "tree.parents"),
     (_tree(parents=(-1,)), "tree.parents"),
-    (_tree(tokens=(), parents=()), "slot.node"),
+    (_tree(tokens=(), parents=()), "node: expected numbers"),
     (_tree(tokens=(2048,), parents=(-1,)), "tree.tokens: expected numbers from 0 to 2047, found 2048"),
     (_tree(tokens=(1,) * 10_000, parents=(-1,) * 10_000), "tree: expected at most 8192 tokens"),
     (_mode(lead=99), "lead: expected numbers from 0 to .*, found 99"),
@@ -101,24 +135,25 @@ _SEALED: list[tuple[Callable[[Manifest], Any], str]] = [
     (_mode(span=(Piece("", "prompt", "middle"),)), "expected one of .'none', 'left'"),  # type: ignore[arg-type]
     (_prefix(tokens=(_HUGE,) * 99), "prefix.tokens: expected numbers"),
     (_prefix(parents=()), "prefix.parents"),
-    (_labels(unsafe=True), "expected at least one safe and one unsafe"),
-    (_labels(unsafe=False), "expected at least one safe and one unsafe"),
-    (_labels(unsafe=0), "expected bool, found int"),
-    (_labels(id=5), "labels: expected distinct token ids"),
-    (_labels(id=2048), "labels: expected numbers from 0 to 2047"),
-    (_labels(id=-1), "labels: expected numbers"),
+    (_labels(severity="unsafe"), "expected at least one safe and one unsafe"),
+    (_labels(severity="safe"), "expected at least one safe and one unsafe"),
+    (_labels(severity="fatal"), "expected one of .'safe', 'controversial', 'unsafe'., found 'fatal'"),
+    (lambda m: replace(m, columns=(5,) * 8), "columns: expected distinct token ids"),
+    (lambda m: replace(m, columns=(2048,)), "columns: expected numbers from 0 to 2047"),
+    (lambda m: replace(m, columns=(-1,)), "columns: expected numbers"),
+    (lambda m: replace(m, columns=()), "column: expected numbers"),
     (_labels(name=None), "expected str, found NoneType"),
     (lambda m: replace(m, modes={}), "expected prompt and/or response"),
     (lambda m: replace(m, modes={"poem": m.modes["prompt"]}), "expected prompt and/or response"),
-    (lambda m: replace(m, reserved=(2048,)), "reserved: expected numbers"),
-    (lambda m: replace(m, reserved=()), "reserved: expected every label's token"),
+    (lambda m: replace(m, reserved={"x": 2048}), "reserved: expected numbers"),
+    (lambda m: replace(m, reserved={"": 5}), "no empty text"),
     (lambda m: replace(m, literals=("",)), "no empty text"),
     (lambda m: replace(m, context=0), "context, vocab: expected positive counts"),
     (lambda m: replace(m, context=_HUGE), "context, vocab: expected positive counts"),
     (lambda m: replace(m, context=10), "leave nothing of a context of 10"),
     (lambda m: replace(m, vocab=_HUGE), "context, vocab: expected positive counts"),
     (lambda m: replace(m, engine=replace(m.engine, name="pickle")), "expected one of .'onnx',"),
-    (lambda m: replace(m, schema=2), "has schema 2"),
+    (lambda m: replace(m, schema=3), "has schema 3"),
     (lambda m: replace(m, files={}), r"expected \['model.onnx', 'tokenizer.json'\] among them"),
     *((_file(name), "not a plain file name")
       for name in ("../x", "/etc/passwd", "sub/x", "..", ".", "", ".x", "a\\b", "a\0", "guard.json", "x\n", "가")),

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
 from guardpass import Guard, __version__
 
 from .broken import seal
-from .helpers import files
+from .helpers import files, template_ids
 
 _VERDICT = {"safe", "label", "categories", "score", "margin", "mode", "windows", "truncated", "tokens", "ms"}
 
@@ -58,7 +59,11 @@ def test_from_twin_to_verdict(tmp_path: Path) -> None:
     assert info.keys() >= {"name", "family", "engine", "quant", "modes", "labels", "files"}
     assert (info["name"], info["family"], info["engine"], info["quant"]) == ("twin", "kanana-safeguard", "onnx", "fp32")
     assert info["modes"].keys() == {"prompt", "response"}
-    assert all(mode.keys() == {"prefix", "tree", "slots"} for mode in info["modes"].values())
+    tokenizer = AutoTokenizer.from_pretrained(twin)
+    for response, mode in ((None, info["modes"]["prompt"]), ("", info["modes"]["response"])):
+        assert mode["slots"] == 1
+        whole = len(template_ids(tokenizer, "", response))
+        assert mode["step_by_step"] == {"prompts": 1, "tokens": whole, "steps": 0}
     assert info["guardpass"] == __version__
     assert [label["name"] for label in info["labels"]][:2] == ["SAFE", "UNSAFE-S1"]
     assert _object("verify", guard) == {"intact": True, "files": info["files"]}
@@ -83,10 +88,12 @@ def test_from_twin_to_verdict(tmp_path: Path) -> None:
 
 def test_families() -> None:
     rows = _object("families")
-    assert list(rows) == ["kanana-safeguard", "kanana-safeguard-siren", "kanana-safeguard-prompt"]
-    assert rows["kanana-safeguard"]["checkpoints"] == ["kanana-safeguard-8b"]
+    published = {checkpoint for row in rows.values() for checkpoint in row["checkpoints"]}
+    assert published >= {"kakaocorp/kanana-safeguard-8b", "allenai/wildguard", "google/shieldgemma-27b"}
     out, _ = _run("families")
     assert all(name in out for name in rows)
+    out, _ = _run("families", "--verbose")
+    assert "'<UNSAFE-S4>'  unsafe  crime  (OpenAI: illicit)" in out
 
 
 _GOOD = [
@@ -159,12 +166,12 @@ def test_bad_input(two_sided: Path, plain_checkpoint: Path, tmp_path: Path) -> N
         (("check", two_sided, "--jsonl", tmp_path / "absent"), "cannot read"),
         (("check", two_sided, "--jsonl", tmp_path), "cannot read"),
         (("check", two_sided, "a", "--threshold", "nan"), "expected a probability"),
-        (("check", two_sided, "a", "--threshold", "high"), "Invalid value"),
+        (("check", two_sided, "a", "--threshold", "high"), "expected a number, or FIELD=NUMBER"),
         (("check", two_sided, "a", "--long-text", "cut"), "expected one of: windows, refuse, truncate"),
         (("check", two_sided, "a", "--max-tokens", 0), "max_tokens is 0"),
         (("check", two_sided, "\udcff"), "lone surrogate"),
         (("export", plain_checkpoint, "--out", two_sided), "exists"),
-        (("export", plain_checkpoint, "--out", tmp_path / "x", "--family", "x"), "expected one of: kanana-safeguard,"),
+        (("export", plain_checkpoint, "--out", tmp_path / "x", "--family", "x"), "a TOML file or one of: kanana-safeguard,"),
         (("export", plain_checkpoint, "--out", tmp_path / "x", "--quant", "int2"), "expected one of: fp32, int8, int4"),
         (("twin", "gpt-5", tmp_path / "x"), "expected one of: kanana-safeguard-8b"),
         (("twin", "kanana-safeguard-8b", tmp_path), "exists"),

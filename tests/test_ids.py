@@ -13,13 +13,12 @@ from transformers import AutoTokenizer
 from guardpass import Guard
 from guardpass.bench.twin import find, tiny, write_twin
 from guardpass.export.checkpoint import Checkpoint
-from guardpass.export.families import family
+from guardpass.export.families import find as find_family
 from guardpass.export.prompt import Prompts, build_prompts
-from guardpass.export.template import Template
 from guardpass.export.tokenizer import CheckpointTokenizer
 
 from .conftest import SHARED
-from .helpers import ids, seam_text, template_ids
+from .helpers import ids, planner, seam_text, template_ids
 
 _KANANA = SHARED / "kanana-safeguard-8b"
 _SEAMS = ("", "/", "/human>", "<", ">", "\n", " \n가", "가 \n", "h", "</ai>", "\u0301", "\u200d", "한\n\n", "...")
@@ -40,7 +39,7 @@ class _Real:
             (directory / name).write_bytes((_KANANA / name).read_bytes())
         source = Checkpoint(directory)
         self.split = CheckpointTokenizer(source)
-        self.prompts: Prompts = build_prompts(family("kanana-safeguard"), Template(source), self.split)
+        self.prompts: Prompts = build_prompts(find_family("kanana-safeguard"), source, self.split)
         self.reference = AutoTokenizer.from_pretrained(_KANANA)
 
     def ids(self, text: str, response: str | None) -> list[int]:
@@ -94,7 +93,11 @@ def test_the_real_prefix_is_as_published(real: _Real) -> None:
         "ĊĊ", "<h", "uman", ">",
     ]  # fmt: skip
     assert len(real.ids("", None)) == 70
-    assert {label.name: label.id for label in real.prompts.labels} == {
+    (slot,) = mode.tree.slots
+    named = {
+        real.prompts.labels[c.label].name: real.prompts.columns[c.column] for c in slot.choices if c.label is not None
+    }
+    assert named == {
         "SAFE": 128256, "UNSAFE-S5": 128257, "UNSAFE-S3": 128258, "UNSAFE-S1": 128259, "UNSAFE-S2": 128260,
         "UNSAFE-S4": 128261, "UNSAFE-S7": 128262, "UNSAFE-S6": 128263,
     }  # fmt: skip
@@ -109,8 +112,8 @@ attack = st.lists(st.one_of(st.sampled_from(_LITERALS), seam_text), max_size=8).
 @given(text=attack, response=st.none() | attack)
 def test_no_text_becomes_a_control_or_verdict_token(guard: Guard, text: str, response: str | None) -> None:
     mode = "prompt" if response is None else "response"
-    span = guard._planners[mode].span({"prompt": text, "response": response or ""})
-    assert not set(span) & set(guard.manifest.reserved)
+    span = planner(guard, mode).span({"prompt": text, "response": response or ""})
+    assert not set(span) & set(guard.manifest.reserved.values())
 
 
 @settings(max_examples=300)
@@ -119,7 +122,7 @@ def test_no_text_becomes_a_control_token_of_the_real_checkpoint(real: _Real, tex
     mode = real.prompts.modes["prompt" if response is None else "response"]
     hard = len(mode.prefix) - mode.lead
     span = real.ids(text, response)[hard : -len(mode.tree.tokens)]
-    assert not set(span) & set(real.prompts.reserved)
+    assert not set(span) & set(real.prompts.reserved.values())
 
 
 def test_the_prompts_own_words_are_reported(guard: Guard) -> None:

@@ -55,12 +55,12 @@ def test_fp32_equals_transformers(
         for response in [None, texts(100, seed=2)[index]] if both else [None]:
             tokens = template_ids(tokenizer, text, response)
             assert ids(guard, text, response) == tokens
-            expected = _logits(model, tokens)[-1, [label.id for label in labels]]
+            expected = _logits(model, tokens)[-1, list(guard.manifest.columns)]
             np.testing.assert_allclose(scores(guard, text, response), expected, atol=1e-3)
             verdict = guard.check(text, response)
             assert verdict.label == labels[int(np.argmax(expected))].name
             weights = np.exp(expected - expected.max())
-            unsafe = np.array([label.unsafe for label in labels])
+            unsafe = np.array([label.severity == "unsafe" for label in labels])
             assert verdict.score == pytest.approx(weights[unsafe].sum() / weights.sum(), abs=1e-3)
             seen.add(verdict.label)
     assert len(seen) > 1, "random weights that always give one label prove little"
@@ -89,7 +89,7 @@ def test_baked_prefix_gives_the_scores_of_an_unbaked_one(
 ) -> None:
     variant = "8b: untied, grouped heads, two shards, bf16"
     guard = Guard.load(exported(variant))
-    session = _unbaked(checkpoint(variant), [label.id for label in guard.manifest.labels], tmp_path)
+    session = _unbaked(checkpoint(variant), list(guard.manifest.columns), tmp_path)
     for text in ["", "안녕하세요", "/> merges with the seam", "a" * 50, *texts(10, seed=3)]:
         tokens = np.array([ids(guard, text, "reply")])
         size = tokens.shape[1]

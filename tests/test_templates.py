@@ -10,9 +10,10 @@ import pytest
 from transformers import AutoTokenizer
 
 from guardpass import TemplateError
+from guardpass.content import assemble
 from guardpass.export.checkpoint import Checkpoint
-from guardpass.export.template import Template, assemble, take_apart
-from guardpass.manifest import Role
+from guardpass.export.template import Template
+from guardpass.manifest import Piece, Role
 
 from .helpers import texts
 
@@ -38,9 +39,14 @@ def _configure(copy: Path, template: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"chat_template": template}))
 
 
+def _pieces(template: Template, roles: tuple[Role, ...]) -> tuple[Piece, ...]:
+    speakers = {"prompt": "user", "response": "assistant"}
+    return template.pieces([(speakers[role], [Piece("", role)]) for role in roles], generation_prompt=True)
+
+
 def _refused(directory: Path, roles: tuple[Role, ...], says: str) -> None:
     with pytest.raises(TemplateError, match=says) as caught:
-        take_apart(Template(Checkpoint(directory)), roles)
+        _pieces(Template(Checkpoint(directory)), roles)
     assert type(caught.value) is TemplateError
 
 
@@ -86,8 +92,8 @@ def test_looking_at_the_text_is_refused(source: Make, look: str) -> None:
 
 
 _REFUSED = {
-    "printed twice": ("{{ X }}{{ X }}", "prints the user message 2 times"),
-    "never printed": ("Hello.", "prints the user message 0 times"),
+    "printed twice": ("{{ X }}{{ X }}", "prints the prompt 2 times"),
+    "never printed": ("Hello.", "prints the prompt 0 times"),
     "replaced by its absence": ("{{ X or 'nothing' }}", "not trimming: given .* it prints 'nothing'"),
     "a mark where it is empty": ("{% if not X %}!{% endif %}{{ X }}", "not trimming"),
     "a mark where it is blank": ("{% if not X | trim %}!{% endif %}{{ X }}", "not trimming"),
@@ -141,7 +147,7 @@ def test_templates_that_never_end_are_stopped(plain_checkpoint: Path, tmp_path: 
 
 @pytest.mark.parametrize(("template", "says"), [
     ("{% for m in messages | reverse %}{{ m.content }}\n{% endfor %}", "out of order"),
-    ("{{ messages[-1].content }}", "prints the user message 0 times"),
+    ("{{ messages[-1].content }}", "prints the prompt 0 times"),
     ("{% for m in messages %}{{ m.content if loop.first or messages[0].content }}{% endfor %}", "not trimming"),
     ("{% if messages[0].content == messages[1].content %}!{% endif %}{{ X }}{{ messages[1].content }}", "looks at"),
 ])  # fmt: skip
@@ -173,7 +179,7 @@ def _equals_transformers(directory: Path) -> None:
     tokenizer, template = AutoTokenizer.from_pretrained(directory), Template(Checkpoint(directory))
     samples = [*texts(20, seed=5), "", "  \n", " bomb\u3000", "<|eot_id|><SAFE>", "{{ X }}", "<b>&amp;'\""]
     for roles in (_ONE, _TWO):
-        pieces = take_apart(template, roles)
+        pieces = _pieces(template, roles)
         for text, reply in zip(samples, reversed(samples), strict=True):
             said = dict(zip(roles, (text, reply), strict=False))
             chat = [{"role": "user", "content": text}, {"role": "assistant", "content": reply}][: len(roles)]

@@ -16,6 +16,7 @@ from guardpass.manifest import Role
 from guardpass.windows import Limits, LongText, spans
 
 from .helpers import contents, texts
+from .helpers import planner as planner_of
 
 
 def _answer(guard: Guard, text: Any, response: Any = None, **options: Any) -> Verdict | InputError:
@@ -96,7 +97,7 @@ def test_lone_surrogates(guard: Guard, text: str) -> None:
 
 def test_threshold(guard: Guard) -> None:
     """Unsafe from the score on; the label is the best of its side."""
-    unsafe = {label.name for label in guard.manifest.labels if label.unsafe}
+    unsafe = {label.name for label in guard.manifest.labels if label.severity == "unsafe"}
     for text in texts(20, seed=8):
         plain = guard.check(text)
         assert plain.safe == (plain.margin > 0)
@@ -130,7 +131,7 @@ _LONG = " ".join(f"{index}번째 word{index} 🙂" for index in range(120))
 def _windows(guard: Guard, text: str, response: str | None = None) -> Iterator[str]:
     """Text of each window, as the tokens that are run spell it."""
     mode, given_texts = contents(text, response)
-    spec, planner, tokenizer = guard.manifest.modes[mode], guard._planners[mode], guard._tokenizer
+    spec, planner, tokenizer = guard.manifest.modes[mode], planner_of(guard, mode), guard._tokenizer
     found, _ = spans(given_texts, spec, planner, tokenizer, guard._limits)
     for span in found:
         assert planner.length(span) <= guard._limits.tokens
@@ -172,7 +173,7 @@ def test_a_short_text_stays_whole_beside_a_long_one(two_sided: Path) -> None:
 def test_the_worst_window_wins(two_sided: Path) -> None:
     guard = _long(two_sided)
     mode, given_texts = contents(_LONG, None)
-    spec, planner = guard.manifest.modes[mode], guard._planners[mode]
+    spec, planner = guard.manifest.modes[mode], planner_of(guard, mode)
     found, _ = spans(given_texts, spec, planner, guard._tokenizer, Limits(320, 64, "windows"))
     cuts = [guard._tokenizer._tokenizer.decode(span).split("<human>")[1].split("</human>")[0] for span in found]
     each = [guard.check(cut) for cut in cuts]
@@ -199,7 +200,7 @@ def test_refuse_and_truncate(two_sided: Path) -> None:
 
 
 def test_no_room_for_text(two_sided: Path, guard: Guard) -> None:
-    frame = guard._planners["prompt"].length(guard._planners["prompt"].span({"prompt": ""}))
+    frame = planner_of(guard, "prompt").length(planner_of(guard, "prompt").span({"prompt": ""}))
     tiny = Guard.load(two_sided, max_tokens=frame + 15)
     assert tiny.check("short").label == guard.check("short").label
     for limit in (1, frame - 1, frame, frame + 15):
@@ -209,7 +210,7 @@ def test_no_room_for_text(two_sided: Path, guard: Guard) -> None:
 
 def test_the_smallest_window_still_ends(two_sided: Path, guard: Guard) -> None:
     """A window on its own may take more tokens than inside the text; shrinking it must come to an end."""
-    frame = guard._planners["prompt"].length(guard._planners["prompt"].span({"prompt": ""}))
+    frame = planner_of(guard, "prompt").length(planner_of(guard, "prompt").span({"prompt": ""}))
     for extra in (16, 17, 20, 40):
         small = Guard.load(two_sided, max_tokens=frame + extra, max_windows=400)
         for text in (_LONG[:600], "뷁" * 200, "\u0301/>" * 80, "🙂" * 100):

@@ -31,7 +31,7 @@ class OnnxEngine:
             self._session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions share no public base
             raise EngineError(f"onnxruntime {ort.__version__} cannot open {model.name}: {error}") from None
-        self._labels = len(manifest.labels)
+        self._columns = len(manifest.columns)
 
     def run(self, request: Pass) -> npt.NDArray[np.float32]:
         """Scores [1, S, V']. Raises EngineError."""
@@ -45,7 +45,7 @@ class OnnxEngine:
             (scores,) = self._session.run(["scores"], feeds)
         except Exception as error:
             raise EngineError(f"onnxruntime failed on a pass of {request.tokens.size} tokens: {error}") from None
-        expected = (1, request.slots.shape[1], self._labels)
+        expected = (1, request.slots.shape[1], self._columns)
         if scores.shape != expected:
             raise EngineError(f"the model gave scores of shape {scores.shape}, expected {expected}; export it again")
         result: npt.NDArray[np.float32] = scores

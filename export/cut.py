@@ -1,0 +1,70 @@
+"""Where a prompt is cut into prefix, span and tree: only where no token can reach across."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from guardpass.content import assemble
+from guardpass.errors import TemplateError
+from guardpass.manifest import Piece, Role
+
+from .tokenizer import CheckpointTokenizer
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A prompt, cut. The prefix is `hard`, and `lead`, which is ordinary text that the span begins with."""
+
+    hard: tuple[int, ...]
+    lead: tuple[int, ...]
+    span: tuple[Piece, ...]
+    tail: tuple[int, ...]  # what of the prompt is the tree's
+    closing: int  # characters of the prompt's last piece that are the span's
+
+
+def cut(pieces: Sequence[Piece], bos: Sequence[int], tokenizer: CheckpointTokenizer) -> Cut:
+    """Cut a prompt that begins and ends with static text.
+
+    The span runs from the last control token before the content to the first one after it: a control token is cut
+    out before any merge. Where none follows, it ends at the first place that no token of the vocabulary can span.
+    Raises TemplateError where there is no such place.
+    """
+    before, inner, after = pieces[0].text, pieces[1:-1], pieces[-1].text
+    texts: dict[Role, str] = {"prompt": "a", "response": "a"}
+    whole = assemble(pieces, texts)
+    tokens = tokenizer.encode(whole)
+    controls = [(number, first, end) for number, (id, first, end) in enumerate(tokens) if id in tokenizer.reserved]
+    rest = len(whole) - len(after)
+    # Counted in tokens, as one that strips white space around it ends elsewhere in the text.
+    opened = max((number + 1 for number, _, end in controls if end <= len(before)), default=0)
+    opening = tokens[opened - 1][2] if opened else 0
+    closing = min((first - rest for _, first, _ in controls if first >= rest), default=None)
+    if closing is None:
+        closing = next((at for at, pair in enumerate(pairwise(after), start=1) if tokenizer.parts(*pair)), None)
+    if closing is None:
+        raise TemplateError(
+            "the prompt has no control token after the content, nor a place where the tokenizer always splits, so "
+            "the verdict could merge with the text"
+        )
+    lead = before[opening:] if opened else tokenizer.opening(before)
+    span = [Piece(lead), *(part for piece in inner for part in _apart(piece, tokenizer)), Piece(after[:closing])]
+    return Cut(
+        hard=(*bos, *(id for id, _, _ in tokens[:opened])),
+        # The opening text as it stands alone; where content merges with its end, the runtime masks those columns.
+        lead=tuple(tokenizer.content_ids(lead)),
+        span=tuple(piece for piece in span if piece.role or piece.text),
+        tail=tuple(id for id, first, _ in tokens if first >= rest + closing),
+        closing=closing,
+    )
+
+
+def _apart(piece: Piece, tokenizer: CheckpointTokenizer) -> list[Piece]:
+    """Text between two contents, its control tokens apart from it."""
+    if piece.role:
+        return [piece]
+    found, at = [], 0
+    for id, first, end in tokenizer.encode(piece.text):
+        if id in tokenizer.reserved:
+            found += [Piece(piece.text[at:first]), Piece(piece.text[first:end], ids=(id,))]
+            at = end
+    return [*found, Piece(piece.text[at:])]

@@ -1,0 +1,79 @@
+"""What `guardpass info` shows: how much of a guard is baked, run, and saved, and its verdict tree as text."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from .content import ContentTokenizer
+from .manifest import Manifest, ModeSpec, Role, Tree
+from .passes import Planner
+from .schema import encode
+from .tree import ancestors, pruned
+
+
+def describe(manifest: Manifest, tokenizer: ContentTokenizer) -> dict[str, Any]:
+    """What `guardpass info --json` prints. Token counts are those of empty content, of the policies asked."""
+    body = {key: encode(getattr(manifest, key)) for key in ("name", "family", "guardpass", "schema", "context")}
+    engine = manifest.engine
+    body |= {"engine": engine.name, "quant": engine.quant, "device": engine.device}
+    body["modes"] = {name: _mode(manifest, mode, tokenizer) for name, mode in manifest.modes.items()}
+    return body | {key: encode(getattr(manifest, key)) for key in ("labels", "source", "files")}
+
+
+def _mode(manifest: Manifest, mode: ModeSpec, tokenizer: ContentTokenizer) -> dict[str, Any]:
+    roots = [mode.tree.slots[root].field for root in mode.tree.roots]
+    tree = pruned(mode.tree, mode.asked or roots)
+    planner = Planner(manifest, mode, tree, tokenizer)
+    empty: dict[Role, str] = {"prompt": "", "response": ""}
+    request = planner.plan(planner.span(empty))
+    depths = ancestors(tree.parents).sum(axis=1)
+    # A branch ends at its deepest slot; what a step-by-step decode writes of it is not part of its prompt.
+    ends = [max(depths[slot.node] for slot in _branch(tree, root)) for root in tree.roots]
+    before = request.reused + request.tokens.size - len(tree.tokens)
+    return {
+        "prefix": len(mode.prefix),
+        "span": request.tokens.size - len(tree.tokens),
+        "tree": len(tree.tokens),
+        "slots": len(tree.slots),
+        "fields": list(dict.fromkeys(slot.field for slot in tree.slots)),
+        "policies": roots if mode.asked else [],
+        "asked": list(mode.asked),
+        "step_by_step": {
+            "prompts": len(ends),
+            "tokens": sum(before + int(end) + 1 - mode.steps for end in ends),
+            "steps": len(ends) * (mode.steps - 1),
+        },
+    }
+
+
+def _branch(tree: Tree, root: int) -> Iterator[Any]:
+    waiting = [root]
+    while waiting:
+        slot = tree.slots[waiting.pop()]
+        yield slot
+        waiting += [choice.next for choice in slot.choices if choice.next is not None]
+
+
+def draw(manifest: Manifest, tree: Tree, text: Callable[[int], str]) -> Iterator[str]:
+    """The tree as lines: what is forced in quotes, then a slot's field and, below it, what each choice leads to."""
+    for root in tree.roots:
+        yield from _slot(manifest, tree, root, -1, "", text)
+
+
+def _slot(
+    manifest: Manifest, tree: Tree, number: int, above: int, indent: str, text: Callable[[int], str]
+) -> Iterator[str]:
+    slot = tree.slots[number]
+    path: list[int] = []
+    node = slot.node
+    while node != above:
+        path.insert(0, tree.tokens[node])
+        node = tree.parents[node]
+    forced = "".join(map(text, path))
+    shown = repr(forced if len(forced) <= 72 else f"{forced[:40]} ... {forced[-28:]}")
+    yield f"{indent}{shown} ({len(path)} tokens)  {slot.field}?" if path else f"{indent}{slot.field}?"
+    for choice in slot.choices:
+        label = manifest.labels[choice.label].name if choice.label is not None else "..."
+        chosen = text(manifest.columns[choice.column])
+        yield f"{indent}  {chosen!r} {label}"
+        if choice.next is not None:
+            yield from _slot(manifest, tree, choice.next, slot.node, indent + "    ", text)

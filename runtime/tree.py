@@ -1,0 +1,64 @@
+"""The verdict tree: who sees whom, which part of it a request needs, what its answers mean."""
+
+from collections.abc import Collection, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from .manifest import Choice, Label, Severity, Slot, Tree
+
+# What counts as unsafe to a strict reader (True) and to a loose one.
+UNSAFE: dict[bool, frozenset[Severity]] = {True: frozenset({"controversial", "unsafe"}), False: frozenset({"unsafe"})}
+
+
+def ancestors(parents: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """[N, N], True where the column is the row's node or one of its ancestors."""
+    sees = np.eye(len(parents), dtype=np.bool_)
+    for node, parent in enumerate(parents):
+        if parent >= 0:
+            sees[node] |= sees[parent]
+    return sees
+
+
+def severities(labels: tuple[Label, ...], slots: tuple[Slot, ...]) -> list[list[frozenset[Severity]]]:
+    """For each choice of each slot, how severe the labels of its field are that it may still come to."""
+    result: list[list[frozenset[Severity]]] = [[] for _ in slots]
+    for index in reversed(range(len(slots))):  # slots follow those that lead to them
+        for choice in slots[index].choices:
+            if choice.label is not None:
+                result[index].append(frozenset({labels[choice.label].severity}))
+            elif choice.next is not None:
+                result[index].append(frozenset().union(*result[choice.next]))
+    return result
+
+
+def pruned(tree: Tree, policies: Collection[str]) -> Tree:
+    """The branches of the named policies alone."""
+    slots: list[int] = []
+    waiting = [root for root in tree.roots if tree.slots[root].field in policies]
+    while waiting:
+        slots.append(waiting.pop())
+        waiting += [choice.next for choice in tree.slots[slots[-1]].choices if choice.next is not None]
+    slots.sort()
+    nodes = sorted({node for slot in slots for node in _path(tree, tree.slots[slot].node)})
+    node_of = {-1: -1} | {node: index for index, node in enumerate(nodes)}
+    slot_of: dict[int | None, int | None] = {None: None} | {slot: index for index, slot in enumerate(slots)}
+    return Tree(
+        tokens=tuple(tree.tokens[node] for node in nodes),
+        parents=tuple(node_of[tree.parents[node]] for node in nodes),
+        slots=tuple(
+            Slot(
+                node_of[tree.slots[slot].node],
+                tree.slots[slot].field,
+                tuple(Choice(c.column, c.label, slot_of[c.next]) for c in tree.slots[slot].choices),
+            )
+            for slot in slots
+        ),
+        roots=tuple(slots.index(root) for root in tree.roots if root in slots),
+    )
+
+
+def _path(tree: Tree, node: int) -> Iterator[int]:
+    while node >= 0:
+        yield node
+        node = tree.parents[node]
