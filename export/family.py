@@ -1,12 +1,13 @@
 """What a family is: how a published guard is prompted, what it may answer, and what its answers mean."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from string import Formatter
 from typing import Literal, get_args
 
 from guardpass.manifest import Mode, Piece, Role, Severity
 
-from .grammar import GrammarError, parse
+from .grammar import Grammar, GrammarError, parse
 
 Speaker = Literal["system", "user", "assistant"]
 ROLES: dict[Mode, tuple[Role, ...]] = {"prompt": ("prompt",), "response": ("prompt", "response")}
@@ -110,31 +111,54 @@ def parts(message: Message, policy: Policy | None) -> tuple[Piece, ...]:
 
 def validate(family: Family) -> None:
     """Raises ValueError, "path: what is wrong", for a row that contradicts itself."""
+    if not family.name.strip():
+        raise ValueError(f"name: expected a name, found {family.name!r}")
     fields = [question.field for question in family.questions]
-    _distinct("questions", fields)
     if len(fields) > _FIELDS:
         raise ValueError(f"questions: expected at most {_FIELDS}, found {len(fields)}")
+    _distinct("questions", ".field", fields)
     for number, question in enumerate(family.questions):
-        where = f"questions[{number}]"
-        if not question.field.isidentifier():
-            raise ValueError(f"{where}.field: expected letters, digits and underscores, found {question.field!r}")
-        _distinct(f"{where}.answers", [answer.text for answer in question.answers])
-        _distinct(f"{where}.answers", [answer.name for answer in question.answers])
-        if len(question.answers) < 2 or not all(answer.text for answer in question.answers):
-            raise ValueError(f"{where}.answers: expected two or more, none of them empty")
+        _question(f"questions[{number}]", question)
     if not family.modes or not family.modes.keys() <= set(get_args(Mode)):
         raise ValueError(f"modes: expected {' and/or '.join(get_args(Mode))}, found {sorted(family.modes)}")
-    _distinct("policies", [policy.name for policy in family.policies])
-    if family.policies and (len(family.questions) > 1 or not family.asked):
-        raise ValueError("policies: expected one question and, in `asked`, the policies judged by default")
-    if not set(family.asked) <= {policy.name for policy in family.policies}:
-        raise ValueError(f"asked: expected names of policies, found {list(family.asked)}")
+    _policies(family)
     used: set[str] = set()
     for mode, prompt in family.modes.items():
         used |= _prompt(family, mode, prompt)
-    unused = [field for field in fields if field not in used]
-    if unused:
-        raise ValueError(f"questions: no answer of any mode reaches the slots {unused}; remove them or use them")
+    for number, field in enumerate(fields):
+        if field not in used:
+            raise ValueError(
+                f"questions[{number}]: no mode's answer has a slot of {field}; use the question or remove it"
+            )
+
+
+def _question(where: str, question: Question) -> None:
+    _named(f"{where}.field", question.field)
+    if len(question.answers) < 2:
+        raise ValueError(f"{where}.answers: expected two or more, found {len(question.answers)}")
+    for number, answer in enumerate(question.answers):
+        if not answer.text:
+            raise ValueError(f"{where}.answers[{number}].text: expected text, found ''")
+    # Names are what verdicts show, so " yes" and "yes" would look alike.
+    _distinct(f"{where}.answers", ".text", [answer.name for answer in question.answers])
+
+
+def _policies(family: Family) -> None:
+    names = [policy.name for policy in family.policies]
+    for number, policy in enumerate(family.policies):
+        _named(f"policies[{number}].name", policy.name)
+        for key in _POLICY:
+            if not getattr(policy, key).strip():
+                raise ValueError(f"policies[{number}].{key}: expected text, found {getattr(policy, key)!r}")
+    _distinct("policies", ".name", names)
+    _distinct("asked", "", list(family.asked))
+    if names and len(family.questions) != 1:
+        raise ValueError(f"policies: expected one question, put by each of them, found {len(family.questions)}")
+    if names and not family.asked:
+        raise ValueError("policies: expected, in `asked`, the names of those that are judged by default")
+    for number, name in enumerate(family.asked):
+        if name not in names:
+            raise ValueError(f"asked[{number}]: expected the name of a policy, one of {names}, found {name!r}")
 
 
 def _prompt(family: Family, mode: Mode, prompt: Prompt) -> set[str]:
@@ -143,31 +167,67 @@ def _prompt(family: Family, mode: Mode, prompt: Prompt) -> set[str]:
     placeholders: list[str] = []
     for number, message in enumerate(prompt.messages):
         try:
-            placeholders += [name for _, name, _, _ in Formatter().parse(message.text) if name is not None]
+            placeholders += _placeholders(message.text)
         except ValueError as error:
             raise ValueError(f"{where}.messages[{number}].text: {error}; a brace itself is doubled") from None
     expected = [*ROLES[mode], *(_POLICY if family.policies else ())]
     if sorted(placeholders) != sorted(expected):
-        raise ValueError(f"{where}.messages: expected each of {expected} once, in braces, found {placeholders}")
+        raise ValueError(
+            f"{where}.messages: expected each of {expected} once, in braces, found {placeholders}; "
+            "a brace itself is doubled"
+        )
     if prompt.raw and len(prompt.messages) != 1:
         raise ValueError(f"{where}.messages: expected one, as the prompt is raw, found {len(prompt.messages)}")
     try:
-        slots = parse(prompt.answer, [(q.field, [a.text for a in q.answers]) for q in family.questions]).fields
+        grammar = parse(prompt.answer, [(q.field, [a.text for a in q.answers]) for q in family.questions])
     except GrammarError as error:
         raise ValueError(f"{where}.answer: {error}") from None
-    unsafe = decides(family, prompt)
-    for field in prompt.decides:
-        if field not in slots:
-            raise ValueError(f"{where}.decides: expected fields of the answer, {sorted(slots)}, found {field!r}")
-    for question in family.questions:
-        kinds = {answer.severity for answer in question.answers}
-        if question.field in unsafe and question.field in slots and ("safe" not in kinds or "unsafe" not in kinds):
-            raise ValueError(f"{where}: {question.field} decides, and lacks a safe or an unsafe answer")
-    if not set(unsafe) & slots:
-        raise ValueError(f"{where}.answer: no slot of it can make a text unsafe; expected at least one")
-    return set(slots)
+    for number, field in enumerate(prompt.decides):
+        if field not in grammar.fields:
+            raise ValueError(
+                f"{where}.decides[{number}]: expected a field of the answer, one of {sorted(grammar.fields)}, "
+                f"found {field!r}"
+            )
+    _decidable(family, grammar, decides(family, prompt), where)
+    return grammar.fields
 
 
-def _distinct(path: str, names: list[str]) -> None:
-    if len(set(names)) != len(names):
-        raise ValueError(f"{path}: expected each once, found {names}")
+def _decidable(family: Family, grammar: Grammar, unsafe: Collection[str], where: str) -> None:
+    """Whatever the guard answers, some field has decided, and could have decided otherwise."""
+    deciding = [field for field in unsafe if field in grammar.fields]
+    if not deciding:
+        raise ValueError(f"{where}.answer: no field of it has an unsafe answer; expected at least one")
+    for path in grammar.paths():
+        if not any(field in deciding for field, _ in path.decisions):
+            raise ValueError(
+                f"{where}.answer: the answer {path.text!r:.80} says neither safe nor unsafe; expected a slot of "
+                f"{' or '.join(deciding)} in every answer"
+            )
+    answers = {question.field: question.answers for question in family.questions}
+    for slot in grammar.slots:
+        kinds = {answers[slot.field][alternative.answer].severity for alternative in slot.alternatives}
+        if slot.field in deciding and not {"safe", "unsafe"} <= kinds:
+            raise ValueError(
+                f"{where}.answer: {slot.field} decides, and a slot of it has the answers {sorted(kinds)} alone; "
+                "expected a safe and an unsafe one"
+            )
+
+
+def _placeholders(text: str) -> list[str]:
+    """What stands in braces; a conversion or format, which nothing here knows, is shown as part of the name."""
+    return [
+        name + (f"!{conversion}" if conversion else "") + (f":{form}" if form else "")
+        for _, name, form, conversion in Formatter().parse(text)
+        if name is not None
+    ]
+
+
+def _named(path: str, name: str) -> None:
+    if not name.isidentifier():
+        raise ValueError(f"{path}: expected letters, digits and underscores, a letter first, found {name!r}")
+
+
+def _distinct(path: str, key: str, names: list[str]) -> None:
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise ValueError(f"{path}[{number}]{key}: {name!r} is there already; expected each once")

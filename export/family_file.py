@@ -9,21 +9,31 @@ from guardpass.errors import InputError
 from guardpass.schema import decode
 
 from .family import Family, Policy, validate
+from .toml_lines import line_of
 
 
 def read_family(path: Path) -> Family:
     """The row in a TOML file (docs/families.md has one). Raises InputError, which names the line."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the family {path.name}: {error}") from None
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read the family {path.name}: {getattr(error, 'strerror', error)}") from None
     try:
-        row = decode(Family, tomllib.loads(text))
-        validate(row)
+        text = data.decode()
+        table = tomllib.loads(text)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{path.name}, line {line}: not UTF-8 ({error.reason}); save the file as UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path.name} is not TOML: {error}") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path.name}, line {_line(text, str(error))}: {error}") from None
+    except RecursionError:
+        raise InputError(f"{path.name} is not a family: its values are nested too deep") from None
+    try:
+        row = decode(Family, table)
+        validate(row)
+    except ValueError as error:
+        problem = str(error).removeprefix("(top)").lstrip(".: ")
+        raise InputError(f"{path.name}, line {_line(text, problem)}: {problem}") from None
     return row
 
 
@@ -47,17 +57,8 @@ def with_policies(row: Family, texts: list[str]) -> Family:
 
 
 def _line(text: str, problem: str) -> int:
-    """The line a problem is about: that of the last key or table on its path, unknown keys first, that the text has.
-
-    TOML parsers keep no places; a path such as `modes.prompt.answer` is followed through the lines instead.
-    """
-    path, _, rest = problem.partition(": ")
-    unknown = re.findall(r"'([^']*)'", rest.partition("unknown keys")[2]) if "unknown keys" in rest else []
-    lines, at = text.splitlines(), 0
-    for name, number in re.findall(r"([A-Za-z_]\w*)(?:\[(\d+)\])?", path) + [(key, "") for key in unknown]:
-        places = [
-            line for line in range(at, len(lines)) if re.search(rf"^\s*(\[+[^\]]*)?[\"']?\b{name}\b", lines[line])
-        ] or [line for line in range(at, len(lines)) if re.search(rf"\b{name}\b[\"']?\s*=", lines[line])]
-        if places:
-            at = places[min(int(number or 0), len(places) - 1)]
-    return at + 1
+    """The line a problem, "path: what is wrong", is about: that of an unknown key, where it names one."""
+    path, _, unknown = problem.partition("missing keys")
+    path = path.partition(": ")[0]
+    keys = re.findall(r"'([^']*)'", unknown.partition("unknown keys")[2])
+    return min((line_of(text, f"{path}.{key}".lstrip(".")) for key in keys), default=line_of(text, path))

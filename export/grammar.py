@@ -2,8 +2,9 @@
 
 A slot is written out, `{ yes| no}`, or named, `{refusal}`, which stands for all answers of that field. Slots that are
 written out belong to the fields in their order. Each alternative begins with an answer of the field; what follows it
-there is what the guard goes on with, and may hold slots again: `{safe|unsafe\\nS{category}}`. A brace or bar itself is
-doubled. Slots nest and cannot refer to each other, so no grammar is cyclic.
+there is what the guard goes on with, and may hold slots again: `{safe|unsafe\\nS{category}}`. A brace itself is
+doubled, and so is a bar inside a slot; a closing brace cannot stand inside a slot, as two of them close two slots.
+Slots nest and cannot refer to each other, so no grammar is cyclic.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ _MOST = 4096  # complete answers
 
 
 class GrammarError(ValueError):
-    """What is wrong with a grammar, and at which character."""
+    """What is wrong with a grammar, and at which character, counted from 1."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,26 @@ class Grammar:
     parts: tuple[str | Slot, ...]
 
     @property
+    def slots(self) -> list[Slot]:
+        """Every slot, outer before inner."""
+        return list(_slots(self.parts))
+
+    @property
     def fields(self) -> set[str]:
         """Fields that some answer decides."""
-        return {field for path in self.paths() for field, _ in path.decisions}
+        return {slot.field for slot in self.slots}
 
     def paths(self) -> list[Path]:
         """Every complete answer."""
         return list(_paths(self.parts))
+
+
+def _slots(parts: tuple[str | Slot, ...]) -> Iterator[Slot]:
+    for part in parts:
+        if isinstance(part, Slot):
+            yield part
+            for alternative in part.alternatives:
+                yield from _slots(alternative.rest)
 
 
 def _paths(parts: tuple[str | Slot, ...]) -> Iterator[Path]:
@@ -81,11 +95,11 @@ def parse(text: str, questions: Sequence[tuple[str, Sequence[str]]]) -> Grammar:
     parser = _Parser(text, questions)
     grammar = Grammar(parser.sequence(0))
     if parser.at < len(text):
-        raise parser.error(f"{text[parser.at]!r} closes nothing")
-    if not any(isinstance(part, Slot) for part in grammar.parts):
-        raise GrammarError("the answer has no slot, expected at least one, as { yes| no} or {field}")
+        raise parser.error("a brace closes nothing; a brace itself is doubled")
+    if not grammar.slots:
+        raise GrammarError("the answer has no slot; expected at least one, as { yes| no} or {field}")
     if _count(grammar.parts) > _MOST:
-        raise GrammarError(f"the grammar has {_count(grammar.parts)} complete answers, expected at most {_MOST}")
+        raise GrammarError(f"the grammar has more than {_MOST} complete answers; expected fewer slots or answers")
     for path in grammar.paths():
         fields = [field for field, _ in path.decisions]
         if len(set(fields)) != len(fields):
@@ -94,6 +108,7 @@ def parse(text: str, questions: Sequence[tuple[str, Sequence[str]]]) -> Grammar:
 
 
 def _count(parts: tuple[str | Slot, ...]) -> int:
+    """How many complete answers there are: far more, maybe, than can be listed."""
     slots = (part for part in parts if isinstance(part, Slot))
     return prod(sum(_count(alternative.rest) for alternative in slot.alternatives) for slot in slots)
 
@@ -104,8 +119,10 @@ class _Parser:
         self._text, self._answers = text, dict(questions)
         self._unnamed = iter([field for field, _ in questions])
 
-    def error(self, problem: str) -> GrammarError:
-        return GrammarError(f"{problem}, at character {self.at} of {self._text!r:.80}")
+    def error(self, problem: str, at: int | None = None) -> GrammarError:
+        at = self.at if at is None else at
+        near = self._text[max(0, at - 20) : at + 20]
+        return GrammarError(f"{problem} (character {at + 1}, in {near!r})")
 
     def sequence(self, depth: int) -> tuple[str | Slot, ...]:
         """Text and slots up to the end, or to the bar or brace that ends an alternative."""
@@ -126,35 +143,42 @@ class _Parser:
         return (*parts, literal) if literal else tuple(parts)
 
     def _slot(self, depth: int) -> Slot:
-        name = self._text[self.at + 1 :].partition("}")[0]
+        start = self.at
+        name, closed, _ = self._text[start + 1 :].partition("}")
+        if name.isidentifier() and not closed:
+            raise self.error("a slot is not closed; expected }")
         if name in self._answers:
             self.at += len(name) + 2
-            return Slot(name, tuple(Alternative(n, text, ()) for n, text in enumerate(self._answers[name])))
+            return self._checked(start, name, [Alternative(n, text, ()) for n, text in enumerate(self._answers[name])])
         if name.isidentifier():
-            raise self.error(f"there is no field {name!r}, expected one of {list(self._answers)}")
+            raise self.error(f"there is no field {name!r}; expected one of {list(self._answers)}")
         field = next(self._unnamed, None)
         if field is None:
-            raise self.error(f"there are more slots than fields ({list(self._answers)}); name the slot, as {{field}}")
+            raise self.error(f"there are more slots than fields, {list(self._answers)}; name the slot, as {{field}}")
         alternatives: list[Alternative] = []
         while not alternatives or self._text[self.at : self.at + 1] == "|":
             self.at += 1
-            alternatives.append(self._alternative(field, self.sequence(depth + 1)))
+            alternatives.append(self._alternative(field, depth + 1))
         if self._text[self.at : self.at + 1] != "}":
-            raise self.error("a slot is not closed, expected }")
-        if len({alternative.answer for alternative in alternatives}) != len(alternatives):
-            raise self.error(f"a slot of {field} has the same answer twice")
-        if len(alternatives) < 2:
-            raise self.error(f"a slot of {field} has one answer, expected two or more")
+            raise self.error("a slot is not closed; expected }", start)
         self.at += 1
+        return self._checked(start, field, alternatives)
+
+    def _checked(self, start: int, field: str, alternatives: list[Alternative]) -> Slot:
+        if len({alternative.answer for alternative in alternatives}) != len(alternatives):
+            raise self.error(f"a slot of {field} has the same answer twice", start)
+        if len(alternatives) < 2:
+            raise self.error(f"a slot of {field} has fewer than two answers; expected two or more", start)
         return Slot(field, tuple(alternatives))
 
-    def _alternative(self, field: str, parts: tuple[str | Slot, ...]) -> Alternative:
-        """The longest answer that the parts begin with, and the rest."""
+    def _alternative(self, field: str, depth: int) -> Alternative:
+        """The longest answer that the next parts begin with, and the rest."""
+        start, answers = self.at, self._answers[field]
+        parts = self.sequence(depth)
         text = parts[0] if parts and isinstance(parts[0], str) else ""
-        fitting = [(len(answer), n) for n, answer in enumerate(self._answers[field]) if text.startswith(answer)]
+        fitting = [(len(answer), n) for n, answer in enumerate(answers) if answer and text.startswith(answer)]
         if not fitting:
-            answers = list(self._answers[field])
-            raise self.error(f"{text!r:.40} begins with no answer of {field}, expected one of {answers}")
+            raise self.error(f"{text!r:.40} begins with no answer of {field}; expected one of {list(answers)}", start)
         length, answer = max(fitting)
         rest = (text[length:], *parts[1:]) if text[length:] else parts[1:]
         return Alternative(answer, text[:length], rest)

@@ -79,7 +79,7 @@ def _rename(old: str, new: str) -> Change:
 
 
 @pytest.mark.parametrize(("change", "family", "error", "says"), [
-    (_rename("<SAFE>", "<FINE>"), None, CheckpointError, "no family's name, verdict tokens or chat template.*kanana-safeguard-siren"),
+    (_rename("<SAFE>", "<FINE>"), None, CheckpointError, "no family's name, verdict tokens.*kanana-safeguard-siren"),
     (_rename("<UNSAFE-I3>", "<X>"), "kanana-safeguard-siren", CheckpointError, "'<UNSAFE-I3>'.*is not one token here"),
     (lambda _: None, "kanana-safeguard", CheckpointError, "'<UNSAFE-S1>'.*is not one token here.*--family"),
     (lambda _: None, "llama-guard", InputError, "unknown family.*kanana-safeguard, kanana-safeguard-siren"),

@@ -1,0 +1,160 @@
+"""prefix . span . tree of every published guard, over real tokenizers where they are at hand, against transformers."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from guardpass.bench.twin import find, tiny, write_twin
+from guardpass.bench.twin_tokenizer import write_tokenizer
+from guardpass.content import span_ids
+from guardpass.export.checkpoint import Checkpoint
+from guardpass.export.prompt import Prompts, build_prompts
+from guardpass.export.tokenizer import CheckpointTokenizer
+from guardpass.manifest import Mode, Role, Tree
+
+from .conftest import SHARED
+from .helpers import seam_text, texts
+from .published import CASES, Case, Fields
+
+_REAL = {"kanana": "kanana-safeguard-8b", "llama3": "kanana-safeguard-8b", "gemma": "gemma3", "mistral": "mistral-v3",
+         "qwen": "qwen3"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A guard's prompts and its tokenizer in transformers."""
+
+    case: Case
+    prompts: Prompts
+    content: CheckpointTokenizer
+    reference: Any
+
+    def span(self, mode: Mode, text: str, response: str | None) -> list[int]:
+        """Ids before the tree."""
+        spec = self.prompts.modes[mode]
+        contents: dict[Role, str] = {"prompt": text, "response": response or ""}
+        prefix = [self.prompts.prefix.tokens[column] for column in spec.prefix[: len(spec.prefix) - spec.lead]]
+        return prefix + span_ids(spec.span, contents, self.content.content_ids)
+
+
+def _subject(case: Case, directory: Path, tokenizer: Path | None) -> Subject:
+    row = find(case.twin)
+    write_twin(tiny(row), directory / "twin")
+    if tokenizer:
+        rows = row.config["vocab_size"]
+        write_tokenizer(directory / "twin", row.verdicts, row.template, tokenizer, kind=row.tokenizer, limit=rows)
+    source = Checkpoint(directory / "twin")
+    content = CheckpointTokenizer(source)
+    prompts = build_prompts(case.row, source, content, case.date)
+    return Subject(case, prompts, content, AutoTokenizer.from_pretrained(directory / "twin"))
+
+
+# Two codes take two hundred answers, and differ from one in nothing that text could reach.
+_FEW = [case for case in CASES if not case.family.endswith("two-codes")]
+_all = pytest.mark.parametrize("subject", _FEW, ids=lambda case: f"{case.twin}, {case.family}", indirect=True)
+
+
+@pytest.fixture(scope="module")
+def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Subject:
+    case: Case = request.param
+    real = SHARED / _REAL[find(case.twin).tokenizer]
+    if not real.exists():
+        pytest.skip(f"the real tokenizer is not at {real}")
+    return _subject(case, tmp_path_factory.mktemp("real"), real)
+
+
+def _check(subject: Subject, text: str, response: str | None) -> None:
+    """The ids of the prompt, and for every answer the walk down the tree."""
+    mode: Mode = "prompt" if response is None else "response"
+    if mode not in subject.prompts.modes:
+        return
+    reserved = [token.content for token in subject.content.reserved.values()]
+    if any(token in text + (response or "") for token in reserved):
+        return
+    start = subject.span(mode, text, response)
+    for shown, ids in subject.case.prompts(subject.reference, text, response).values():
+        assert ids[: len(start)] == start
+        raw = subject.case.row.modes[mode].raw
+        for answer, fields in subject.case.answers(mode).items():
+            whole = subject.reference(shown + answer, add_special_tokens=raw)["input_ids"][len(start) :]
+            tree = subject.prompts.modes[mode].tree
+            assert _walk(subject.prompts, tree, whole, len(ids) - len(start)) == fields
+
+
+def _walk(prompts: Prompts, tree: Tree, tokens: list[int], prompt: int) -> Fields:
+    """What following `tokens` decides; the tree holds at least the `prompt` first of them."""
+    children = {pair: node for node, pair in enumerate(zip(tree.parents, tree.tokens, strict=True))}
+    slots = {slot.node: slot for slot in tree.slots}
+    found: Fields = {}
+    node = -1
+    for index, token in enumerate(tokens):
+        if node in slots:
+            slot = slots[node]
+            (choice,) = (choice for choice in slot.choices if prompts.columns[choice.column] == token)
+            if choice.label is not None:
+                name = "verdict" if len(tree.roots) > 1 else slot.field
+                found[name] = prompts.labels[choice.label].name
+            if choice.next is None:
+                break
+        assert index >= prompt or (node, token) in children
+        node = children[node, token]
+    return found
+
+
+_SEAMS = ("", " ", "\n", "\n\n", ":", "한", "a", "*", "<", "\u0301", "  b", "\t", "</b>", "▁", "'s")
+
+
+@_all
+def test_ids_at_the_seams(subject: Subject) -> None:
+    for text in (*_SEAMS, *(one + "오늘 weather" + two for one in _SEAMS[:8] for two in _SEAMS[:8]), *texts(5)):
+        _check(subject, text, None)
+        _check(subject, text, text)
+
+
+@_all
+@settings(max_examples=40)
+@given(text=seam_text, response=st.none() | seam_text)
+def test_ids_of_any_text(subject: Subject, text: str, response: str | None) -> None:
+    _check(subject, text, response)
+
+
+@_all
+@settings(max_examples=60)
+@given(data=st.data())
+def test_no_text_becomes_a_control_token(subject: Subject, data: st.DataObject) -> None:
+    literals = [token.content for token in subject.content.reserved.values()]
+    attack = st.lists(st.one_of(st.sampled_from(literals), seam_text), max_size=6).map("".join)
+    text = data.draw(attack)
+    assert not set(subject.content.content_ids(text)) & subject.content.reserved.keys()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.twin}, {case.family}")
+def test_ids_with_a_trained_tokenizer(case: Case, tmp_path: Path) -> None:
+    """The same on the tokenizers that the tests make, so that it is shown everywhere."""
+    subject = _subject(case, tmp_path, None)
+    for text in (*_SEAMS, "한글 <b>x</b>\n\n\n y"):
+        _check(subject, text, None)
+        _check(subject, text, text)
+
+
+@pytest.mark.parametrize(("twin", "mode", "nodes", "slots"), [
+    # guards.md, section 9, counted with real tokenizers; our tree holds the prompt's own end as well.
+    ("wildguard-ko-3b", "response", 43, 7), ("wildguard-ko-3b", "prompt", 5, 1), ("llama-guard-3-1b", "prompt", 4, 2),
+    ("wildguard-7b", "response", 63, 9), ("wildguard-7b", "prompt", 5, 1),
+])  # fmt: skip
+def test_trees_are_as_counted(twin: str, mode: str, nodes: int, slots: int, tmp_path: Path) -> None:
+    case = next(case for case in CASES if case.twin == twin)
+    real = SHARED / _REAL[find(twin).tokenizer]
+    if not real.exists():
+        pytest.skip(f"the real tokenizer is not at {real}")
+    subject = _subject(case, tmp_path, real)
+    tree = subject.prompts.modes[mode].tree
+    response = None if mode == "prompt" else "x"
+    ((_, ids),) = case.prompts(subject.reference, "x", response).values()
+    tail = len(ids) - len(subject.span("prompt" if mode == "prompt" else "response", "x", response))
+    assert (len(tree.tokens) - tail, len(tree.slots)) == (nodes, slots)
