@@ -2,13 +2,14 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+OPTIMUM := .venv-optimum
 SOURCES := $(sort $(wildcard runtime/*.py runtime/*/*.py export/*.py export/*/*.py bench/*.py bench/templates/* bench/demo/* bench/demo/checkpoint/*))
 # Strict editable mode links files one by one, so that mypy and pytest see plain packages; new files need a re-link.
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --config-settings editable_mode=strict
 
-.PHONY: help demo test clean
+.PHONY: help demo test test-optimum clean
 help:            ## Show the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 demo: $(VENV)/.demo  ## Export the demo guard to int8 and judge a dozen sentences
 	$(BIN)/guardpass demo
@@ -18,9 +19,13 @@ test: $(VENV)/.test  ## ruff, mypy --strict and pytest
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+	$(MAKE) --no-print-directory test-optimum
+
+test-optimum: $(OPTIMUM)/.test  ## The tests of `export --via optimum`, which needs an older transformers
+	$(OPTIMUM)/bin/pytest tests/test_optimum.py
 
 clean:           ## Remove the environment and build leftovers
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OPTIMUM) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -33,3 +38,10 @@ $(VENV)/.test: $(BIN)/python pyproject.toml $(SOURCES)
 	@echo 'Setting up the test environment: torch and transformers are large, this takes a few minutes.'
 	$(INSTALL) -e '.[cpu,export,bench,test]'
 	@touch $@ $(VENV)/.demo
+
+$(OPTIMUM)/.test: pyproject.toml $(SOURCES)
+	@echo 'Setting up the environment of optimum-onnx.'
+	test -x $(OPTIMUM)/bin/python || $(PYTHON) -m venv $(OPTIMUM)
+	$(OPTIMUM)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(OPTIMUM)/bin/pip install --quiet --disable-pip-version-check '.[optimum]' pytest pytest-timeout hypothesis
+	@touch $@

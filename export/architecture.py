@@ -25,6 +25,7 @@ class Kind:
     scaled_embedding: bool = False  # embeddings are multiplied by sqrt(hidden)
     windows: WindowRule = "none"
     defaults: Mapping[str, Any] = field(default_factory=dict)  # of config.json's keys, as transformers has them
+    refuses: Mapping[str, str] = field(default_factory=dict)  # precisions it cannot run at, and why
 
 
 KINDS = (
@@ -51,6 +52,7 @@ KINDS = (
         post_norms=True,
         scaled_embedding=True,
         windows="even",
+        refuses={"fp16": "Gemma 2's activations grow beyond 65504, the largest number of float16, and become infinite"},
         defaults={
             "hidden_activation": "gelu_pytorch_tanh",
             "max_position_embeddings": 8192,

@@ -4,11 +4,14 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from guardpass.errors import InputError
+
+if TYPE_CHECKING:
+    from .exporter import Via
 
 
 def register(app: typer.Typer) -> None:
@@ -31,6 +34,7 @@ def export(
         str | None, typer.Option(metavar="YYYY-MM-DD", help="What today is to a chat template that prints it.")
     ] = None,
     quant: Annotated[str, typer.Option(help="fp32, int8 or int4.")] = "int8",
+    via: Annotated[str, typer.Option(help="own, or optimum for architectures outside our table.")] = "own",
     force: Annotated[bool, typer.Option("--force", help="Replace an existing GUARD.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -59,7 +63,7 @@ def export(
     with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(f"{checkpoint.name} {quant}", total=None)
         manifest = export_guard(
-            checkpoint, out, family=row, date=date, quant=quant, force=force,
+            checkpoint, out, family=row, date=date, quant=quant, via=cast("Via", via), force=force,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
     size = sum(file.size for file in manifest.files.values())

@@ -4,16 +4,18 @@ import datetime
 import hashlib
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal, get_args
 
 from guardpass import __version__
 from guardpass.errors import CheckpointError, InputError
 from guardpass.integrity import sha256
 from guardpass.manifest import MANIFEST, SCHEMA, Engine, File, Manifest, Source
 from guardpass.seal import dumps
+from guardpass.tree import ancestors
 
 from .architecture import Architecture
 from .atomic import check_target, new_directory
@@ -24,12 +26,15 @@ from .families import detect, find
 from .family import Family
 from .graph import Graph
 from .ops import Ops
-from .prompt import Prompts, build_prompts
+from .optimum import write_via_optimum
+from .prompt import Prompts, build_prompts, unbaked
 from .quantize import RECIPES
 from .template import template_text
 from .tokenizer import CheckpointTokenizer
+from .written import Written
 
 Progress = Callable[[int, int], None]
+Via = Literal["own", "optimum"]
 _HASHED = 8 << 20  # bytes at a time
 
 
@@ -40,34 +45,48 @@ def export_guard(
     family: str | Family | None = None,
     date: str | None = None,
     quant: str = "int8",
+    via: Via = "own",
     force: bool = False,
     progress: Progress = lambda _done, _total: None,
 ) -> Manifest:
     """Compile a checkpoint directory into the guard directory `out`; returns what guard.json says.
 
     family: a row of the families table, or its name; None detects it. date: YYYY-MM-DD, which is today to a chat
-    template that asks. quant: fp32, int8 or int4. force: replace an existing `out`. progress is told weights done
-    and weights in all.
+    template that asks. quant: fp32, int8 or int4. via: "own" for the architectures of our table; "optimum" for any
+    that optimum-onnx exports, at fp32 and with nothing baked. force: replace an existing `out`. progress is told
+    weights done and weights in all.
 
     Raises CheckpointError (TemplateError among them) for a checkpoint that cannot be exported exactly, and
     InputError for bad options or an existing `out`; in every case `out` is as it was.
     """
-    if quant not in RECIPES:
-        raise InputError(f"quant is {quant!r}, expected one of: {', '.join(RECIPES)}")
+    if via not in get_args(Via):
+        raise InputError(f"via is {via!r}, expected one of: {', '.join(get_args(Via))}")
     row = find(family) if isinstance(family, str) else family
     _check_date(date)
     check_target(out, MANIFEST if force else None)
     source = Checkpoint(checkpoint)
-    shape = read_architecture(source)
+    shape = read_architecture(source) if via == "own" else None
+    if shape:
+        _check_quant(quant, shape.kind.refuses)
+    elif quant != "fp32":
+        raise InputError(f"quant is {quant!r}, expected fp32: what optimum exports is not quantized")
     tokenizer = CheckpointTokenizer(source)
     name, revision = _provenance(checkpoint)
     added = [token.content for token in tokenizer.added.values()]
     row = row or detect(name, template_text(source), added, tokenizer.split)
     prompts = build_prompts(row, source, tokenizer, date)
-    _check_vocabulary(shape, tokenizer, prompts)
+    if shape:
+        _check_sizes(shape.vocab, shape.context, tokenizer, prompts)
 
     with new_directory(out) as partial, _hashing(source.files()) as hashes:
-        files = {"model.onnx.data": _write_model(source, shape, prompts, quant, partial, progress)}
+        if shape:
+            model = _write_model(source, shape, prompts, quant, partial, progress)
+        else:
+            prompts = unbaked(prompts)
+            model = write_via_optimum(checkpoint, partial, prompts.columns)
+            _check_sizes(model.vocab, model.context, tokenizer, prompts)
+            _check_chains(model, prompts)
+        files = {"model.onnx.data": File(model.digest, model.size)}
         (partial / "tokenizer.json").write_text(tokenizer.content_json, encoding="utf-8")
         files |= {name: _file(partial / name) for name in ("model.onnx", "tokenizer.json")}
         manifest = Manifest(
@@ -76,15 +95,15 @@ def export_guard(
             name=name,
             family=row.name,
             engine=Engine("onnx", RECIPES[quant].name, "cpu"),
-            context=shape.context,
-            vocab=shape.vocab,
+            context=model.context,
+            vocab=model.vocab,
             labels=prompts.labels,
             columns=prompts.columns,
             prefix=prompts.prefix,
             modes=prompts.modes,
             reserved=prompts.reserved,
             literals=prompts.literals,
-            source=Source(name, revision, shape.kind.name, hashes()),
+            source=Source(name, revision, model.architecture, hashes()),
             files=files,
         )
         # The manifest is what makes the directory a guard, so it comes last.
@@ -94,7 +113,7 @@ def export_guard(
 
 def _write_model(
     source: Checkpoint, shape: Architecture, prompts: Prompts, quant: str, directory: Path, progress: Progress
-) -> File:
+) -> Written:
     done, total = 0, sum(math.prod(s) for name, s in shape.shapes().items() if len(s) == 2 and name != "lm_head.weight")
 
     def advance(weights: int) -> None:
@@ -111,19 +130,35 @@ def _write_model(
         )
     finally:
         graph.close()
-    return File(digest, size)
+    return Written(digest, size, shape.kind.name, shape.context, shape.vocab)
 
 
-def _check_vocabulary(shape: Architecture, tokenizer: CheckpointTokenizer, prompts: Prompts) -> None:
+def _check_quant(quant: str, refused: Mapping[str, str]) -> None:
+    if quant in refused:
+        raise InputError(f"quant {quant} is refused for this architecture: {refused[quant]}")
+    if quant not in RECIPES:
+        raise InputError(f"quant is {quant!r}, expected one of: {', '.join(RECIPES)}")
+
+
+def _check_sizes(vocab: int, context: int, tokenizer: CheckpointTokenizer, prompts: Prompts) -> None:
     largest = max(tokenizer.full.get_vocab().values())
-    if largest >= shape.vocab:
+    if largest >= vocab:
         raise CheckpointError(
-            f"the tokenizer has id {largest}, and config.json a vocabulary of {shape.vocab}; "
-            "they belong to different models"
+            f"the tokenizer has id {largest}, and config.json a vocabulary of {vocab}; they belong to different models"
         )
-    longest = max(len(mode.prefix) + len(mode.tree.tokens) for mode in prompts.modes.values())
-    if longest >= shape.context:
-        raise CheckpointError(f"the template alone takes {longest} tokens, and the context is {shape.context}")
+    depths = {name: int(ancestors(mode.tree.parents).sum(axis=1).max()) for name, mode in prompts.modes.items()}
+    longest = max(len(mode.prefix) + depths[name] for name, mode in prompts.modes.items())
+    if longest >= context:
+        raise CheckpointError(f"the template alone takes {longest} tokens, and the context is {context}")
+
+
+def _check_chains(model: Written, prompts: Prompts) -> None:
+    slots = max(len(mode.tree.slots) for mode in prompts.modes.values())
+    if not model.tree_mask and slots > 1:
+        raise CheckpointError(
+            f"the graph of {model.architecture} keeps a mask of its own, so it can run an answer of one slot and not "
+            f"of {slots}; a family with one slot, or an architecture of our own table, is exported"
+        )
 
 
 def _check_date(date: str | None) -> None:

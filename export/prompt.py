@@ -85,6 +85,16 @@ def build_prompts(
     )
 
 
+def unbaked(prompts: Prompts) -> Prompts:
+    """The same with nothing baked: every pass begins with the prefix itself, whose lead the span has anyway."""
+    modes: dict[str, ModeSpec] = {}
+    for name, mode in prompts.modes.items():
+        hard = tuple(prompts.prefix.tokens[column] for column in mode.prefix[: len(mode.prefix) - mode.lead])
+        span = (Piece("", ids=hard), *mode.span) if hard else mode.span
+        modes[name] = replace(mode, prefix=(), lead=0, span=span)
+    return replace(prompts, prefix=Prefix((), ()), modes=modes)
+
+
 def _labels(family: Family) -> tuple[tuple[Label, ...], dict[tuple[Policy | None, str, int], int]]:
     """All labels, and their places by policy, field and answer."""
     labels: list[Label] = []

@@ -16,18 +16,25 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from guardpass.errors import CheckpointError, MissingDependency
-from guardpass.export import optimum
+from guardpass import Guard
+from guardpass.bench.twin import find, tiny, write_twin
+from guardpass.errors import CheckpointError, InputError, MissingDependency
+from guardpass.export import export_guard, optimum
 from guardpass.export.checkpoint import Checkpoint
 from guardpass.export.config import read_architecture
 from guardpass.export.decoder import inputs, outputs, write_decoder
 from guardpass.export.graph import Graph
 from guardpass.export.ops import Ops
-from guardpass.export.optimum import ViaOptimum, write_via_optimum
+from guardpass.export.optimum import write_via_optimum
 from guardpass.export.quantize import RECIPES
+from guardpass.export.written import Written
 from guardpass.integrity import sha256
 from guardpass.manifest import Prefix
 from guardpass.tree import ancestors
+
+from .helpers import texts
+from .published import CASES
+from .test_trees import Subject, expected_fields, fields, reference
 
 optimum_onnx = pytest.importorskip(
     "optimum.exporters.onnx",
@@ -73,11 +80,11 @@ def _model(name: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def cut(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Any, Path, Path, ViaOptimum]]:
+def cut(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Any, Path, Path, Written]]:
     """Model, checkpoint, directory of the cut graph, and what was reported; each made once."""
-    made: dict[str, tuple[Any, Path, Path, ViaOptimum]] = {}
+    made: dict[str, tuple[Any, Path, Path, Written]] = {}
 
-    def make(name: str) -> tuple[Any, Path, Path, ViaOptimum]:
+    def make(name: str) -> tuple[Any, Path, Path, Written]:
         if name not in made:
             checkpoint, directory = tmp_path_factory.mktemp("checkpoint"), tmp_path_factory.mktemp("cut")
             model = _model(name)
@@ -139,9 +146,9 @@ def test_branches_of_a_tree_score_as_sequences_of_their_own(name: str, cut: Call
 def test_report_and_files(name: str, cut: Callable[..., Any]) -> None:
     model, _, directory, report = cut(name)
     data = directory / "model.onnx.data"
-    assert report == ViaOptimum(
-        sha256(data), data.stat().st_size, MODELS[name][2], type(model).__name__,
-        model.config.max_position_embeddings, VOCAB,
+    assert report == Written(
+        sha256(data), data.stat().st_size, type(model).__name__, model.config.max_position_embeddings, VOCAB,
+        MODELS[name][2],
     )  # fmt: skip
     assert sorted(path.name for path in directory.iterdir()) == ["model.onnx", data.name], "optimum's files are gone"
     onnx.checker.check_model(str(directory / "model.onnx"), full_check=True)
@@ -224,12 +231,12 @@ def test_refuses_rows_beyond_the_vocabulary(cut: Callable[..., Any], tmp_path: P
 def test_refuses_a_graph_that_scores_otherwise(
     cut: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    verdicts = optimum._Uncut._verdicts
+    verdicts = optimum.Uncut._verdicts
 
     def wrong(self: Any, name: str, rows: list[int], vocab: int) -> str:
         return verdicts(self, name, rows[::-1], vocab)
 
-    monkeypatch.setattr(optimum._Uncut, "_verdicts", wrong)
+    monkeypatch.setattr(optimum.Uncut, "_verdicts", wrong)
     assert "of the largest score from those of transformers, expected at most 0.001" in _refusal(
         cut("llama")[1], tmp_path
     )
@@ -240,7 +247,7 @@ def test_a_mask_that_only_looks_causal_is_kept(
 ) -> None:
     """Where the tree's scores are wrong, the graph that is left is right for a chain, and says so."""
     model, checkpoint, *_ = cut("mistral, all layers slide")
-    monkeypatch.setattr(optimum._Uncut, "_causal", lambda *_: True)
+    monkeypatch.setattr(optimum.Uncut, "_causal", lambda *_: True)
     monkeypatch.setattr(optimum, "_ENDS", (6, 60))  # far enough for the window of 40 to show
     assert not write_via_optimum(checkpoint, tmp_path, ROWS).tree_mask
     tokens = _tokens(100, 3)
@@ -254,3 +261,53 @@ def test_says_what_to_install(cut: Callable[..., Any], tmp_path: Path, monkeypat
     monkeypatch.setitem(sys.modules, "optimum.exporters.onnx", None)
     with pytest.raises(MissingDependency, match=r"pip install guardpass\[optimum\]` in an environment of its own"):
         write_via_optimum(checkpoint, tmp_path, ROWS)
+
+
+def _guarded(name: str, twin: str, directory: Path) -> Path:
+    """A tiny checkpoint of a model's class with a published guard's tokenizer and template."""
+    write_twin(tiny(find(twin)), directory / "twin")
+    kind, config, _ = MODELS[name]
+    torch.manual_seed(0)
+    sizes = config | {"vocab_size": 2048, "max_position_embeddings": 4096}
+    model = getattr(transformers, f"{kind}ForCausalLM")(getattr(transformers, f"{kind}Config")(**sizes))
+    model.save_pretrained(directory / "checkpoint")
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(directory / "twin" / file, directory / "checkpoint")
+    return directory / "checkpoint"
+
+
+def test_both_routes_give_the_same_guard(tmp_path: Path) -> None:
+    """A tiny Llama, from checkpoint to verdict."""
+    write_twin(tiny(find("kanana-safeguard-8b")), tmp_path / "twin")
+    for via in ("own", "optimum"):
+        export_guard(tmp_path / "twin", tmp_path / via, quant="fp32", via=via)  # type: ignore[arg-type]
+    own, other = Guard.load(tmp_path / "own"), Guard.load(tmp_path / "optimum")
+    for text in texts(20):
+        for response in (None, text[::-1].encode("utf-8", "ignore").decode()):
+            expected, found = own.check(text, response), other.check(text, response)
+            assert (found.label, found.categories) == (expected.label, expected.categories)
+            assert found.score == pytest.approx(expected.score, abs=1e-3)
+            assert found.tokens.prefix == 0
+            assert found.tokens.run >= expected.tokens.run + expected.tokens.prefix
+
+
+def test_a_tree_of_an_architecture_outside_the_table(tmp_path: Path) -> None:
+    case = next(case for case in CASES if case.family == "qwen3guard-gen")
+    checkpoint = _guarded("qwen2, tied", case.twin, tmp_path)
+    export_guard(checkpoint, tmp_path / "guard", quant="fp32", via="optimum")
+    model = transformers.AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(checkpoint)
+    subject = Subject(case, model, tokenizer, Guard.load(tmp_path / "guard"))
+    for text in texts(15):
+        for response in (None, "no way"):
+            decoded = reference(subject, text, response)
+            assert fields(subject.guard.check(text, response)) == expected_fields(decoded)
+
+
+def test_a_tree_that_the_mask_cannot_hold_is_refused(tmp_path: Path) -> None:
+    checkpoint = _guarded("gemma2, some layers slide, softcap", "qwen3guard-gen-0.6b", tmp_path)
+    with pytest.raises(CheckpointError, match="keeps a mask of its own, so it can run an answer of one slot"):
+        export_guard(checkpoint, tmp_path / "guard", quant="fp32", via="optimum")
+    assert not (tmp_path / "guard").exists()
+    with pytest.raises(InputError, match="expected fp32: what optimum exports is not quantized"):
+        export_guard(checkpoint, tmp_path / "guard", quant="int8", via="optimum")

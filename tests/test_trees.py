@@ -79,7 +79,7 @@ def _decode(subject: Subject, prompt: str, ids: list[int], raw: bool, mode: Mode
     return Decoded(answers[answer], tuple(scores))
 
 
-def _reference(subject: Subject, text: str, response: str | None) -> dict[str, Decoded]:
+def reference(subject: Subject, text: str, response: str | None) -> dict[str, Decoded]:
     """By policy, or by "" where there are none."""
     mode: Mode = "prompt" if response is None else "response"
     raw = subject.case.row.modes[mode].raw
@@ -87,11 +87,11 @@ def _reference(subject: Subject, text: str, response: str | None) -> dict[str, D
     return {policy or "": _decode(subject, *each, raw, mode) for policy, each in prompts.items()}
 
 
-def _fields(verdict: Verdict) -> Fields:
+def fields(verdict: Verdict) -> Fields:
     return {name: field.label for name, field in verdict.fields.items() if field}
 
 
-def _expected(decoded: dict[str, Decoded]) -> Fields:
+def expected_fields(decoded: dict[str, Decoded]) -> Fields:
     """Under a policy's name its one answer; else the answer's own fields."""
     return {policy or field: value for policy, each in decoded.items() for field, value in each.fields.items()}
 
@@ -106,14 +106,14 @@ def test_one_pass_equals_greedy_decoding(case: Case, tmp_path: Path, capsys: pyt
         replies = texts(_TEXTS, seed=9 + seed, longest=12)
         for number, text in enumerate(texts(_TEXTS, seed=seed, longest=12)):
             response = replies[number] if both and number % 2 else None
-            decoded = _reference(subject, text, response)
+            decoded = reference(subject, text, response)
             verdict = subject.guard.check(text, response)
-            for name, label in (found := _fields(verdict)).items():
+            for name, label in (found := fields(verdict)).items():
                 seen.setdefault(name, set()).add(label)
             compared += 1
-            if found != _expected(decoded):
+            if found != expected_fields(decoded):
                 nearest = min(each.nearest for each in decoded.values())
-                assert nearest < _TIE, (text, response, found, _expected(decoded), nearest)
+                assert nearest < _TIE, (text, response, found, expected_fields(decoded), nearest)
                 ties += 1
                 continue
             _compare_scores(subject, verdict, decoded)
@@ -199,7 +199,7 @@ def test_one_pass_equals_free_greedy_decoding(tmp_path: Path) -> None:
         fields = answers.get(subject.tokenizer.decode(written, skip_special_tokens=False))
         if fields:
             inside += 1
-            assert _fields(guard.check(text, response)) == fields
+            assert fields(guard.check(text, response)) == fields
             seen.add(tuple(fields.values()))
     assert inside >= 50, "the checkpoint was to stay in its grammar"
     assert len(seen) > 2, "one answer to everything proves little"
