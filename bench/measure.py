@@ -76,7 +76,7 @@ def _guard_worker(path: Path, pipe: Connection) -> None:
         verdict = guard.check(text)
         return {"ms": verdict.ms.total, "pass_ms": verdict.ms.run, "run": verdict.tokens.run}
 
-    _serve(check, pipe)
+    serve(check, pipe)
 
 
 def _transformers_worker(path: Path, pipe: Connection) -> None:
@@ -99,10 +99,10 @@ def _transformers_worker(path: Path, pipe: Connection) -> None:
             model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=1, do_sample=False, pad_token_id=0)
         return {"ms": (time.perf_counter() - start) * 1e3, "run": ids.shape[1]}
 
-    _serve(check, pipe)
+    serve(check, pipe)
 
 
-def _serve(check: Callable[[str], dict[str, float]], pipe: Connection) -> None:
+def serve(check: Callable[[str], dict[str, float]], pipe: Connection) -> None:
     check(_KOREAN)
     pipe.send("ready")
     while (text := pipe.recv()) is not None:
@@ -121,7 +121,7 @@ def latencies(guard: Path, checkpoint: Path, lengths: list[int], repeats: int) -
         pipes.append(here)
     rows = []
     for length in lengths:
-        text = _text(guard, length)
+        text = text_of(guard, length)
         samples: list[list[dict[str, float]]] = [[], []]
         for _ in range(repeats):
             for pipe, found in zip(pipes, samples, strict=True):
@@ -146,7 +146,7 @@ def latencies(guard: Path, checkpoint: Path, lengths: list[int], repeats: int) -
     return rows
 
 
-def _text(guard: Path, tokens: int) -> str:
+def text_of(guard: Path, tokens: int) -> str:
     """Korean text of so many tokens."""
     tokenizer = Tokenizer.from_file(str(guard / "tokenizer.json"))
     text = _KOREAN * (tokens // 8 + 1)

@@ -20,13 +20,15 @@ class Cut:
     span: tuple[Piece, ...]
     tail: tuple[int, ...]  # what of the prompt is the tree's
     closing: int  # characters of the prompt's last piece that are the span's
+    around: tuple[str, ...]  # static text around the contents, between control tokens
 
 
 def cut(pieces: Sequence[Piece], bos: Sequence[int], tokenizer: CheckpointTokenizer) -> Cut:
     """Cut a prompt that begins and ends with static text.
 
-    The span runs from the last control token before the content to the first one after it: a control token is cut
-    out before any merge. Where none follows, it ends at the first place that no token of the vocabulary can span.
+    The span begins at the last place before the content, and ends at the first one after it, that no token can span.
+    Before the content that is a control token, which is cut out before any merge, or a place between two characters
+    that no token of the vocabulary holds together; after it, the latter only where no control token follows.
     Raises TemplateError where there is no such place.
     """
     before, inner, after = pieces[0].text, pieces[1:-1], pieces[-1].text
@@ -37,7 +39,12 @@ def cut(pieces: Sequence[Piece], bos: Sequence[int], tokenizer: CheckpointTokeni
     rest = len(whole) - len(after)
     # Counted in tokens, as one that strips white space around it ends elsewhere in the text.
     opened = max((number + 1 for number, _, end in controls if end <= len(before)), default=0)
-    opening = tokens[opened - 1][2] if opened else 0
+    opening = control = tokens[opened - 1][2] if opened else 0
+    # The span need not begin that early: tokenizing a long opening with every text would cost, and change nothing.
+    for at in range(len(before) - 1, opening, -1):
+        if not before[at].isspace() and tokenizer.parts(*before[at - 1 : at + 1]) and _alone(before, at, tokenizer):
+            opened, opening = sum(end <= at for _, _, end in tokens), at
+            break
     closing = min((first - rest for _, first, _ in controls if first >= rest), default=None)
     if closing is None:
         closing = next((at for at, pair in enumerate(pairwise(after), start=1) if tokenizer.parts(*pair)), None)
@@ -46,8 +53,13 @@ def cut(pieces: Sequence[Piece], bos: Sequence[int], tokenizer: CheckpointTokeni
             "the prompt has no control token after the content, nor a place where the tokenizer always splits, so "
             "the verdict could merge with the text"
         )
+    ends = [
+        Piece(before[control:]),
+        *(part for piece in inner for part in _apart(piece, tokenizer)),
+        Piece(after[:closing]),
+    ]
     lead = before[opening:] if opened else tokenizer.opening(before)
-    span = [Piece(lead), *(part for piece in inner for part in _apart(piece, tokenizer)), Piece(after[:closing])]
+    span = [Piece(lead), *ends[1:]]
     return Cut(
         hard=(*bos, *(id for id, _, _ in tokens[:opened])),
         # The opening text as it stands alone; where content merges with its end, the runtime masks those columns.
@@ -55,7 +67,14 @@ def cut(pieces: Sequence[Piece], bos: Sequence[int], tokenizer: CheckpointTokeni
         span=tuple(piece for piece in span if piece.role or piece.text),
         tail=tuple(id for id, first, _ in tokens if first >= rest + closing),
         closing=closing,
+        around=tuple(piece.text for piece in ends if not piece.ids),
     )
+
+
+def _alone(text: str, at: int, tokenizer: CheckpointTokenizer) -> bool:
+    """Whether the text from `at` on has the tokens that it has within the whole."""
+    within = [id for id, first, _ in tokenizer.encode(text) if first >= at]
+    return tokenizer.content_ids(text[at:]) == within
 
 
 def _apart(piece: Piece, tokenizer: CheckpointTokenizer) -> list[Piece]:

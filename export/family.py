@@ -119,8 +119,10 @@ def validate(family: Family) -> None:
     _distinct("questions", ".field", fields)
     for number, question in enumerate(family.questions):
         _question(f"questions[{number}]", question)
-    if not family.modes or not family.modes.keys() <= set(get_args(Mode)):
-        raise ValueError(f"modes: expected {' and/or '.join(get_args(Mode))}, found {sorted(family.modes)}")
+    known = get_args(Mode)
+    for mode in family.modes or ("",):
+        if mode not in known:
+            raise ValueError(f"modes{mode and '.'}{mode}: expected {' and/or '.join(known)}, found {mode or 'none'}")
     _policies(family)
     used: set[str] = set()
     for mode, prompt in family.modes.items():

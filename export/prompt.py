@@ -45,6 +45,7 @@ def build_prompts(
     trie = _Trie()
     modes: dict[str, ModeSpec] = {}
     columns: list[int] = []
+    marks: dict[str, None] = {}
     for mode, prompt in family.modes.items():
         bos = [tokenizer.bos()] if prompt.raw else []
         questions = [(question.field, [answer.text for answer in question.answers]) for question in family.questions]
@@ -75,13 +76,14 @@ def build_prompts(
             asked=family.asked,
             steps=builder.steps,
         )
+        marks |= dict.fromkeys(_marks(cuts[0].around))
     return Prompts(
         labels=labels,
         columns=tuple(columns),
         prefix=Prefix(tuple(trie.tokens), tuple(trie.parents)),
         modes=modes,
         reserved={token.content: id for id, token in tokenizer.reserved.items()},
-        literals=tuple(dict.fromkeys(mark for mode in modes.values() for mark in _marks(mode.span))),
+        literals=tuple(marks),
     )
 
 
@@ -172,11 +174,11 @@ def _prove(pieces: Sequence[Piece], found: Cut, bos: Sequence[int], tokenizer: C
             )
 
 
-def _marks(span: Sequence[Piece]) -> list[str]:
+def _marks(around: Sequence[str]) -> list[str]:
     """Plain-text marks of the prompt, which in a user's text can only be told by looking for them."""
     found: list[str] = []
-    for piece in span:
-        found += re.findall(r"</?[^<>\s]+>", piece.text) or [line.strip() for line in piece.text.splitlines()]
+    for text in around:
+        found += re.findall(r"</?[^<>\s]+>", text) or [line.strip() for line in text.splitlines()]
     return [mark for mark in found if mark]
 
 

@@ -80,7 +80,9 @@ class CheckpointTokenizer:
         return int(id)
 
     def parts(self, left: str, right: str) -> bool:
-        """Whether no token holds the ASCII character `right` behind `left`, so that nothing merges across them."""
+        """Whether no token holds `right` behind `left`, so that nothing merges across them. False where not ASCII."""
+        if not (left + right).isascii():
+            return False
         if not self._pairs:
             texts = [*self.content.get_vocab(), *(token.content for token in self.added.values())]
             self._pairs.update(text[at : at + 2] for text in texts for at in range(len(text) - 1))

@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +16,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from guardpass import Guard, InputError
+from guardpass import CheckpointError, Guard, GuardpassError, InputError, TemplateError
 from guardpass.bench.twin import find as find_twin
 from guardpass.bench.twin import tiny, write_twin
 from guardpass.export import export_guard
-from guardpass.export.families import FAMILIES
-from guardpass.export.family import Family, validate
-from guardpass.export.family_file import read_family
+from guardpass.export.families import FAMILIES, find
+from guardpass.export.family import Answer, Family, Message, Policy, Prompt, Question, validate
+from guardpass.export.family_file import read_family, with_policies
+from guardpass.export.toml_lines import line_of
 from guardpass.schema import decode, encode
 
+from .broken import refuse_to_export
 from .helpers import files, ids, texts
 
 _DATE = "2024-07-26"
@@ -119,7 +123,7 @@ def test_verdicts_of_the_example_are_greedy_decoding(own: Guard, llama: Path, to
     yes, no = (tokenizer.encode(word, add_special_tokens=False) for word in (" yes", " no"))
     assert len(yes) == len(no) == 1
     seen = set()
-    for number, text in enumerate(texts(24, seed=3)):
+    for number, text in enumerate(texts(12, seed=3)):
         response = None if number % 3 == 0 else text[::-1]
         verdict = own.check(text, response)
         running, expected, scores = _template_ids(tokenizer, text, response), [], []
@@ -168,26 +172,27 @@ def test_the_example_by_command_line(own: Guard, llama: Path, tmp_path: Path) ->
 
 def test_errors_by_command_line(llama: Path, tmp_path: Path) -> None:
     """A bad file is bad input, a file that does not fit is a bad checkpoint; nothing is left of either."""
-    given = ("export", llama, "--out", tmp_path / "guard", "--quant", "fp32", "--family")
+    export = ("export", llama, "--out", tmp_path / "guard", "--quant", "fp32", "--family")
     path = _file(tmp_path, EXAMPLE)
-    dated = (*given, path, "--date")
+    dated = (*export, path, "--date")
     for arguments, code, says in [
-        ((*given, path), 3, "inserts today's date (give the one the weights were trained with: --date"),
+        ((*export, path), 3, "inserts today's date (give the one the weights were trained with: --date"),
         ((*dated, "26 Jul 2024"), 2, "date is '26 Jul 2024' (Invalid isoformat string"),
         ((*dated, "2024-02-30"), 2, "date is '2024-02-30' (day is out of range for month), expected YYYY-MM-DD"),
         ((*dated, "2024-13-01"), 2, "expected YYYY-MM-DD"),
         ((*dated, "today"), 2, "expected YYYY-MM-DD"),
         ((*dated, _DATE, "--policy", "medical=Medical: x"), 2, "my-guard judges by no policies"),
-        ((*given, tmp_path / "absent.toml"), 2, "cannot read the family absent.toml: No such file"),
-        ((*given, tmp_path / "absent"), 2, "expected a TOML file or one of: kanana-safeguard"),
+        ((*export, tmp_path / "absent.toml"), 2, "cannot read the family absent.toml: No such file"),
+        ((*export, tmp_path / "absent"), 2, "expected a TOML file or one of: kanana-safeguard"),
     ]:
         out, err = _command(*arguments, code=code)
         assert not out
         assert says in err
         assert files(tmp_path) == ["my_guard.toml"]
-    path.write_text(EXAMPLE.replace(' "unsafe"', ' "dangerous"', 1), encoding="utf-8")
+    path.write_text(EXAMPLE.replace('"unsafe"', '"dangerous"', 1), encoding="utf-8")
+    line = EXAMPLE[: EXAMPLE.index('"unsafe"')].count("\n") + 1
     _, err = _command(*dated, _DATE, code=2)
-    assert "guardpass: my_guard.toml, line 33: questions[0].answers[0].severity: expected one of" in err
+    assert f"guardpass: my_guard.toml, line {line}: questions[0].answers[0].severity: expected one of" in err
     assert files(tmp_path) == ["my_guard.toml"]
 
 
@@ -259,12 +264,12 @@ _BOTH = 'answer = "Harmful request:{ yes| no}\\nResponse refusal:{ yes| no}"'
 _YES = '    { text = " yes" },'
 _UNKNOWN: list[_Change] = [
     ('name = "my-guard"', 'name = "my-guard"\ntitel = "x"', "titel", r"missing keys \[\], unknown keys \['titel'\]"),
-    ("[[questions]]", '[modes]\nreply = { answer = "", messages = [] }\n[[questions]]', "reply =", "modes: expected"),
-    ("[modes.response]", "[mode.response]", "[mode.response]", r"missing keys \['questions'\].*|unknown keys \['mode'\]"),
+    ("[[questions]]", '[modes]\nreply = { answer = "", messages = [] }\n[[questions]]', "reply =", "modes.reply: exp"),
+    ("[modes.response]", "[mode.response]", "[mode.response]", r"missing keys \[\], unknown keys \['mode'\]"),
     (_REQUEST, _REQUEST + "\nthinks = true", "thinks", r"modes.prompt: .*unknown keys \['thinks'\]"),
     (_BOTH, _BOTH + "\n\n[modes.response.more]\nx = 1", "[modes.response.more]", r"unknown keys \['more'\]"),
     ('role = "system"', 'role = "system"\nname = "a"', 'name = "a"', r"messages\[0\]: .*unknown keys \['name'\]"),
-    ('field = "response_refusal"', 'field = "response_refusal"\n"de.cides" = 1', "[[questions]]\nfield = \"resp",
+    ('field = "response_refusal"', 'field = "response_refusal"\n"de.cides" = 1', '"de.cides"',
      r"questions\[1\]: .*unknown keys \['de.cides'\]"),
     (_YES, '    { text = " yes", "a(b" = 1 },', '"a(b"', r"questions\[1\].answers\[0\]: .*unknown keys \['a\(b'\]"),
     (_YES, '    { text = " yes",\ttoken = 1 },', "token", r"answers\[0\]: missing keys \[\], unknown keys \['token'\]"),
@@ -291,16 +296,20 @@ _TYPES: list[_Change] = [
      r"questions\[1\].answers\[1\].severity: expected one of"),
     ('severity = "unsafe", category = "not', 'severity = ["safe"], category = "not', '["safe"]', "expected one of"),
     ('category = "harmful request"', "category = nan", "nan", r"answers\[0\].category: expected str, found float"),
-    ("[[questions]]", "[questions]", "[questions]", "questions: expected list, found dict"),
+    ('name = "my-guard"', 'name = "my-guard"\npolicies = {}', "policies", "policies: expected list, found dict"),
     (_YES, '    " yes",', '    " yes",', r"questions\[1\].answers\[0\]: expected dict, found str"),
 ]  # fmt: skip
 _QUESTIONS: list[_Change] = [
-    ('field = "response_refusal"', 'field = "harmful_request"', 'field = "harmful_request"\nanswers = [\n    { text = " yes" },',
+    ('field = "response_refusal"', 'field = "harmful_request"',
+     'field = "harmful_request"\nanswers = [\n    { text = " yes" },',
      r"questions\[1\].field: 'harmful_request' is there already"),
-    ('field = "response_refusal"', 'field = "response refusal"', '"response refusal"', r"questions\[1\].field: expected lett"),
+    ('field = "response_refusal"', 'field = "response refusal"', '"response refusal"',
+     r"questions\[1\].field: expected lett"),
     ('field = "response_refusal"', 'field = ""', 'field = ""', r"questions\[1\].field: expected letters"),
-    ('    { text = " no" },', '    { text = " yes" },', '    { text = " yes" },', r"questions\[0\].answers\[1\].text: 'yes' is"),
-    ('    { text = " no" },', '    { text = "yes" },', '{ text = "yes" }', r"answers\[1\].text: 'yes' is there already"),
+    ('    { text = " no" },', '    { text = " yes" },', '    { text = " yes" },',
+     r"questions\[0\].answers\[1\].text: 'yes' is"),
+    ('    { text = " no" },', '    { text = "yes" },', '{ text = "yes" }',
+     r"answers\[1\].text: 'yes' is there already"),
     ('    { text = " no" },', '    { text = "" },', '{ text = "" }', r"answers\[1\].text: expected text, found ''"),
     ('    { text = " no" },', "", "answers = [", r"questions\[0\].answers: expected two or more, found 1"),
     (_BOTH, 'answer = "Harmful request:{ yes| no}"', '[[questions]]\nfield = "resp',
@@ -320,18 +329,25 @@ _PROMPTS: list[_Change] = [
     ("{prompt}\" }]", '{prompt:>9}" }]', "messages = ", r"found \['prompt:>9'\]"),
     ("{prompt}\" }]", '{prompt.__class__}" }]', "messages = ", r"found \['prompt.__class__'\]"),
     ("{prompt}\" }]", '{prompt} {{a}} {\\"b\\": 1}" }]', "messages = ", r"a brace itself is doubled"),
-    ('messages = [{ role = "user"', 'messages = [] # [{ role = "user"', "messages = ", r"modes.prompt.messages: expected"),
-    ("{response}", "", "[[modes.response.messages]]", r"modes.response.messages: expected each of \['prompt', 'response'\]"),
+    ('messages = [{ role = "user"', 'messages = [] # [{ role = "user"', "messages = ",
+     r"modes.prompt.messages: expected"),
+    ("{response}", "", "[[modes.response.messages]]",
+     r"modes.response.messages: expected each of \['prompt', 'response'\]"),
     ("형식: {{요청}}", "형식: {요청}", "[[modes.response.messages]]", r"found \['prompt', 'response', '요청'\]"),
     ("형식: {{요청}}", "형식: {{요청}", 'text = """', r"messages\[1\].text: Single '}'"),
     (_BOTH, _BOTH + "\nraw = true", "[[modes.response.messages]]", "expected one, as the prompt is raw, found 2"),
-    ('["harmful_request"]', '["harmful_request", "x"]', "decides", r"decides\[1\]: expected a field of the answer, one of"),
-    (_REQUEST, _REQUEST + '\ndecides = ["response_refusal"]', 'decides = ["resp', r"modes.prompt.decides\[0\]: .*found 'resp"),
-    ('decides = ["harmful_request"]', "decides = [\n'harmful_request',\n'category',\n]", "'category'", "found 'category'"),
+    ('["harmful_request"]', '["harmful_request", "x"]', "decides",
+     r"decides\[1\]: expected a field of the answer, one of"),
+    (_REQUEST, _REQUEST + '\ndecides = ["response_refusal"]', 'decides = ["resp',
+     r"modes.prompt.decides\[0\]: .*found 'resp"),
+    ('decides = ["harmful_request"]', "decides = [\n'harmful_request',\n'category',\n]", "'category'",
+     "found 'category'"),
 ]  # fmt: skip
 _ANSWERS: list[_Change] = [
-    (_REQUEST, 'answer = "Harmful request: yes"', '"Harmful request: yes"', "modes.prompt.answer: the answer has no slot"),
-    (_REQUEST, 'answer = "Harmful request:{ yes|"', '{ yes|"', r"begins with no answer of harmful_request; expected one of"),
+    (_REQUEST, 'answer = "Harmful request: yes"', '"Harmful request: yes"',
+     "modes.prompt.answer: the answer has no slot"),
+    (_REQUEST, 'answer = "Harmful request:{ yes|"', '{ yes|"',
+     r"begins with no answer of harmful_request; expected one of"),
     (_REQUEST, 'answer = "Harmful request:{ yes| no"', '{ yes| no"', r"not closed; expected } \(character 17,"),
     (_REQUEST, 'answer = "Harmful request:{ yes}"', "{ yes}", "fewer than two answers"),
     (_REQUEST, 'answer = "Harmful request:{ yes| yes}"', "{ yes| yes}", "has the same answer twice"),
@@ -340,22 +356,23 @@ _ANSWERS: list[_Change] = [
     (_REQUEST, 'answer = "{ yes| no}{ yes| no}{ yes| no}"', "{ yes| no}{", "more slots than fields"),
     (_REQUEST, 'answer = "{harmful_request} {harmful_request}"', "{harmful_request} ", "decides a field twice"),
     (_BOTH, 'answer = """\nHarmful request:{ yes|no}"""', 'answer = """', "modes.response.answer: 'no' begins with no"),
-    (', severity = "unsafe", category = "harmful', ', category = "harmful', 'decides = ["',
-     "harmful_request decides, and a slot of it has the answers"),
+    (', severity = "unsafe", category = "harmful', ', category = "harmful', _REQUEST,
+     "modes.prompt.answer: no field of it has an unsafe answer"),
     ('{ text = " yes", severity = "unsafe"', '{ text = " yes", severity = "controversial"', _REQUEST,
-     r"modes.prompt.answer: harmful_request decides, .*\['controversial', 'safe'\] alone; expected a safe and an unsafe"),
-    (_BOTH, _BOTH.replace("{ yes| no}\"", "{response_refusal}\"") + '\nx = ""', "x =", "unknown keys"),
-    ('decides = ["harmful_request"]', 'decides = ["response_refusal"]\n', "", ""),  # which is fine
+     r"modes.prompt.answer: harmful_request decides, .*\['controversial', 'safe'\] alone; expected a safe"),
 ]  # fmt: skip
 _POLICY: list[_Change] = [
-    ('asked = ["gambling"]', 'asked = ["gambling", "betting"]', "asked", r"asked\[1\]: expected the name of a policy, one of"),
+    ('asked = ["gambling"]', 'asked = ["gambling", "betting"]', "asked",
+     r"asked\[1\]: expected the name of a policy, one of"),
     ('asked = ["gambling"]', "asked = []", "[[policies]]\nname = \"gam", "policies: expected, in `asked`, the names"),
     ('asked = ["gambling"]', 'asked = ["spam", "spam"]', "asked", r"asked\[1\]: 'spam' is there already"),
     ('asked = ["gambling"]\n', "", "[[policies]]\nname = \"gam", "policies: expected, in `asked`"),
-    ('name = "spam"', 'name = "gambling"', 'name = "gambling"\ntitle = "Spam"', r"policies\[1\].name: 'gambling' is there"),
+    ('name = "spam"', 'name = "gambling"', 'name = "gambling"\ntitle = "Spam"',
+     r"policies\[1\].name: 'gambling' is there"),
     ('name = "spam"', 'name = "junk mail"', 'name = "junk', r"policies\[1\].name: expected letters"),
     ('title = "Spam"', 'title = " "', 'title = " "', r"policies\[1\].title: expected text, found ' '"),
-    ('description = "advertises."', 'description = ""', 'description = ""', r"policies\[1\].description: expected text"),
+    ('description = "advertises."', 'description = ""', 'description = ""',
+     r"policies\[1\].description: expected text"),
     ('description = "advertises."\n', "", "[[policies]]  #", r"policies\[1\]: missing keys \['description'\]"),
     ('category = "advertising"', 'kind = "advertising"', "kind", r"policies\[1\]: .*unknown keys \['kind'\]"),
     ("No {title}", "No {titel}", "[[modes.prompt.messages]]", r"found \['prompt', 'titel', 'description'\]"),
@@ -370,7 +387,7 @@ def _ids(change: _Change) -> str:
 
 
 @pytest.mark.parametrize(
-    "change", [*_UNKNOWN, *_MISSING, *_TYPES, *_QUESTIONS, *_PROMPTS, *_ANSWERS[:-1], *_POLICY], ids=_ids
+    "change", [*_UNKNOWN, *_MISSING, *_TYPES, *_QUESTIONS, *_PROMPTS, *_ANSWERS, *_POLICY], ids=_ids
 )
 @pytest.mark.parametrize("ending", ["\n", "\r\n"], ids=["lf", "crlf"])
 def test_bad_files_name_the_line(change: _Change, ending: str, tmp_path: Path) -> None:
@@ -385,3 +402,361 @@ def test_bad_files_name_the_line(change: _Change, ending: str, tmp_path: Path) -
     assert type(caught.value) is InputError
     line = text[: text.index(place)].count("\n") + 1
     assert str(caught.value).startswith(f"my_guard.toml, line {line}: "), caught.value
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("", r"line 1: missing keys \['modes', 'name', 'questions'\], unknown keys \[\]"),
+        ("# nothing\n\n", "line 1: missing keys"),
+        ("name = 'x'\nmodes = {}\nquestions = []", "line 2: modes: expected prompt and/or response, found none"),
+        (EXAMPLE.replace("[[questions]]", "[[questions]", 1), r"is not TOML: .*\(at line 28,"),
+        (EXAMPLE.replace('"my-guard"', "my-guard"), r"is not TOML: .*\(at line 1,"),
+        (EXAMPLE.replace('"my-guard"', '"my-guard"\nname = "x"'), r"is not TOML: .*\(at line 2,"),
+        (EXAMPLE.replace("my-guard", r"\ud800"), r"is not TOML: .*\(at line 1,"),
+        (EXAMPLE.replace("my-guard", "a\x00b"), r"is not TOML: .*\(at line 1,"),
+        ('{"name": "x"}', r"is not TOML: .*\(at line 1,"),
+        (EXAMPLE.encode().replace(b"my-guard", b"a\nb\xffc"), "line 2: not UTF-8 .*; save the file as UTF-8"),
+        (EXAMPLE.encode("utf-16"), "line 1: not UTF-8"),
+        ("name = " + "[" * 100_000, "my_guard.toml is not a family: its values are nested too deep"),
+        ("name = " + "{a=" * 100_000, "nested too deep"),
+        (".".join(["a"] * 2000) + " = 1", r"missing keys .*unknown keys \['a'\]"),
+        ("name = " + "[" * 200 + "]" * 200, "line 1: missing keys"),
+    ],
+    ids=lambda value: str(value[:20]).strip(),
+)
+def test_what_is_no_family(content: str | bytes, says: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=says) as caught:
+        read_family(_file(tmp_path, content))
+    assert type(caught.value) is InputError
+    assert str(caught.value).startswith("my_guard.toml")
+    assert len(str(caught.value)) < 1000
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    for path, says in [
+        (tmp_path / "absent.toml", "cannot read the family absent.toml: No such file"),
+        (tmp_path, "cannot read the family .*: Is a directory"),
+        (tmp_path / "a\0.toml", "cannot read the family .*: embedded null byte"),
+    ]:
+        with pytest.raises(InputError, match=says):
+            read_family(path)
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_a_damaged_file_is_read_or_refused(tmp_path: Path, data: st.DataObject) -> None:
+    """Whatever is done to a good file: a family, or an InputError with the line."""
+    base = data.draw(st.sampled_from([EXAMPLE, POLICIES]))
+    start = data.draw(st.integers(0, len(base)))
+    end = start + data.draw(st.integers(0, 12))
+    new = data.draw(st.text(st.sampled_from("{}[]\"'=.,|#\n\\ax1 ") | st.characters(), max_size=4))
+    path = _file(tmp_path, (base[:start] + new + base[end:]).encode("utf-8", "surrogatepass"))
+    message = ""
+    try:
+        validate(read_family(path))
+    except InputError as error:
+        message = str(error)
+    assert not message or message.startswith("my_guard.toml")
+    assert not message or "line " in message or "end of document" in message
+
+
+# Lines, by values that say where they stand.
+
+_LAYOUTS = [
+    """
+a = "a" # b.c = 1
+b.c = "b.c"
+b . d = 'b.d'
+"e" = 'e'
+'f f'."g" = "f f.g"
+[h]
+i = "h.i"   # [x]
+[h.j]
+k = ["h.j.k[0]", "h.j.k[1]",
+     "h.j.k[2]", # "not, [this
+     ["h.j.k[3][0]",
+      [ "h.j.k[3][1][0]" ], { l = "h.j.k[3][2].l", m.n = ["h.j.k[3][2].m.n[0]"] }],
+
+     "h.j.k[4]"
+]
+[ o . p ]
+q = "o.p.q"
+[[r]]
+s = "r[0].s"
+t = { u = "r[0].t.u", v = "r[0].t.v" }
+[r.w]
+x = "r[0].w.x"
+[[r.y]]
+z = "r[0].y[0].z"
+[[r.y]]
+z = "r[0].y[1].z"
+[r.y.deep]
+z = "r[0].y[1].deep.z"
+[[r]]
+s = "r[1].s"
+[[r.y]]
+z = "r[1].y[0].z"
+[last]
+a = "last.a"
+""",
+    r'''
+text = """
+a = 1
+[b]
+""" # a
+quotes = """""two""\"" and \\"""""
+single = "\"" # '
+backslash = '\' # "
+literal = QQQ
+[[c]] \QQQ''
+a = "a"
+empty = ["", """""", '', QQQQQQ, "empty[4]"]
+[b]
+more = [ """
+[[c]] = 1
+""", QQQ
+QQQ, "b.more[2]"]
+a = "b.a"
+[[c]]
+date = 1979-05-27 07:32:00Z
+float = -1.5e+3
+a = "c[0].a"
+[[c]]
+a = "c[1].a"
+'''.replace("QQQ", "'''"),
+]
+
+
+@pytest.mark.parametrize("layout", _LAYOUTS)
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_the_line_of_every_value(layout: str, ending: str) -> None:
+    text = layout.replace("\n", ending)
+    checked = 0
+    for path, value in _leaves(tomllib.loads(text), ""):
+        if value == path:
+            line = next(n for n, row in enumerate(text.split("\n"), 1) if f'"{path}"' in row or f"'{path}'" in row)
+            assert line_of(text, path) == line, path
+            assert line_of(text, path + ".absent") == line_of(text, path + "[7].absent") == line
+            checked += 1
+    assert checked >= 6
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leaves(item, f"{path}.{key}" if path else key)
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _leaves(item, f"{path}[{number}]")
+    else:
+        yield path, value
+
+
+def test_the_line_of_a_table_and_of_nothing() -> None:
+    text = "x = 1\n[a.b]\nc = 1\n[[d]]\n[[d]]\n"
+    expected = {
+        "a": 2,
+        "a.b": 2,
+        "a.b.x": 2,
+        "a.x": 2,
+        "d": 4,
+        "d[0]": 4,
+        "d[1].y": 5,
+        "d[9]": 4,
+        "z": 1,
+        "": 1,
+        "[": 1,
+    }
+    assert {path: line_of(text, path) for path in expected} == expected
+
+
+# Files that are good, and checkpoints that they do not fit.
+
+
+def _row(answer: str, *texts: str, message: str = "{prompt}", **options: Any) -> Family:
+    """One field, `verdict`, whose answers are unsafe where a ! stands behind them."""
+    answers = tuple(Answer(text.rstrip("!"), "unsafe" if text.endswith("!") else "safe") for text in texts)
+    prompt = Prompt((Message("user", message),), answer, **options)
+    return Family("own", {"prompt": prompt}, (Question("verdict", answers),))
+
+
+_BEFORE = replace(
+    _row("{verdict}", "No", "Yes!", message="{title}: {description}\n\n{prompt}"),
+    asked=("a",), policies=(Policy("a", "A", "is a."), Policy("b", "B", "is b.")),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("row", "error", "says"),
+    [
+        (_row("Verdict:{ yes| yes, but}", " yes", " yes, but!"), CheckpointError,
+         r"an answer of verdict begins another: ' yes' in \[.*\d\], ' yes, but' in \[.*\d\]"),
+        (_row("Verdict:{verdict}", " no", " yes!", " yes, but!"), CheckpointError,
+         "an answer of verdict begins another"),
+        (_row("Verdict:{verdict}", " no", " yes: fine", " yes: bad!"), CheckpointError,
+         r"a safe and an unsafe answer begin with the same token.*' yes: fine' in \[.*\d\], ' yes: bad' in \[.*\d\]"),
+        (_row("{verdict}", "No", "<SAFE>!"), CheckpointError, "'<SAFE>' of family own is not one token here"),
+        (_row("{verdict}", "yes", "no!", message="Text: {prompt}\n\nAnswer: ", raw=True), TemplateError, "joins the end of the prompt"),
+        (_row("{verdict}", "yes", "no!", raw=True), TemplateError, "no control token after the content"),
+        (_BEFORE, TemplateError, "policies stand before the text that is judged; expected them behind it"),
+    ],
+)  # fmt: skip
+def test_families_that_do_not_fit_the_checkpoint(
+    row: Family, error: type[GuardpassError], says: str, llama: Path, tmp_path: Path
+) -> None:
+    """What only the tokenizer or the template can tell."""
+    validate(row)
+    refuse_to_export(llama, tmp_path / "guard", error, says, family=row, date=_DATE)
+    assert files(tmp_path) == []
+
+
+def _exported(row: Family, source: Path, out: Path, **options: Any) -> Guard:
+    validate(row)
+    export_guard(source, out, family=row, quant="fp32", **options)
+    return Guard.load(out)
+
+
+def test_answers_of_several_tokens(llama: Path, tmp_path: Path) -> None:
+    """Told apart by their first token: one slot, and what comes behind it is not run."""
+    row = _row("Verdict:{verdict}", " no problem at all", " yes, it is harmful!", " Safe, yet unsafe!")
+    guard = _exported(row, llama, tmp_path / "guard", date=_DATE)
+    (slot,) = guard.manifest.modes["prompt"].tree.slots
+    assert [choice.next for choice in slot.choices] == [None] * 3
+    assert guard.check("가").label in [answer.name for answer in row.questions[0].answers]
+
+
+def test_an_answer_that_what_follows_ends(llama: Path, tmp_path: Path) -> None:
+    """One answer begins another, and the next line tells them apart."""
+    row = _row("Verdict:{verdict}\nEnd", " no", " yes!", " yes, but!")
+    guard = _exported(row, llama, tmp_path / "guard", date=_DATE)
+    assert [len(slot.choices) for slot in guard.manifest.modes["prompt"].tree.slots] == [2, 2]
+    assert guard.check("가").label in ("no", "yes", "yes, but")
+
+
+def test_answers_that_begin_alike(llama: Path, tokenizer: Any, tmp_path: Path) -> None:
+    """Equally severe ones: their field is decided over several slots, as a step-by-step decode would."""
+    row = _row("Verdict:{verdict}", " no", " yes S1!", " yes S2!", " yes S14!", " yes, but!")
+    guard = _exported(row, llama, tmp_path / "guard", date=_DATE)
+    tree = guard.manifest.modes["prompt"].tree
+    assert {slot.field for slot in tree.slots} == {"verdict"}
+    assert [len(slot.choices) for slot in tree.slots] == [2, 2, 3]
+    model = AutoModelForCausalLM.from_pretrained(llama, dtype=torch.float32)
+    seen = set()
+    for text in texts(12, seed=5):
+        conversation = [{"role": "user", "content": text}]
+        running = tokenizer.apply_chat_template(
+            conversation, add_generation_prompt=True, date_string="26 Jul 2024", return_dict=False
+        )
+        left = [tokenizer.encode(f"Verdict:{a.text}", add_special_tokens=False) for a in row.questions[0].answers]
+        at = 0
+        while len(left) > 1:
+            allowed = sorted({answer[at] for answer in left})
+            if len(allowed) > 1:
+                with torch.no_grad():
+                    logits = model(torch.tensor([running + left[0][:at]])).logits[0, -1]
+                best = max(allowed, key=lambda id: float(logits[id]))
+                left = [answer for answer in left if answer[at] == best]
+            at += 1
+        verdict = guard.check(text)
+        assert f"Verdict: {verdict.label}" == tokenizer.decode(left[0])
+        seen.add(verdict.label)
+    assert len(seen) > 1, "the random weights should give several answers"
+
+
+def test_every_walk_of_a_valid_family_gives_a_verdict() -> None:
+    """What guard.json refuses when it is opened is refused before anything is exported."""
+    verdict = Question("verdict", (Answer("safe"), Answer("unsafe", "unsafe"), Answer("maybe", "controversial")))
+    kind = Question("kind", (Answer("a"), Answer("b")))
+    for answer, says in [
+        ("{kind} {verdict}", ""),
+        ("{a|b {verdict}}", "the answer 'a' says neither safe nor unsafe; expected a slot of verdict in every answer"),
+        ("{a {verdict}|b}!", "the answer 'b!' says neither"),
+        ("{a|b} {unsafe|maybe}", r"verdict decides, and a slot of it has the answers \['controversial', 'unsafe'\]"),
+        ("{a|b} {safe|maybe}", r"verdict decides, and a slot of it has the answers \['controversial', 'safe'\]"),
+    ]:
+        row = Family("own", {"prompt": Prompt((Message("user", "{prompt}"),), answer)}, (kind, verdict))
+        if not says:
+            validate(row)
+            continue
+        with pytest.raises(ValueError, match=f"modes.prompt.answer: {says}"):
+            validate(row)
+
+
+# Policies of one's own.
+
+
+def test_policies_of_ones_own() -> None:
+    own = ["medical=Medical Advice: gives a diagnosis: or {two}.", "의료=의학 조언:\n진단을 내린다.\n\n", "x=X:y"]
+    row = with_policies(find("shieldgemma"), own)
+    assert row.policies[-3:] == (
+        Policy("medical", "Medical Advice", "gives a diagnosis: or {two}.", "medical advice"),
+        Policy("의료", "의학 조언", "진단을 내린다.\n\n", "의학 조언"),
+        Policy("x", "X", "y", "x"),
+    )
+    assert row.asked == (*find("shieldgemma").asked, "medical", "의료", "x")
+    assert with_policies(row, []) == row
+    assert with_policies(find("wildguard"), []) == find("wildguard")
+
+
+@pytest.mark.parametrize("text", [
+    "", "medical", "medical=", "medical=Medical Advice", "medical=Medical Advice:", "medical=Medical Advice: \n",
+    "=Medical Advice: gives", "medical: gives", "a b=Medical: gives", "medical=: gives", " medical=Medical: gives",
+])  # fmt: skip
+def test_bad_forms_of_a_policy(text: str) -> None:
+    with pytest.raises(InputError, match="expected NAME=Title: description"):
+        with_policies(find("shieldgemma"), [text])
+
+
+def test_policies_that_contradict() -> None:
+    for name, policies, says in [
+        ("shieldgemma", ["hate=Hate: hates"], "shieldgemma with its own policies: .*'hate' is there already"),
+        ("shieldgemma", ["a=A: a", "a=B: b"], r"policies\[7\].name: 'a' is there already"),
+        ("shieldgemma", ["1=A: a"], r"policies\[6\].name: expected letters, digits and underscores"),
+        ("shieldgemma", ["a= : a"], r"policies\[6\].title: expected text, found ''"),
+        ("kanana-safeguard", ["a=A: a"], "kanana-safeguard judges by no policies"),
+    ]:
+        with pytest.raises(InputError, match=says):
+            with_policies(find(name), policies)
+
+
+def test_policies_by_command_line(twin: Callable[[str], Path], tmp_path: Path) -> None:
+    source, out = twin("shieldgemma-2b"), tmp_path / "guard"
+    export = ("export", source, "--out", out, "--quant", "fp32")
+    medical = "medical=Medical Advice: gives a diagnosis."
+    for arguments, says in [
+        ((*export, "--policy", medical), "--policy goes with --family"),
+        ((*export, "--family", "shieldgemma", "--policy", "medical"), "policy 'medical': expected NAME=Title: desc"),
+        ((*export, "--family", "wildguard", "--policy", medical), "wildguard judges by no policies"),
+    ]:
+        _, err = _command(*arguments, code=2)
+        assert says in err
+        assert files(tmp_path) == []
+    _command(*export, "--family", "shieldgemma", "--policy", medical)
+    guard = Guard.load(out)
+    assert guard.check("가").fields.keys() == {"dangerous", "harassment", "hate", "sexual", "medical"}
+    alone = guard.check("가", "나", policies=["medical"])
+    assert alone.fields.keys() == {"medical"}
+    assert alone.categories == (() if alone.safe else ("medical advice",))
+
+
+def test_a_file_with_policies(llama: Path, tokenizer: Any, tmp_path: Path) -> None:
+    """One prompt with a place for a policy; the braces of a description are its own."""
+    row = read_family(_file(tmp_path, POLICIES))
+    guard = _exported(row, llama, tmp_path / "guard")  # raw: no template, so no date
+    assert guard.check("가").fields.keys() == {"gambling"}
+    assert guard.check("가", policies=["spam", "gambling"]).fields.keys() == {"gambling", "spam"}
+    tree = guard.manifest.modes["prompt"].tree
+    found = ids(guard, "가")
+    before = found[: len(found) - len(tree.tokens)]
+    policies = {"gambling": "No Gambling: helps to bet {money}.\n", "spam": "No Spam: advertises.\n"}
+    for root, (name, rule) in zip(tree.roots, policies.items(), strict=True):
+        assert tree.slots[root].field == name
+        node, behind = tree.slots[root].node, list[int]()
+        while node >= 0:
+            behind.insert(0, tree.tokens[node])
+            node = tree.parents[node]
+        whole = f"<start>\nname = 가\n[[policies]]\n<end>\n{rule}"
+        expected = tokenizer.encode(whole, add_special_tokens=False)
+        # The planner's tree is that of the default policy alone, so the ids before it are all that is taken here.
+        assert before[: len(before)] + behind == [tokenizer.bos_token_id, *expected]

@@ -88,7 +88,7 @@ def test_ids_equal_the_template_of_the_real_checkpoint(real: _Real, text: str, r
 def test_the_real_prefix_is_as_published(real: _Real) -> None:
     """guards.md: 70 static tokens, 55 of them before the content; then `<h` `uman` `>` for ordinary text."""
     mode = real.prompts.modes["prompt"]
-    assert len(mode.prefix) - mode.lead == 54  # up to <|end_header_id|>; the 55th, "\n\n", is ordinary text
+    assert len(mode.prefix) == 58
     assert [real.split.full.id_to_token(real.prompts.prefix.tokens[c]) for c in mode.prefix[54:]] == [
         "ĊĊ", "<h", "uman", ">",
     ]  # fmt: skip

@@ -150,7 +150,7 @@ def test_windows_cover_all_of_the_text(two_sided: Path) -> None:
     assert guard.check(_LONG).windows == len(seen) > 3
     for pair in pairwise(words):
         assert any(" ".join(pair) in window for window in seen), pair
-    assert "<human>0번째" in seen[0]
+    assert seen[0].startswith(">0번째"), "the last character before the text, behind which nothing else stands"
     assert seen[-1].endswith(f"{words[-1]}</human>\n<ai></ai>")
 
 
@@ -166,7 +166,7 @@ def test_windows_of_two_long_texts_cover_every_pair(two_sided: Path) -> None:
 
 
 def test_a_short_text_stays_whole_beside_a_long_one(two_sided: Path) -> None:
-    assert all("<human>short</human>" in window for window in _windows(_long(two_sided), "short", _LONG))
+    assert all(">short</human>" in window for window in _windows(_long(two_sided), "short", _LONG))
     assert all("<ai>short</ai>" in window for window in _windows(_long(two_sided), _LONG, "short"))
 
 
@@ -175,7 +175,7 @@ def test_the_worst_window_wins(two_sided: Path) -> None:
     mode, given_texts = contents(_LONG, None)
     spec, planner = guard.manifest.modes[mode], planner_of(guard, mode)
     found, _ = spans(given_texts, spec, planner, guard._tokenizer, Limits(320, 64, "windows"))
-    cuts = [guard._tokenizer._tokenizer.decode(span).split("<human>")[1].split("</human>")[0] for span in found]
+    cuts = [guard._tokenizer._tokenizer.decode(span).removeprefix(">").split("</human>")[0] for span in found]
     each = [guard.check(cut) for cut in cuts]
     worst = max(each, key=lambda verdict: (not verdict.safe, verdict.score))
     verdict = guard.check(_LONG)
@@ -193,7 +193,7 @@ def test_refuse_and_truncate(two_sided: Path) -> None:
     cut = _long(two_sided, long_text="truncate")
     verdict = cut.check(_LONG)
     assert (verdict.truncated, verdict.windows) == (True, 1)
-    assert next(_windows(cut, _LONG)).startswith("\n\n<human>0번째 word0")
+    assert next(_windows(cut, _LONG)).startswith(">0번째 word0")
     for policy in ("refuse", "truncate", "windows"):
         short = _long(two_sided, long_text=policy).check("short")
         assert (short.truncated, short.windows) == (False, 1)
