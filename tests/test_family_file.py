@@ -123,7 +123,7 @@ def test_verdicts_of_the_example_are_greedy_decoding(own: Guard, llama: Path, to
     yes, no = (tokenizer.encode(word, add_special_tokens=False) for word in (" yes", " no"))
     assert len(yes) == len(no) == 1
     seen = set()
-    for number, text in enumerate(texts(12, seed=3)):
+    for number, text in enumerate(texts(12, seed=4)):
         response = None if number % 3 == 0 else text[::-1]
         verdict = own.check(text, response)
         running, expected, scores = _template_ids(tokenizer, text, response), [], []
@@ -595,9 +595,10 @@ _BEFORE = replace(
         (_row("Verdict:{verdict}", " no", " yes!", " yes, but!"), CheckpointError,
          "an answer of verdict begins another"),
         (_row("Verdict:{verdict}", " no", " yes: fine", " yes: bad!"), CheckpointError,
-         r"a safe and an unsafe answer begin with the same token.*' yes: fine' in \[.*\d\], ' yes: bad' in \[.*\d\]"),
+         r"a safe and an unsafe answer begin with the same token.*' yes: fine' in \[.*\], ' yes: bad' in \[.*\]"),
         (_row("{verdict}", "No", "<SAFE>!"), CheckpointError, "'<SAFE>' of family own is not one token here"),
-        (_row("{verdict}", "yes", "no!", message="Text: {prompt}\n\nAnswer: ", raw=True), TemplateError, "joins the end of the prompt"),
+        (_row("{verdict}", "yes", "no!", message="Text: {prompt}\n\nAnswer: ", raw=True), TemplateError,
+         "the tokenizer joins the end of the prompt and the answer 'yes'"),
         (_row("{verdict}", "yes", "no!", raw=True), TemplateError, "no control token after the content"),
         (_BEFORE, TemplateError, "policies stand before the text that is judged; expected them behind it"),
     ],
