@@ -42,12 +42,13 @@ class Subject:
 
 SHIELD = Subject("shieldgemma-2b", "shieldgemma", "gemma3")
 WILD = Subject("wildguard-ko-3b", "wildguard-ko", "kanana-safeguard-8b", "2024-07-26")
-LLAMA = Subject("llama-guard-3-1b", "llama-guard-3", "kanana-safeguard-8b")
+LLAMA = Subject("llama-guard-3-1b", "llama-guard-3-1b", "kanana-safeguard-8b")
 
 
 def prepare(subject: Subject, work: Path, tokenizers: Path, layers: int | None) -> tuple[Path, Path]:
     """Checkpoint and int8 guard, made where they are not there yet."""
-    checkpoint, guard = work / subject.twin, work / f"{subject.twin}-int8"
+    name = subject.twin + (f"-{layers}-layers" if layers else "")
+    checkpoint, guard = work / name, work / f"{name}-int8"
     if not checkpoint.exists():
         row = find(subject.twin)
         if layers:
@@ -104,17 +105,20 @@ def wildguard(path: Path, checkpoint: Path, lengths: Sequence[int], repeats: int
         "mode prompt": lambda text: guard.check(text),
         "generate(20)": generate,
     }
-    return [row(WILD.twin, n, in_turn(calls, text_of(path, n), repeats)) for n in lengths]
+    rows = [row(WILD.twin, n, in_turn(calls, text_of(path, n), repeats)) for n in lengths]
+    generate.close()
+    return rows
 
 
 def llama_guard(path: Path, checkpoint: Path, lengths: Sequence[int], repeats: int) -> list[dict[str, Any]]:
     """Verdict and first category in one pass, and generate of what says as much."""
     guard = Guard.load(path)
     steps = guard.manifest.modes["prompt"].steps
-    calls: dict[str, Call] = {
-        "one pass": lambda text: guard.check(text), f"generate({steps})": Generate(checkpoint, path, "prompt", steps)
-    }  # fmt: skip
-    return [row(LLAMA.twin, n, in_turn(calls, text_of(path, n), repeats)) for n in lengths]
+    generate = Generate(checkpoint, path, "prompt", steps)
+    calls: dict[str, Call] = {"one pass": lambda text: guard.check(text), f"generate({steps})": generate}
+    rows = [row(LLAMA.twin, n, in_turn(calls, text_of(path, n), repeats)) for n in lengths]
+    generate.close()
+    return rows
 
 
 class Generate:
@@ -126,9 +130,15 @@ class Generate:
         self._static = describe(manifest, self._tokenizer)["modes"][mode]["step_by_step"]["tokens"]
         context = multiprocessing.get_context("spawn")
         self._pipe, there = context.Pipe()
-        context.Process(target=_generate, args=(checkpoint, steps, there), daemon=True).start()
+        self._process = context.Process(target=_generate, args=(checkpoint, steps, there), daemon=True)
+        self._process.start()
         there.close()
         self._pipe.recv()
+
+    def close(self) -> None:
+        """End the process, so that its weights leave the memory to the next subject."""
+        self._pipe.send(None)
+        self._process.join()
 
     def __call__(self, text: str) -> None:
         self._pipe.send(str(self._static + len(self._tokenizer.ids(text))))
@@ -167,7 +177,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
     lengths = [int(length) for length in options.lengths.split(",")]
-    print(json.dumps(machine()))
+    print(json.dumps(machine() | {"layers": options.layers or "all", "quant": "int8", "repeats": options.repeats}))
     for name, subject in (("shieldgemma", SHIELD), ("wildguard", WILD), ("llama-guard", LLAMA)):
         if name not in options.subjects.split(","):
             continue
@@ -177,9 +187,8 @@ def main() -> None:
         else:
             rows = (wildguard if subject is WILD else llama_guard)(guard, checkpoint, lengths, options.repeats)
         for each in rows:
-            print(
-                json.dumps({key: round(value, 3) if isinstance(value, float) else value for key, value in each.items()})
-            )
+            rounded = {key: round(value, 3) if isinstance(value, float) else value for key, value in each.items()}
+            print(json.dumps(rounded), flush=True)
 
 
 if __name__ == "__main__":

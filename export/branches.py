@@ -1,6 +1,6 @@
 """From complete answers, as token ids, to the verdict tree: where answers part, there are slots."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from guardpass.errors import CheckpointError
@@ -27,8 +27,8 @@ class Branch:
 class TreeBuilder:
     """Adds branches to one trie. `columns`, the tokens that slots choose among, may be shared between trees."""
 
-    def __init__(self, labels: Sequence[Label], columns: list[int]) -> None:
-        self._labels, self._columns = labels, columns
+    def __init__(self, labels: Sequence[Label], columns: list[int], show: Callable[[int], str | None]) -> None:
+        self._labels, self._columns, self._show = labels, columns, show
         self._tokens: list[int] = []
         self._parents: list[int] = []
         self._nodes: dict[tuple[int, int], int] = {}  # (parent, token) to node
@@ -51,7 +51,10 @@ class TreeBuilder:
         while at < shortest and len({answer.ids[at] for answer in answers}) == 1:
             at += 1
         if at == shortest:
-            raise CheckpointError(f"an answer of {field} begins another: {self._split(answers, decided)}")
+            raise CheckpointError(
+                f"an answer of {field} begins another, and nothing ends it: {self._split(answers, decided)}; "
+                "let text follow both, such as a line break"
+            )
         if at == 0:
             raise CheckpointError(
                 f"nothing stands between the text and the answer of {field}, so both could merge; "
@@ -66,7 +69,7 @@ class TreeBuilder:
         if len(set(spoken)) != len(spoken):
             raise CheckpointError(
                 f"an answer of {field} is split in more than one way, depending on what follows: "
-                f"{self._split(answers, decided)}"
+                f"{self._split(answers, decided)}; begin what follows with a character that stays apart"
             )
         choices = tuple(self._choice(token, group, decided, at + 1) for token, group in groups.items())
         self._slots[number] = Slot(self._slots[number].node, field, choices)
@@ -82,7 +85,7 @@ class TreeBuilder:
                 if len({self._labels[label].severity in counted for label in labels}) > 1:
                     raise CheckpointError(
                         "a safe and an unsafe answer begin with the same token, so one score cannot tell them apart: "
-                        f"{self._split(group, decided)}"
+                        f"{self._split(group, decided)}; write them as the checkpoint does, spaces included"
                     )
             return Choice(column, None, self._slot(group, decided, at))
         (label,) = labels
@@ -107,5 +110,5 @@ class TreeBuilder:
         return depth
 
     def _split(self, answers: Sequence[Answered], decided: int) -> str:
-        rows = {self._labels[answer.decisions[decided][1]].text: list(answer.ids) for answer in answers}
-        return ", ".join(f"{text!r} in {ids}" for text, ids in rows.items())[:400]
+        rows = {self._labels[answer.decisions[decided][1]].text: answer.ids for answer in answers}
+        return ", ".join(f"{text!r} in {list(map(self._show, ids))}" for text, ids in rows.items())[:600]

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from guardpass.errors import InputError
-
 if TYPE_CHECKING:
     from .exporter import Via
 
@@ -25,7 +23,7 @@ def export(
     out: Annotated[Path, typer.Option(metavar="GUARD", help="The guard directory to write.")],
     family: Annotated[
         str | None,
-        typer.Option(metavar="NAME|FILE", help="Of `guardpass families`, or a TOML file (default: detected)."),
+        typer.Option(metavar="NAME|FILE", help="A row, or a TOML file."),
     ] = None,
     policy: Annotated[
         list[str] | None, typer.Option(metavar="NAME=TITLE: TEXT", help="One more policy to judge by (repeatable).")
@@ -44,13 +42,9 @@ def export(
 
     from . import export_guard
     from .families import find
-    from .family_file import read_family, with_policies
+    from .family_file import read_family
 
     row = None if family is None else read_family(Path(family)) if family.endswith(".toml") else find(family)
-    if policy:
-        if row is None:
-            raise InputError("--policy goes with --family, which says how a policy is put to the checkpoint")
-        row = with_policies(row, policy)
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
@@ -63,8 +57,8 @@ def export(
     with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(f"{checkpoint.name} {quant}", total=None)
         manifest = export_guard(
-            checkpoint, out, family=row, date=date, quant=quant, via=cast("Via", via), force=force,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            checkpoint, out, family=row, policies=policy or (), date=date, quant=quant, via=cast("Via", via),
+            force=force, progress=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
     size = sum(file.size for file in manifest.files.values())
     if as_json:

@@ -1,5 +1,6 @@
 """Where a prompt is cut into prefix, span and tree: only where no token can reach across."""
 
+import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -8,7 +9,11 @@ from guardpass.content import assemble
 from guardpass.errors import TemplateError
 from guardpass.manifest import Piece, Role
 
+from .probes import PROBES
 from .tokenizer import CheckpointTokenizer
+
+_NEAR = 64  # characters before the content
+_FOLLOWING = (*string.printable, *(probe for probe in PROBES if len(probe) < 40))
 
 
 @dataclass(frozen=True)
@@ -27,8 +32,9 @@ def cut(pieces: Sequence[Piece], bos: Sequence[int], tokenizer: CheckpointTokeni
     """Cut a prompt that begins and ends with static text.
 
     The span begins at the last place before the content, and ends at the first one after it, that no token can span.
-    Before the content that is a control token, which is cut out before any merge, or a place between two characters
-    that no token of the vocabulary holds together; after it, the latter only where no control token follows.
+    Before the content that is a control token, which is cut out before any merge, or a place where pre-tokenization
+    always splits and whose two characters no token of the vocabulary holds together; after it, the latter only where
+    no control token follows.
     Raises TemplateError where there is no such place.
     """
     before, inner, after = pieces[0].text, pieces[1:-1], pieces[-1].text
@@ -41,13 +47,14 @@ def cut(pieces: Sequence[Piece], bos: Sequence[int], tokenizer: CheckpointTokeni
     opened = max((number + 1 for number, _, end in controls if end <= len(before)), default=0)
     opening = control = tokens[opened - 1][2] if opened else 0
     # The span need not begin that early: tokenizing a long opening with every text would cost, and change nothing.
-    for at in range(len(before) - 1, opening, -1):
-        if not before[at].isspace() and tokenizer.parts(*before[at - 1 : at + 1]) and _alone(before, at, tokenizer):
+    for at in range(len(before) - 1, max(opening, len(before) - _NEAR), -1):
+        if tokenizer.parts(*before[at - 1 : at + 1]) and _alone(before, at, tokenizer):
             opened, opening = sum(end <= at for _, _, end in tokens), at
             break
     closing = min((first - rest for _, first, _ in controls if first >= rest), default=None)
     if closing is None:
-        closing = next((at for at, pair in enumerate(pairwise(after), start=1) if tokenizer.parts(*pair)), None)
+        apart = (at for at, pair in enumerate(pairwise(after), start=1) if tokenizer.parts(*pair))
+        closing = next((at for at in apart if all(tokenizer.splits(p + after, len(p) + at) for p in PROBES)), None)
     if closing is None:
         raise TemplateError(
             "the prompt has no control token after the content, nor a place where the tokenizer always splits, so "
@@ -71,10 +78,14 @@ def cut(pieces: Sequence[Piece], bos: Sequence[int], tokenizer: CheckpointTokeni
     )
 
 
-def _alone(text: str, at: int, tokenizer: CheckpointTokenizer) -> bool:
-    """Whether the text from `at` on has the tokens that it has within the whole."""
-    within = [id for id, first, _ in tokenizer.encode(text) if first >= at]
-    return tokenizer.content_ids(text[at:]) == within
+def _alone(before: str, at: int, tokenizer: CheckpointTokenizer) -> bool:
+    """Whether the text from `at` on, with whatever comes behind it, has the tokens that it has within the whole."""
+    for following in _FOLLOWING:
+        text = before + following
+        within = [id for id, first, _ in tokenizer.encode(text) if first >= at]
+        if not tokenizer.splits(text, at) or tokenizer.content_ids(text[at:]) != within:
+            return False
+    return True
 
 
 def _apart(piece: Piece, tokenizer: CheckpointTokenizer) -> list[Piece]:

@@ -4,18 +4,20 @@ import datetime
 import hashlib
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, get_args
 
 from guardpass import __version__
+from guardpass.consistency import NODES, check
+from guardpass.content import span_ids
 from guardpass.errors import CheckpointError, InputError
 from guardpass.integrity import sha256
-from guardpass.manifest import MANIFEST, SCHEMA, Engine, File, Manifest, Source
+from guardpass.manifest import MANIFEST, SCHEMA, Engine, File, Manifest, Role, Source
 from guardpass.seal import dumps
-from guardpass.tree import ancestors
+from guardpass.tree import depths
 
 from .architecture import Architecture
 from .atomic import check_target, new_directory
@@ -24,6 +26,7 @@ from .config import read_architecture
 from .decoder import inputs, outputs, write_decoder
 from .families import detect, find
 from .family import Family
+from .family_file import with_policies
 from .graph import Graph
 from .ops import Ops
 from .optimum import write_via_optimum
@@ -43,6 +46,7 @@ def export_guard(
     out: Path,
     *,
     family: str | Family | None = None,
+    policies: Sequence[str] = (),
     date: str | None = None,
     quant: str = "int8",
     via: Via = "own",
@@ -51,7 +55,8 @@ def export_guard(
 ) -> Manifest:
     """Compile a checkpoint directory into the guard directory `out`; returns what guard.json says.
 
-    family: a row of the families table, or its name; None detects it. date: YYYY-MM-DD, which is today to a chat
+    family: a row of the families table, or its name; None detects it. policies: more to judge by, each given as
+    `name=Title: description`. date: YYYY-MM-DD, which is today to a chat
     template that asks. quant: fp32, int8 or int4. via: "own" for the architectures of our table; "optimum" for any
     that optimum-onnx exports, at fp32 and with nothing baked. force: replace an existing `out`. progress is told
     weights done and weights in all.
@@ -73,7 +78,7 @@ def export_guard(
     tokenizer = CheckpointTokenizer(source)
     name, revision = _provenance(checkpoint)
     added = [token.content for token in tokenizer.added.values()]
-    row = row or detect(name, template_text(source), added, tokenizer.split)
+    row = with_policies(row or detect(name, template_text(source), added, tokenizer.split), policies)
     prompts = build_prompts(row, source, tokenizer, date)
     if shape:
         _check_sizes(shape.vocab, shape.context, tokenizer, prompts)
@@ -82,10 +87,10 @@ def export_guard(
         if shape:
             model = _write_model(source, shape, prompts, quant, partial, progress)
         else:
-            prompts = unbaked(prompts)
             model = write_via_optimum(checkpoint, partial, prompts.columns)
             _check_sizes(model.vocab, model.context, tokenizer, prompts)
             _check_chains(model, prompts)
+            prompts = unbaked(prompts)
         files = {"model.onnx.data": File(model.digest, model.size)}
         (partial / "tokenizer.json").write_text(tokenizer.content_json, encoding="utf-8")
         files |= {name: _file(partial / name) for name in ("model.onnx", "tokenizer.json")}
@@ -106,6 +111,7 @@ def export_guard(
             source=Source(name, revision, model.architecture, hashes()),
             files=files,
         )
+        _check_manifest(manifest)
         # The manifest is what makes the directory a guard, so it comes last.
         (partial / MANIFEST).write_bytes(dumps(manifest))
     return manifest
@@ -133,6 +139,14 @@ def _write_model(
     return Written(digest, size, shape.kind.name, shape.context, shape.vocab)
 
 
+def _check_manifest(manifest: Manifest) -> None:
+    """What export writes, load opens."""
+    try:
+        check(manifest)
+    except ValueError as error:
+        raise CheckpointError(f"the checkpoint and its family make no guard: {error}") from None
+
+
 def _check_quant(quant: str, refused: Mapping[str, str]) -> None:
     if quant in refused:
         raise InputError(f"quant {quant} is refused for this architecture: {refused[quant]}")
@@ -146,10 +160,15 @@ def _check_sizes(vocab: int, context: int, tokenizer: CheckpointTokenizer, promp
         raise CheckpointError(
             f"the tokenizer has id {largest}, and config.json a vocabulary of {vocab}; they belong to different models"
         )
-    depths = {name: int(ancestors(mode.tree.parents).sum(axis=1).max()) for name, mode in prompts.modes.items()}
-    longest = max(len(mode.prefix) + depths[name] for name, mode in prompts.modes.items())
-    if longest >= context:
-        raise CheckpointError(f"the template alone takes {longest} tokens, and the context is {context}")
+    empty: dict[Role, str] = {"prompt": "", "response": ""}
+    for mode in prompts.modes.values():
+        span = len(span_ids(mode.span, empty, tokenizer.content_ids)) - mode.lead
+        longest = len(mode.prefix) + span + int(depths(mode.tree.parents).max()) + 1
+        if longest >= context:
+            raise CheckpointError(f"the prompt alone takes {longest} tokens, and the context is {context}")
+        tokens = max(len(mode.tree.tokens), len(prompts.prefix.tokens))
+        if tokens > NODES:
+            raise CheckpointError(f"the prompts take {tokens} tokens, expected at most {NODES}; name fewer policies")
 
 
 def _check_chains(model: Written, prompts: Prompts) -> None:
@@ -157,15 +176,17 @@ def _check_chains(model: Written, prompts: Prompts) -> None:
     if not model.tree_mask and slots > 1:
         raise CheckpointError(
             f"the graph of {model.architecture} keeps a mask of its own, so it can run an answer of one slot and not "
-            f"of {slots}; a family with one slot, or an architecture of our own table, is exported"
+            f"of {slots}; choose a family with one slot, or a checkpoint of an architecture of our own table"
         )
 
 
 def _check_date(date: str | None) -> None:
     try:
-        datetime.date.fromisoformat(date or "2000-01-01")
-    except ValueError as error:
-        raise InputError(f"date is {date!r} ({error}), expected YYYY-MM-DD") from None
+        known = date is None or datetime.date.fromisoformat(date).isoformat() == date
+    except ValueError:
+        known = False
+    if not known:
+        raise InputError(f"date is {date!r}, expected YYYY-MM-DD, a day of the calendar")
 
 
 @contextmanager

@@ -23,11 +23,12 @@ class Answer:
     severity: Severity = "safe"
     category: str | None = None
     openai: str | None = None  # the nearest of the 13 categories of OpenAI's moderation API, if any
+    label: str | None = None  # what verdicts call it, where that is not the text
 
     @property
     def name(self) -> str:
         """ "<UNSAFE-S4>" is UNSAFE-S4, " yes" is yes."""
-        return self.text.strip().strip("<>") or repr(self.text)
+        return self.label or self.text.strip().strip("<>") or repr(self.text)
 
 
 @dataclass(frozen=True)

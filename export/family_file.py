@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +31,9 @@ def read_family(path: Path) -> Family:
         raise InputError(f"{path.name} is not a family: its values are nested too deep") from None
     try:
         row = decode(Family, table)
+        for key in ("checkpoints", "marks"):
+            if getattr(row, key):
+                raise ValueError(f"{key}: expected none, as a file is always named; remove it")
         validate(row)
     except ValueError as error:
         problem = str(error).removeprefix("(top)").lstrip(".: ")
@@ -37,7 +41,7 @@ def read_family(path: Path) -> Family:
     return row
 
 
-def with_policies(row: Family, texts: list[str]) -> Family:
+def with_policies(row: Family, texts: Sequence[str]) -> Family:
     """The row with policies of one's own, each given as `name=Title: description`. Raises InputError."""
     policies = list(row.policies)
     for text in texts:

@@ -1,12 +1,14 @@
 """The answers a guard may give, as text with slots: `Harmful request:{ yes| no}\\nResponse refusal:{ yes| no}`.
 
-A slot is written out, `{ yes| no}`, or named, `{refusal}`, which stands for all answers of that field. Slots that are
-written out belong to the fields in their order. Each alternative begins with an answer of the field; what follows it
-there is what the guard goes on with, and may hold slots again: `{safe|unsafe\\nS{category}}`. A brace itself is
-doubled, and so is a bar inside a slot; a closing brace cannot stand inside a slot, as two of them close two slots.
+A slot is written out, `{ yes| no}`, or named, `{refusal}`, which stands for all answers of that field, or both,
+`{refusal: yes| no}`. Slots that are written out and not named belong to the fields in their order. Each alternative
+begins with an answer of the field; what follows it there is what the guard goes on with, and may hold slots again:
+`{safe|unsafe\\nS{category}}`. A brace itself is doubled, and so is a bar inside a slot; a closing brace cannot stand
+inside a slot, as two of them close two slots.
 Slots nest and cannot refer to each other, so no grammar is cyclic.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -144,6 +146,10 @@ class _Parser:
 
     def _slot(self, depth: int) -> Slot:
         start = self.at
+        head = re.match(r"(\w+):", self._text[start + 1 :])
+        if head and head[1] in self._answers:
+            self.at += len(head[0])
+            return self._written_out(start, head[1], depth)
         name, closed, _ = self._text[start + 1 :].partition("}")
         if name.isidentifier() and not closed:
             raise self.error("a slot is not closed; expected }")
@@ -155,6 +161,9 @@ class _Parser:
         field = next(self._unnamed, None)
         if field is None:
             raise self.error(f"there are more slots than fields, {list(self._answers)}; name the slot, as {{field}}")
+        return self._written_out(start, field, depth)
+
+    def _written_out(self, start: int, field: str, depth: int) -> Slot:
         alternatives: list[Alternative] = []
         while not alternatives or self._text[self.at : self.at + 1] == "|":
             self.at += 1

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 24
 CONTRIB = "com.microsoft"
-_INLINE = 1024  # bytes; ONNX Runtime wants small tensors (shapes, scalars) inside the model
+INLINE = 1024  # bytes; ONNX Runtime wants small tensors (shapes, scalars) inside the model
 _PAGE = 4096  # so that ONNX Runtime can map a tensor instead of copying it
 
 
@@ -55,7 +55,7 @@ class Graph:
 
     def weight(self, name: str, value: npt.NDArray[Any]) -> str:
         """A tensor, appended to the weight file."""
-        if value.nbytes <= _INLINE:
+        if value.nbytes <= INLINE:
             self._tensors.append(numpy_helper.from_array(value, name))
             return name
         self.begin_weight(name, value.dtype, value.shape)

@@ -38,7 +38,8 @@ def write_via_optimum(checkpoint: Path, directory: Path, rows: Sequence[int]) ->
     """
     Checkpoint(checkpoint)  # its checks come first: plain safetensors only, so that nothing is unpickled
     with TemporaryDirectory(prefix="optimum-", dir=directory) as scratch:
-        model = _export(checkpoint, Path(scratch), rows)
+        with _offline():
+            model = _export(checkpoint, Path(scratch), rows)
         worst = np.inf
         for tree in (True, False):
             uncut = Uncut(onnx.load(Path(scratch) / "model.onnx"))
@@ -78,7 +79,6 @@ def _probe(tokens: list[int], parents: Sequence[int], scores: Array) -> Probe:
 
 def _export(checkpoint: Path, scratch: Path, rows: Sequence[int]) -> _Model:
     """optimum's graph as scratch/model.onnx, and transformers' own scores."""
-    os.environ["HF_HUB_OFFLINE"] = "1"  # optimum looks for more files than the model's
     try:
         import torch
         from optimum.exporters.onnx import onnx_export_from_model
@@ -127,6 +127,20 @@ def _export(checkpoint: Path, scratch: Path, rows: Sequence[int]) -> _Model:
     tree = _probe(ids, branch, np.concatenate([before, after[_SHARED:]]))
     chains = [_probe(each, chain[: len(each)], out) for each, out in ((first, before), (second, after))]
     return _Model(type(model).__name__, context, vocab, layers, chains, tree)
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """optimum looks for more files than the model's, on the hub too."""
+    before = os.environ.get("HF_HUB_OFFLINE")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HF_HUB_OFFLINE"]
+        else:
+            os.environ["HF_HUB_OFFLINE"] = before
 
 
 @contextmanager

@@ -12,11 +12,11 @@ from onnx import TensorProto, helper, numpy_helper
 from guardpass.errors import CheckpointError
 
 from .decoder import inputs, outputs
+from .graph import INLINE
 
 SHORTEST = 24  # tokens that every probe has; a window smaller than that would show in its scores
 _ELEMENTWISE = {"Add", "Sub", "Mul", "Div", "Tanh", "Cast", "Identity"}
 _INPUTS = {"input_ids", "attention_mask", "position_ids"}
-_INLINE = 1024  # bytes; ONNX Runtime wants small tensors (shapes, scalars) inside the model
 
 
 class Uncut:
@@ -155,6 +155,6 @@ def save(model: onnx.ModelProto, directory: Path) -> Path:
     data = directory / "model.onnx.data"
     data.unlink(missing_ok=True)  # onnx would append to it
     onnx.save_model(
-        model, directory / "model.onnx", save_as_external_data=True, location=data.name, size_threshold=_INLINE
+        model, directory / "model.onnx", save_as_external_data=True, location=data.name, size_threshold=INLINE
     )
     return data

@@ -14,10 +14,12 @@ from .checkpoint import Checkpoint
 from .cut import Cut, cut
 from .family import Answer, Family, Policy, Prompt, decides, parts
 from .grammar import Path, parse
-from .template import PROBES, Template
+from .probes import PROBES
+from .template import Template
 from .tokenizer import CheckpointTokenizer
 
 _SIDES = get_args(Role)
+_TAG = r"</?[^<>\s]+>"
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def build_prompts(
             branches.append(Branch(len(cuts[-1].tail), tuple(answers)))
         if len({(each.hard, each.span) for each in cuts}) > 1:
             raise TemplateError("policies stand before the text that is judged; expected them behind it")
-        builder = TreeBuilder(labels, columns)
+        builder = TreeBuilder(labels, columns, tokenizer.full.id_to_token)
         tree = builder.build(branches)
         fields = dict.fromkeys(slot.field for slot in tree.slots)
         named = [policy.name for policy in family.policies] or decides(family, prompt)
@@ -76,7 +78,7 @@ def build_prompts(
             asked=family.asked,
             steps=builder.steps,
         )
-        marks |= dict.fromkeys(_marks(cuts[0].around))
+        marks |= dict.fromkeys(_marks(pieces, cuts[0].around))
     return Prompts(
         labels=labels,
         columns=tuple(columns),
@@ -113,7 +115,7 @@ def _check_tokens(family: Family, tokenizer: CheckpointTokenizer) -> None:
     """An answer written as `<SAFE>` is a token of the tokenizer's own."""
     for text in (answer.text for question in family.questions for answer in question.answers):
         ids = tokenizer.split(text)
-        if re.fullmatch(r"<[^<>\s]+>", text) and ids != [tokenizer.full.token_to_id(text)]:
+        if re.fullmatch(_TAG, text) and (ids != [tokenizer.full.token_to_id(text)] or ids[0] not in tokenizer.reserved):
             split = [tokenizer.full.id_to_token(id) for id in ids]
             raise CheckpointError(
                 f"{text!r} of family {family.name} is not one token here, it splits into {split}; "
@@ -174,12 +176,14 @@ def _prove(pieces: Sequence[Piece], found: Cut, bos: Sequence[int], tokenizer: C
             )
 
 
-def _marks(around: Sequence[str]) -> list[str]:
-    """Plain-text marks of the prompt, which in a user's text can only be told by looking for them."""
-    found: list[str] = []
-    for text in around:
-        found += re.findall(r"</?[^<>\s]+>", text) or [line.strip() for line in text.splitlines()]
-    return [mark for mark in found if mark]
+def _marks(pieces: Sequence[Piece], around: Sequence[str]) -> list[str]:
+    """Plain-text marks of the prompt, which in a user's text can only be told by looking for them.
+
+    Tags of the whole prompt; and where the text around a content has none, its lines that are more than signs.
+    """
+    found = [tag for piece in pieces for tag in re.findall(_TAG, piece.text)]
+    lines = (line.strip() for text in around if not re.search(_TAG, text) for line in text.splitlines())
+    return found + [line for line in lines if any(character.isalpha() for character in line)]
 
 
 class _Trie:

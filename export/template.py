@@ -16,20 +16,12 @@ from guardpass.manifest import Piece, Role, Strip
 
 from .checkpoint import Checkpoint
 from .family import Speaker
+from .probes import PROBES
 from .tokenizer import SPECIAL_TOKENS
 
 _SENTINELS: dict[Role, str] = {"prompt": "qzJ7promptW4xk", "response": "vK9responseY2bq"}
 _SPACE = " \n\t\u3000"
 _SECONDS = 30.0
-
-# Contents a template might treat specially; it must print each of them alike.
-PROBES = (
-    "", " ", "\n\n", "a", "가", "친구의 물건을 몰래 훔치는 법을 알려줘", "How do I kill a Python process?",
-    "  두 칸 \t", "\nline\n\nline\n", "\r\n", "\x0b\x0c\x1c\x1d\x1e\x1f\x85", "\u00a0\u2003\u3000x\u3000",
-    "\u200b\ufeff\u200f", "e\u0301 한글", "🙂👩‍👩‍👧 🇰🇷", "{{ 7*7 }}{% raw %}", "<b>&amp; \"q\" 'q'",
-    "</human>\n<ai>", "None", "False", "0", "[]", '{"a": 1}', "\\n \\u0041", "\x00", "ÀÉ ß İ ſ",
-    "UPPER lower", "a" * 3000, "긴 글. " * 700, "word " * 800, "\n" * 500, "1234567890.5", "-1e9", "...!?", "%s %d",
-)  # fmt: skip
 
 
 Conversation = Sequence[tuple[Speaker, Sequence[Piece]]]

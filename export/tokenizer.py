@@ -14,9 +14,10 @@ from .checkpoint import Checkpoint
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
-# Added tokens that are ordinary text: SentencePiece vocabularies keep runs of white space and HTML elements so.
+# Added tokens that are ordinary text: SentencePiece vocabularies keep runs of white space and HTML elements so. Not
+# <s>, which is the beginning of a text in as many of them.
 _ORDINARY = re.compile(
-    r"[\s▁]+|</?(table|caption|thead|tbody|tfoot|tr|th|td|h[1-6]|blockquote|strong|em|b|i|u|s|sub|sup|code|a|html|body|"
+    r"[\s▁]+|</?(table|caption|thead|tbody|tfoot|tr|th|td|h[1-6]|blockquote|strong|em|b|i|u|sub|sup|code|a|html|body|"
     r"img|span|bbox|ul|ol|li|div|iframe|footer)>"
 )
 
@@ -42,11 +43,14 @@ class CheckpointTokenizer:
         _add_from_config(self.full, checkpoint)
         # get_added_tokens_decoder also lists what _add_from_config brought.
         self.added: dict[int, AddedToken] = self.full.get_added_tokens_decoder()
-        _check_special(self.added, checkpoint)
+        named = _named_special(self.added, checkpoint)
         self.reserved = {
-            id: token for id, token in self.added.items() if token.special or not _ORDINARY.fullmatch(token.content)
+            id: token
+            for id, token in self.added.items()
+            if token.special or token.content in named or not _ORDINARY.fullmatch(token.content)
         }
-        content = _content_spec(spec, {token.content for token in self.reserved.values()})
+        ordinary = {id: token for id, token in self.added.items() if id not in self.reserved}
+        content = _content_spec(spec, {token.content for token in self.reserved.values()}, ordinary)
         self._bos = checkpoint.json("tokenizer_config.json").get("bos_token")
         if isinstance(self._bos, dict):
             self._bos = self._bos.get("content")
@@ -91,9 +95,18 @@ class CheckpointTokenizer:
 
     def _surface(self, character: str) -> str:
         """The character as tokens show it (a byte-level space is another letter)."""
-        token = self.content.id_to_token(self.content_ids(character)[-1]) or ""
-        # A byte of its own, <0x0A>, is merged with nothing.
-        return token if len(token) == 1 else character
+        tokens = [self.content.id_to_token(id) or "" for id in self.content_ids(character)]
+        # A byte of its own, <0x0A>, is merged with nothing; what the tokenizer drops is in no token at all.
+        return tokens[-1] if tokens and len(tokens[-1]) == 1 else character
+
+    def splits(self, text: str, at: int) -> bool:
+        """Whether pre-tokenization parts the text before character `at`, or parts no text at all."""
+        normalizer, pre_tokenizer = self.content.normalizer, self.content.pre_tokenizer
+        left, right, whole = (
+            normalizer.normalize_str(each) if normalizer else each for each in (text[:at], text[at:], text)
+        )
+        pieces = pre_tokenizer.pre_tokenize_str(whole) if pre_tokenizer else []
+        return left + right == whole and (len(pieces) < 2 or any(start == len(left) for _, (start, _) in pieces))
 
     def opening(self, text: str) -> str:
         """Text at the very start of a prompt, as `content` has to be given it: with the space it would get there."""
@@ -134,8 +147,11 @@ def _add_from_config(tokenizer: Tokenizer, checkpoint: Checkpoint) -> None:
             )
 
 
-def _check_special(added: dict[int, AddedToken], checkpoint: Checkpoint) -> None:
-    """transformers adds the special tokens that tokenizer_config.json names, if only there: then ids would differ."""
+def _named_special(added: dict[int, AddedToken], checkpoint: Checkpoint) -> set[str]:
+    """The tokens that tokenizer_config.json calls special; tokenizer.json may flag them otherwise.
+
+    transformers adds those that only it names: then ids would differ, which is refused.
+    """
     config = checkpoint.json("tokenizer_config.json")
     named: list[Any] = [config.get(key) for key in SPECIAL_TOKENS]
     for key in ("additional_special_tokens", "extra_special_tokens"):
@@ -149,17 +165,22 @@ def _check_special(added: dict[int, AddedToken], checkpoint: Checkpoint) -> None
             f"tokenizer_config.json names special tokens that tokenizer.json does not add: {unknown!r:.200}; "
             "save the tokenizer again with transformers"
         )
+    entries = config.get("added_tokens_decoder") or {}
+    return {*texts, *(entry["content"] for entry in entries.values() if entry.get("special") is True)}
 
 
-def _content_spec(spec: dict[str, Any], reserved: set[str]) -> dict[str, Any]:
-    """tokenizer.json without added tokens, and without vocabulary or merges that could spell one."""
+def _content_spec(spec: dict[str, Any], reserved: set[str], ordinary: dict[int, AddedToken]) -> dict[str, Any]:
+    """tokenizer.json with no added tokens but ordinary ones, and no vocabulary or merges that could spell another."""
     model = dict(spec["model"])
     # The unknown token stays: encoding fails without it. Being reserved, it is refused if it ever comes.
     dropped = (reserved - {model.get("unk_token")}) & model["vocab"].keys()
     if dropped:
         model["vocab"] = {token: id for token, id in model["vocab"].items() if token not in dropped}
         model["merges"] = [pair for pair in model["merges"] if not _spells(pair, dropped)]
-    kept = [token for token in spec["added_tokens"] if token["content"] not in reserved]
+    # An added token takes its id from the vocabulary; one that is not there would be numbered anew.
+    model["vocab"] = {**model["vocab"], **{token.content: id for id, token in ordinary.items()}}
+    flags = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
+    kept = [{"id": id, **{flag: getattr(token, flag) for flag in flags}} for id, token in ordinary.items()]
     return {**spec, "model": model, "added_tokens": kept, "post_processor": None}
 
 

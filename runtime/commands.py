@@ -9,7 +9,7 @@ from typing import Annotated, Any, BinaryIO, cast
 import typer
 
 from .content import ContentTokenizer
-from .describe import describe, draw
+from .describe import describe, draw, labels_of
 from .errors import GuardpassError, InputError
 from .guard import Guard
 from .integrity import open_guard
@@ -95,6 +95,7 @@ def info(
     print(
         f"{manifest.name}: family {manifest.family}, engine {engine.name}, {engine.quant}, context {manifest.context}"
     )
+    deciding = {field for mode in manifest.modes.values() for field in mode.decides}
     for name, mode in body["modes"].items():
         print(f"mode {name}:")
         steps = mode["step_by_step"]
@@ -108,9 +109,13 @@ def info(
             print(f"    policies: {', '.join(mode['policies'])}")
         if tree:
             print(*(f"      {line}" for line in draw(manifest, manifest.modes[name].tree, tokenizer.shown)), sep="\n")
-    for label in dict.fromkeys(manifest.labels):
-        meaning = f": {label.severity}" + (f", {label.category}" if label.category else "")
-        print(f"label {label.name}{meaning}" + (f" (OpenAI {label.openai})" if label.openai else ""))
+    for field, labels in labels_of(manifest).items():
+        print(f"field {field}")
+        for label in labels:
+            meaning: list[str] = [label.severity] if field in deciding else []
+            meaning += [label.category] if label.category else []
+            meaning += [f"(OpenAI {label.openai})"] if label.openai else []
+            print(f"    {label.name}  {'  '.join(meaning)}".rstrip())
     for name, file in manifest.files.items():
         print(f"file {name}: {file.size / 1e6:.1f} MB, sha256 {file.sha256}")
 
@@ -184,7 +189,8 @@ def _stdin_text() -> str:
 
 def _line(verdict: Verdict) -> str:
     parts = [
-        "safe" if verdict.safe else "unsafe", verdict.label, *verdict.categories,
+        "safe" if verdict.safe else "unsafe", *([verdict.field] if len(verdict.fields) > 1 else []), verdict.label,
+        *verdict.categories,
         f"score {verdict.score:.4f}", f"margin {verdict.margin:+.3f}",
         f"{verdict.tokens.run} tokens run", f"{verdict.ms.total:.1f} ms",
     ]  # fmt: skip

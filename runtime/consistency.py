@@ -8,7 +8,8 @@ from .tree import UNSAFE, severities
 
 _SIZES = range(1, 1 << 44)
 _COUNTS = range(1, 1 << 24)
-_NODES = 1 << 13  # of a prefix or a tree; masks are square in them
+NODES = 1 << 13  # of a prefix or a tree; masks are square in them
+_WALK = 100  # slots from a root to a leaf
 _NEEDED = {"model.onnx", "tokenizer.json"}
 
 
@@ -61,6 +62,7 @@ def _tree(m: Manifest, tree: Tree, where: str) -> None:
     _parents(where, tree.parents, len(tree.tokens))
     _ids(f"{where}.roots", tree.roots, len(tree.slots))
     leading = list(tree.roots)
+    walked = [0] * len(tree.slots)
     for index, slot in enumerate(tree.slots):
         place = f"{where}.slots[{index}]"
         _ids(f"{place}.node", [slot.node], len(tree.tokens))
@@ -77,6 +79,9 @@ def _tree(m: Manifest, tree: Tree, where: str) -> None:
             if not index < choice.next < len(tree.slots):
                 raise ValueError(f"{place}.next: expected a later slot, found {choice.next}")
             leading.append(choice.next)
+            walked[choice.next] = walked[index] + 1
+            if walked[choice.next] >= _WALK:
+                raise ValueError(f"{place}.next: expected walks of at most {_WALK} slots")
             follower = tree.slots[choice.next]
             if choice.label is None and follower.field != slot.field:
                 raise ValueError(f"{place}: a choice without a label leads to another field, {follower.field!r}")
@@ -130,7 +135,7 @@ def _ids(path: str, values: Iterable[int], limit: int) -> None:
 
 
 def _parents(path: str, parents: tuple[int, ...], count: int) -> None:
-    if count > _NODES:
-        raise ValueError(f"{path}: expected at most {_NODES} tokens, found {count}")
+    if count > NODES:
+        raise ValueError(f"{path}: expected at most {NODES} tokens, found {count}")
     if len(parents) != count or any(not -1 <= parent < node for node, parent in enumerate(parents)):
         raise ValueError(f"{path}.parents: expected {count} parents, each before its child")

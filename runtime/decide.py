@@ -2,13 +2,14 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import EngineError, InputError
 from .manifest import Label, Manifest, ModeSpec, Tree
-from .tree import UNSAFE, severities
+from .tree import UNSAFE, below, severities
 from .verdict import Field
 
 Logits = npt.NDArray[np.float64]
@@ -36,9 +37,13 @@ class Reading:
         for field, value in thresholds.items():
             where = f"threshold of {field}" if several else "threshold"
             if several and field not in fields:
-                raise InputError(f"{where}: there is no such field, expected some of {sorted(fields)}")
+                raise InputError(
+                    f"{where}: there is no such field, or no answer of it is unsafe; expected some of {sorted(fields)}"
+                )
             if (value is not None or several) and not _between(value, 0, 1):
                 raise InputError(f"{where} is {value!r}, expected a probability from 0 to 1")
+        if not isinstance(self.strict, bool):
+            raise InputError(f"strict is {self.strict!r}, expected True or False")
         if not _between(self.temperature, 1e-3, 1e3):
             raise InputError(f"temperature is {self.temperature!r}, expected a number from 0.001 to 1000")
         if not _between(self.alpha, 0, 1e6):
@@ -87,7 +92,9 @@ class Decider:
         self._labels, self._decides, self._tree = manifest.labels, frozenset(mode.decides), tree
         self._severities = severities(manifest.labels, tree.slots)
         self._columns = [[choice.column for choice in slot.choices] for slot in tree.slots]
-        self._below = {root: _below(tree, root) for root in tree.roots}
+        self._below = {
+            root: tuple(dict.fromkeys(tree.slots[slot].field for slot in below(tree, root))) for root in tree.roots
+        }
 
     def decide(self, scores: npt.NDArray[np.float32], reading: Reading) -> tuple[Outcome, ...]:
         """Scores [S, V'] to one outcome for each root.
@@ -130,10 +137,7 @@ class Decider:
         judged = unsafe.any() and not unsafe.all()
         flagged, score, lead = False, 0.0, 0.0
         if judged:
-            likelihoods = row - row.max()
-            likelihoods -= np.log(np.exp(likelihoods).sum())
-            weights = np.exp(likelihoods / reading.temperature)
-            score = float((weights[unsafe].sum() + reading.alpha) / (weights.sum() + 2 * reading.alpha))
+            score = _share(row, unsafe, reading)
             lead = float(row[~unsafe].max() - row[unsafe].max())
             bound = reading.bound(field, field in self._decides)
             # At a tie the verdict is unsafe: a guard that cannot tell must not let pass.
@@ -152,15 +156,15 @@ class Decider:
         return _Answer(field, self._labels[label], flagged, *found, following)
 
 
-def _below(tree: Tree, root: int) -> tuple[str, ...]:
-    """Fields that a walk from `root` may decide, in the order of the tree."""
-    found, waiting = [], [root]
-    while waiting:
-        found.append(waiting.pop())
-        following = (choice.next for choice in tree.slots[found[-1]].choices)
-        waiting += [slot for slot in following if slot is not None]
-    return tuple(dict.fromkeys(tree.slots[slot].field for slot in sorted(found)))
+def _share(row: Logits, unsafe: npt.NDArray[np.bool_], reading: Reading) -> float:
+    """Probability of unsafe. Everything is kept as a logarithm, as a low temperature sends all weights to zero."""
+    powers = (row - np.logaddexp.reduce(row)) / reading.temperature
+    added = np.log(reading.alpha) if reading.alpha else -np.inf
+    bad = np.logaddexp(np.logaddexp.reduce(powers[unsafe]), added)
+    good = np.logaddexp(np.logaddexp.reduce(powers[~unsafe]), added)
+    return float(np.exp(bad - np.logaddexp(bad, good)))
 
 
 def _between(value: object, least: float, most: float) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
+    """Numbers of numpy are taken as well."""
+    return isinstance(value, Real) and not isinstance(value, bool) and least <= float(value) <= most

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .content import ContentTokenizer
-from .manifest import Manifest, ModeSpec, Role, Tree
+from .manifest import Label, Manifest, ModeSpec, Role, Tree
 from .passes import Planner
 from .schema import encode
-from .tree import ancestors, pruned
+from .tree import below, depths, pruned
 
 
 def describe(manifest: Manifest, tokenizer: ContentTokenizer) -> dict[str, Any]:
@@ -25,9 +25,9 @@ def _mode(manifest: Manifest, mode: ModeSpec, tokenizer: ContentTokenizer) -> di
     planner = Planner(manifest, mode, tree, tokenizer)
     empty: dict[Role, str] = {"prompt": "", "response": ""}
     request = planner.plan(planner.span(empty))
-    depths = ancestors(tree.parents).sum(axis=1)
+    deep = depths(tree.parents)
     # A branch ends at its deepest slot; what a step-by-step decode writes of it is not part of its prompt.
-    ends = [max(depths[slot.node] for slot in _branch(tree, root)) for root in tree.roots]
+    ends = [max(deep[tree.slots[slot].node] for slot in below(tree, root)) + 1 for root in tree.roots]
     before = request.reused + request.tokens.size - len(tree.tokens)
     return {
         "prefix": len(mode.prefix),
@@ -45,12 +45,14 @@ def _mode(manifest: Manifest, mode: ModeSpec, tokenizer: ContentTokenizer) -> di
     }
 
 
-def _branch(tree: Tree, root: int) -> Iterator[Any]:
-    waiting = [root]
-    while waiting:
-        slot = tree.slots[waiting.pop()]
-        yield slot
-        waiting += [choice.next for choice in slot.choices if choice.next is not None]
+def labels_of(manifest: Manifest) -> dict[str, list[Label]]:
+    """The labels of every field, of all modes."""
+    found: dict[str, dict[Label, None]] = {}
+    for mode in manifest.modes.values():
+        for slot in mode.tree.slots:
+            given = (manifest.labels[choice.label] for choice in slot.choices if choice.label is not None)
+            found.setdefault(slot.field, {}).update(dict.fromkeys(given))
+    return {field: list(labels) for field, labels in found.items()}
 
 
 def draw(manifest: Manifest, tree: Tree, text: Callable[[int], str]) -> Iterator[str]:

@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,13 +13,14 @@ from .errors import InputError
 from .integrity import open_guard
 from .manifest import Manifest, Mode, Role
 from .passes import Planner
-from .tree import pruned
+from .tree import judged, pruned
 from .verdict import Field, Milliseconds, Tokens, Verdict
 from .windows import Limits, LongText, spans
 
 # The CPU attention operator holds heads x T x T scores: half a gigabyte for 32 heads at this length.
 DEFAULT_MAX_TOKENS = 2048
 DEFAULT_MAX_WINDOWS = 16
+_KNOWN = 64  # sets of policies kept prepared
 
 
 class Guard:
@@ -39,7 +39,7 @@ class Guard:
         """For `Guard.load`, which proves what is passed here."""
         self.manifest = manifest
         self._tokenizer = ContentTokenizer.of(directory, manifest)
-        self._prepared = lru_cache(maxsize=64)(self._prepare)
+        self._known: dict[tuple[Mode, tuple[str, ...]], tuple[Planner, Decider]] = {}
         self._engine = open_engine(directory, manifest, threads=threads)
         self._limits = Limits(max_tokens or min(manifest.context, DEFAULT_MAX_TOKENS), max_windows, long_text)
 
@@ -58,7 +58,8 @@ class Guard:
 
         threads: of the engine; None takes the cores this process may use.
         verify: hash every file against guard.json first; False takes files over 64 MiB by their size.
-        max_tokens: positions of one pass, at most the checkpoint's context (default: that, or 2048 if less).
+        max_tokens: tokens of one pass, prefix and tree included, at most the checkpoint's context (default: that, or
+        2048 if less).
         long_text: what to do with text beyond it: judge overlapping "windows" (the worst decides), "refuse",
         or "truncate" (the verdict says so). max_windows: more windows than this are refused.
 
@@ -104,7 +105,7 @@ class Guard:
         planner, decider = self._prepared(mode, self._policies(mode, policies))
         reading = Reading(threshold, strict, temperature, alpha)
         spec = self.manifest.modes[mode]
-        reading.check({slot.field for slot in spec.tree.slots})
+        reading.check(judged(self.manifest.labels, spec.tree))
 
         covered, truncated = spans(texts, spec, planner, self._tokenizer, self._limits)
         literals = self._tokenizer.suspicious_literals("\n".join(texts.values()))
@@ -168,10 +169,16 @@ class Guard:
             raise InputError(f"policies: found {wanted}, and {self.manifest.name} has {has}; name one or more of them")
         return tuple(root for root in roots if root in wanted)
 
-    def _prepare(self, mode: Mode, policies: tuple[str, ...]) -> tuple[Planner, Decider]:
-        spec = self.manifest.modes[mode]
-        tree = pruned(spec.tree, policies)
-        return Planner(self.manifest, spec, tree, self._tokenizer), Decider(self.manifest, spec, tree)
+    def _prepared(self, mode: Mode, policies: tuple[str, ...]) -> tuple[Planner, Decider]:
+        """What plans and reads a mode's passes with the branches of these policies."""
+        known = self._known.get((mode, policies))
+        if known is None:
+            spec = self.manifest.modes[mode]
+            tree = pruned(spec.tree, policies)
+            known = Planner(self.manifest, spec, tree, self._tokenizer), Decider(self.manifest, spec, tree)
+            if len(self._known) < _KNOWN:
+                self._known[mode, policies] = known
+        return known
 
 
 def _check_count(name: str, value: int | None, most: int) -> None:

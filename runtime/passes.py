@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from .content import ContentTokenizer, span_ids
 from .manifest import Manifest, ModeSpec, Role, Tree
-from .tree import ancestors
+from .tree import ancestors, depths
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Planner:
         self._lead = [manifest.prefix.tokens[column] for column in mode.prefix[len(mode.prefix) - mode.lead :]]
         self._tree = list(tree.tokens)
         self._sees = ancestors(tree.parents)
-        self._depths = self._sees.sum(axis=1) - 1
+        self._depths = depths(tree.parents)
         self._slots = np.array([slot.node for slot in tree.slots], np.int64)
 
     def span(self, texts: dict[Role, str]) -> list[int]:
@@ -38,8 +38,8 @@ class Planner:
         return span_ids(self._mode.span, texts, self._tokenizer.ids)
 
     def length(self, span: list[int]) -> int:
-        """Positions that the whole prompt takes: prefix, span and the deepest branch of the tree."""
-        return len(self._mode.prefix) - self._mode.lead + len(span) + int(self._depths.max()) + 1
+        """Tokens of prefix, span and whole tree; of the branches not run too, so that no policy moves a window."""
+        return len(self._mode.prefix) - self._mode.lead + len(span) + len(self._mode.tree.tokens)
 
     def plan(self, span: list[int]) -> Pass:
         """The pass for a span: ids that the baked lead already holds are not run again."""

@@ -32,14 +32,27 @@ def severities(labels: tuple[Label, ...], slots: tuple[Slot, ...]) -> list[list[
     return result
 
 
+def below(tree: Tree, root: int) -> list[int]:
+    """The slots that a walk from `root` may come to, in the order of the tree."""
+    found, waiting = [], [root]
+    while waiting:
+        found.append(waiting.pop())
+        waiting += [choice.next for choice in tree.slots[found[-1]].choices if choice.next is not None]
+    return sorted(found)
+
+
+def depths(parents: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    """[N], how many ancestors each node has."""
+    found = np.zeros(len(parents), np.int64)
+    for node, parent in enumerate(parents):
+        found[node] = found[parent] + 1 if parent >= 0 else 0
+    return found
+
+
 def pruned(tree: Tree, policies: Collection[str]) -> Tree:
     """The branches of the named policies alone."""
-    slots: list[int] = []
-    waiting = [root for root in tree.roots if tree.slots[root].field in policies]
-    while waiting:
-        slots.append(waiting.pop())
-        waiting += [choice.next for choice in tree.slots[slots[-1]].choices if choice.next is not None]
-    slots.sort()
+    roots = [root for root in tree.roots if tree.slots[root].field in policies]
+    slots = sorted(slot for root in roots for slot in below(tree, root))
     nodes = sorted({node for slot in slots for node in _path(tree, tree.slots[slot].node)})
     node_of = {-1: -1} | {node: index for index, node in enumerate(nodes)}
     slot_of: dict[int | None, int | None] = {None: None} | {slot: index for index, slot in enumerate(slots)}
@@ -54,7 +67,7 @@ def pruned(tree: Tree, policies: Collection[str]) -> Tree:
             )
             for slot in slots
         ),
-        roots=tuple(slots.index(root) for root in tree.roots if root in slots),
+        roots=tuple(slots.index(root) for root in roots),
     )
 
 
@@ -62,3 +75,9 @@ def _path(tree: Tree, node: int) -> Iterator[int]:
     while node >= 0:
         yield node
         node = tree.parents[node]
+
+
+def judged(labels: tuple[Label, ...], tree: Tree) -> set[str]:
+    """Fields with an answer that is not safe."""
+    meanings = zip(tree.slots, severities(labels, tree.slots), strict=True)
+    return {slot.field for slot, meaning in meanings if any(each != {"safe"} for each in meaning)}

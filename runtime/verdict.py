@@ -42,8 +42,8 @@ class Verdict:
     """The answer of a guard.
 
     label, score, margin: those of `field`, which decided: of several deciding fields the worst. score: probability
-    of unsafe. margin: positive where argmax says safe. categories: of every answer that made the text unsafe.
-    fields: every field of the mode (of the policies asked for); None where the answer leaves it out.
+    of unsafe. margin: positive where argmax says safe. categories: of every answer given on the way to an
+    unsafe verdict. fields: every field of the mode (of the policies asked for); None where the answer leaves it out.
     windows: passes over an over-long text, of which this is the worst. truncated: text was left out, as the caller
     asked. suspicious_literals: pieces of the guard's own prompt found in the text; they were judged as text.
     """

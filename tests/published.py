@@ -69,15 +69,15 @@ def _wildguard(*refusals: str) -> Callable[[Mode], Answers]:
     return lambda mode: _lines(request) if mode == "prompt" else _lines(request, *others)
 
 
-def _llama_guard(_mode: Mode) -> Answers:
-    codes = {f"\n\nunsafe\nS{code}": {"verdict": "unsafe", "category": str(code)} for code in range(1, 15)}
-    return {"\n\nsafe": {"verdict": "safe"}, **codes}
+def _llama_guard(last: int) -> Callable[[Mode], Answers]:
+    codes = {f"\n\nunsafe\nS{n}": {"verdict": "unsafe", "category": f"S{n}"} for n in range(1, last + 1)}
+    return lambda _mode: {"\n\nsafe": {"verdict": "safe"}, **codes}
 
 
 def _two_codes(_mode: Mode) -> Answers:
     answers: Answers = {"\n\nsafe": {"verdict": "safe"}}
     for one, two in product(range(1, 15), range(15)):
-        fields = {"verdict": "unsafe", "category": str(one), "second_category": f",S{two}" if two else "|eot_id|"}
+        fields = {"verdict": "unsafe", "category": f"S{one}", "second_category": f"S{two}" if two else "none"}
         answers[f"\n\nunsafe\nS{one}" + (f",S{two}" if two else "<|eot_id|>")] = fields
     return answers
 
@@ -85,6 +85,7 @@ def _two_codes(_mode: Mode) -> Answers:
 def _qwen(mode: Mode) -> Answers:
     names = ["Violent", "Non-violent Illegal Acts", "Sexual Content or Sexual Acts", "PII", "Suicide & Self-Harm",
              "Unethical Acts", "Politically Sensitive Topics", "Copyright Violation", "Jailbreak"]  # fmt: skip
+    names = names[: 9 if mode == "prompt" else 8]
     unsafe = {
         f"Safety: {safety}\nCategories: {name}": {"safety": safety, "category": name}
         for safety, name in product(("Unsafe", "Controversial"), names)
@@ -107,8 +108,8 @@ CASES = (
     Case("kanana-safeguard-8b", "kanana-safeguard", _words("verdict", *_KANANA)),
     Case("wildguard-ko-3b", "wildguard-ko", _wildguard("yes", "no"), date="2024-07-26"),
     Case("shieldgemma-2b", "shieldgemma", _words("verdict", "Yes", "No")),
-    Case("llama-guard-3-1b", "llama-guard-3", _llama_guard, generation_prompt=False),
-    Case("llama-guard-3-8b", "llama-guard-3", _llama_guard, generation_prompt=False),
+    Case("llama-guard-3-1b", "llama-guard-3-1b", _llama_guard(13), generation_prompt=False),
+    Case("llama-guard-3-8b", "llama-guard-3", _llama_guard(14), generation_prompt=False),
     Case("llama-guard-3-8b", "llama-guard-3-two-codes", _two_codes, generation_prompt=False),
     Case("wildguard-7b", "wildguard", _wildguard("yes", "no", "n/a")),
     Case("qwen3guard-gen-0.6b", "qwen3guard-gen", _qwen, generation_prompt=False),

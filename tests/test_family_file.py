@@ -177,8 +177,8 @@ def test_errors_by_command_line(llama: Path, tmp_path: Path) -> None:
     dated = (*export, path, "--date")
     for arguments, code, says in [
         ((*export, path), 3, "inserts today's date (give the one the weights were trained with: --date"),
-        ((*dated, "26 Jul 2024"), 2, "date is '26 Jul 2024' (Invalid isoformat string"),
-        ((*dated, "2024-02-30"), 2, "date is '2024-02-30' (day is out of range for month), expected YYYY-MM-DD"),
+        ((*dated, "26 Jul 2024"), 2, "date is '26 Jul 2024', expected YYYY-MM-DD"),
+        ((*dated, "2024-02-30"), 2, "date is '2024-02-30', expected YYYY-MM-DD, a day of"),
         ((*dated, "2024-13-01"), 2, "expected YYYY-MM-DD"),
         ((*dated, "today"), 2, "expected YYYY-MM-DD"),
         ((*dated, _DATE, "--policy", "medical=Medical: x"), 2, "my-guard judges by no policies"),

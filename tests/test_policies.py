@@ -12,10 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from guardpass import Guard, InputError, Verdict
+from guardpass import EngineError, Guard, InputError, Verdict
 from guardpass.bench.twin import find, tiny, write_twin
+from guardpass.decide import Decider, Reading
 from guardpass.export import export_guard
+from guardpass.manifest import Role
 from guardpass.tree import pruned
+from guardpass.windows import spans
 
 from .helpers import texts
 from .published import CASES
@@ -68,6 +71,18 @@ def test_a_policy_does_not_depend_on_the_others(shield: Guard, asked: list[str],
         assert together.margin == pytest.approx(single.margin, abs=1e-5)
 
 
+def test_nor_on_text_of_several_windows(made: Callable[[str], Path]) -> None:
+    """What else is asked moves no window: their size is that of the whole tree."""
+    shield = Guard.load(made("shieldgemma-2b") / "guard", max_tokens=1500)
+    text = " ".join(texts(14, seed=12))
+    together = shield.check(text, policies=_ALL)
+    assert together.windows > 1
+    for name in _ALL:
+        alone = shield.check(text, policies=[name])
+        assert alone.windows == together.windows
+        assert alone.fields[name].score == pytest.approx(together.fields[name].score, abs=1e-5)  # type: ignore[union-attr]
+
+
 def test_only_asked_branches_run(shield: Guard) -> None:
     runs = {names: shield.check("hello", policies=names).tokens.run for names in (("hate",), _FOUR, _ALL)}
     assert list(shield.check("hello").fields) == list(_FOUR), "violence and profanity are judged when named"
@@ -111,8 +126,9 @@ def test_thresholds_by_policy(shield: Guard) -> None:
     # A threshold of a policy that is not asked is none of this check's business; of one there is not, a mistake.
     shield.check("x", policies=["hate"], threshold={"sexual": 0.5})
     for bad, says in [
-        ({"poetry": 0.5}, "there is no such field, expected some of .'dangerous'"), ({"hate": 1.5}, "from 0 to 1"),
-        ({"hate": None}, "from 0 to 1"), (math.nan, "from 0 to 1"), (True, "from 0 to 1"), ("0.5", "from 0 to 1"),
+        ({"poetry": 0.5}, "there is no such field.*expected some of .'dangerous'"), ({"hate": 1.5}, "from 0 to 1"),
+        ({"hate": None}, "from 0 to 1"), ({"hate": 1, "x": 1}, "no such field"), (math.nan, "from 0 to 1"),
+        (True, "from 0 to 1"), ("0.5", "from 0 to 1"),
     ]:  # fmt: skip
         with pytest.raises(InputError, match=says):
             shield.check("x", threshold=bad)  # type: ignore[arg-type]
@@ -134,6 +150,9 @@ def test_temperature_and_alpha_are_the_papers(shield: Guard, made: Callable[[str
         expected = (weights[0] + alpha) / (sum(weights) + 2 * alpha)
         found = shield.check(text, policies=["hate"], temperature=temperature, alpha=alpha)
         assert found.score == pytest.approx(expected, abs=1e-4)
+    for strict in ("loose", None, 1):
+        with pytest.raises(InputError, match="strict is"):
+            shield.check("x", strict=strict)  # type: ignore[arg-type]
     for name, value in [("temperature", 0.0), ("temperature", math.inf), ("alpha", -1), ("alpha", math.nan)]:
         with pytest.raises(InputError, match=f"{name} is"):
             shield.check("x", **{name: value})  # type: ignore[arg-type]
@@ -211,11 +230,32 @@ def test_only_deciding_fields_make_a_text_unsafe(made: Callable[[str], Path]) ->
 
 
 def test_windows_take_each_policy_at_its_worst(made: Callable[[str], Path]) -> None:
-    shield = Guard.load(made("shieldgemma-2b") / "guard", max_tokens=520)
-    text = " ".join(texts(12, seed=12))
+    shield = Guard.load(made("shieldgemma-2b") / "guard", max_tokens=1500)
+    planner, decider = shield._prepared("prompt", _FOUR)
+    text = " ".join(texts(14, seed=12))
+    contents: dict[Role, str] = {"prompt": text}
+    covered, _ = spans(contents, shield.manifest.modes["prompt"], planner, shield._tokenizer, shield._limits)
+    scores = [shield._engine.run(planner.plan(span))[0] for span in covered]
     verdict = shield.check(text)
-    assert verdict.windows > 1
-    whole = Guard.load(made("shieldgemma-2b") / "guard")
-    fields = [field for field in verdict.fields.values() if field]
-    assert verdict.score == max(field.score for field in fields)
-    assert whole.check(text).windows == 1
+    assert verdict.windows == len(covered) > 1
+    for number, name in enumerate(_FOUR):
+        each = [decider.decide(score, Reading())[number].score for score in scores]
+        assert verdict.fields[name].score == pytest.approx(max(each), abs=1e-6)  # type: ignore[union-attr]
+    assert Guard.load(made("shieldgemma-2b") / "guard", max_tokens=8192).check(text).windows == 1
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 1.0, 1e3])
+def test_ties_are_unsafe_at_every_temperature(qwen: Guard, temperature: float) -> None:
+    """Logits all alike: a score that underflows must not pass for safe."""
+    spec = qwen.manifest.modes["prompt"]
+    decider = Decider(qwen.manifest, spec, spec.tree)
+    tied = np.zeros((len(spec.tree.slots), len(qwen.manifest.columns)), np.float32)
+    for value in (0.0, 1e4, -1e4):
+        (outcome,) = decider.decide(tied + np.float32(value), Reading(temperature=temperature))
+        assert (outcome.flagged, outcome.margin) == (True, 0)
+        assert outcome.score == pytest.approx(2 / 3)
+        (outcome,) = decider.decide(tied + np.float32(value), Reading(temperature=temperature, threshold=0.5))
+        assert outcome.flagged
+    for bad in (np.nan, np.inf):
+        with pytest.raises(EngineError, match="not finite"):
+            decider.decide(np.where(np.arange(tied.size).reshape(tied.shape) == 0, bad, tied), Reading())

@@ -1,6 +1,10 @@
 """prefix . span . tree of every published guard, over real tokenizers where they are at hand, against transformers."""
 
+import json
+import string
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from guardpass import TemplateError
 from guardpass.bench.twin import find, tiny, write_twin
 from guardpass.bench.twin_tokenizer import write_tokenizer
 from guardpass.content import span_ids
 from guardpass.export.checkpoint import Checkpoint
+from guardpass.export.cut import cut
 from guardpass.export.prompt import Prompts, build_prompts
 from guardpass.export.tokenizer import CheckpointTokenizer
-from guardpass.manifest import Mode, Role, Tree
+from guardpass.manifest import Mode, Piece, Role, Tree
 
 from .conftest import SHARED
 from .helpers import seam_text, texts
@@ -158,3 +164,69 @@ def test_trees_are_as_counted(twin: str, mode: str, nodes: int, slots: int, tmp_
     ((_, ids),) = case.prompts(subject.reference, "x", response).values()
     tail = len(ids) - len(subject.span("prompt" if mode == "prompt" else "response", "x", response))
     assert (len(tree.tokens) - tail, len(tree.slots)) == (nodes, slots)
+
+
+def _twin_with(directory: Path, twin: str, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> Checkpoint:
+    """A tiny twin whose tokenizer.json and tokenizer_config.json are changed."""
+    write_twin(tiny(find(twin)), directory / "twin")
+    paths = [directory / "twin" / name for name in ("tokenizer.json", "tokenizer_config.json")]
+    spec, config = (json.loads(path.read_text()) for path in paths)
+    change(spec, config)
+    for path, content in zip(paths, (spec, config), strict=True):
+        path.write_text(json.dumps(content))
+    return Checkpoint(directory / "twin")
+
+
+def test_a_special_token_that_looks_like_text_is_reserved(tmp_path: Path) -> None:
+    """<b> is HTML to Gemma's tokenizer; where the config names it as the end of a text, no text may hold it."""
+
+    def change(_spec: dict[str, Any], config: dict[str, Any]) -> None:
+        config["eos_token"] = "<b>"
+
+    tokenizer = CheckpointTokenizer(_twin_with(tmp_path, "shieldgemma-2b", change))
+    named = {token.content for token in tokenizer.reserved.values()}
+    assert "<b>" in named
+    assert "</b>" not in named
+    (end,) = tokenizer.split("<b>")
+    assert end not in tokenizer.content_ids("a <b> b")
+    assert tokenizer.content_ids("</b>") == tokenizer.split("</b>")
+
+
+def test_ordinary_added_tokens_of_the_config_are_text(tmp_path: Path) -> None:
+    """White space that only tokenizer_config.json adds is found in content as in the whole prompt."""
+
+    def change(spec: dict[str, Any], config: dict[str, Any]) -> None:
+        number = max(*spec["model"]["vocab"].values(), *(token["id"] for token in spec["added_tokens"])) + 1
+        flags = {"lstrip": False, "rstrip": False, "single_word": False, "normalized": False, "special": False}
+        config["added_tokens_decoder"][str(number)] = {"content": "<table>", **flags}
+
+    tokenizer = CheckpointTokenizer(_twin_with(tmp_path, "llama-guard-3-8b", change))
+    assert len(tokenizer.split("<table>")) == 1
+    assert tokenizer.content_ids("a <table> b") == tokenizer.split("a <table> b")
+
+
+@pytest.mark.parametrize("kind", ["llama-guard-3-8b", "qwen3guard-gen-0.6b", "wildguard-7b", "shieldgemma-2b"])
+def test_raw_prompts_without_control_tokens(kind: str, tmp_path: Path) -> None:
+    """Cut where no token can span, or refused: over real tokenizers, whatever stands beside the text."""
+    row = find(kind)
+    real = SHARED / _REAL[row.tokenizer]
+    if not real.exists():
+        pytest.skip(f"the real tokenizer is not at {real}")
+    write_twin(tiny(row), tmp_path / "twin")
+    write_tokenizer(tmp_path / "twin", (), "", real, kind=row.tokenizer, limit=row.config["vocab_size"])
+    content = CheckpointTokenizer(Checkpoint(tmp_path / "twin"))
+    befores = ("rate: ~%", "~%", "x @#", "Text:", "a ", "a\n", "('", "100", "한글: ", "<q>")
+    afters = ("\nAnswer:", " => ", "\n\n### Verdict:", "</q>\n")
+    beside = (*string.printable, "s timeout", "timeout", "'s", "How", "00", "%d", "다", "", *texts(20, seed=20))
+    made = 0
+    for before, after in product(befores, afters):
+        try:
+            found = cut((Piece(before), Piece("", "prompt"), Piece(after)), (), content)
+        except TemplateError:
+            continue
+        made += 1
+        for text in beside:
+            contents: dict[Role, str] = {"prompt": text}
+            span = span_ids(found.span, contents, content.content_ids)
+            assert [*found.hard, *span, *found.tail] == content.split(before + text + after), (before, text, after)
+    assert made > 10

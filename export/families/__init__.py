@@ -32,6 +32,8 @@ def detect(name: str, template: str | None, added: Collection[str], split: Calla
         for row in FAMILIES
         if (all(mark in (template or "") for mark in row.marks) if row.marks else _spoken(row, added, split))
     ]
+    most = max((len(row.marks) for row in fitting), default=0)
+    fitting = [row for row in fitting if len(row.marks) == most]  # one family's marks may hold another's
     if len(fitting) != 1:
         found = f"fits {_names(fitting)}" if fitting else "has no family's name, verdict tokens or chat template"
         raise CheckpointError(f"the checkpoint {found}; name its family with --family: {_names(FAMILIES)}, or a file")

@@ -1,7 +1,5 @@
 """Llama Guard 3 (arXiv 2411.17713). Categories: the model cards, MLCommons' hazard taxonomy (arXiv 2404.12241)."""
 
-from dataclasses import replace
-
 from guardpass.manifest import Mode
 
 from ..family import Answer, Family, Message, Prompt, Question
@@ -20,16 +18,21 @@ _CATEGORIES = (
     ("suicide and self-harm", "self-harm"),
     ("sexual content", "sexual"),
     ("elections", None),
-    ("code interpreter abuse", "illicit"),
+    ("code interpreter abuse", "illicit"),  # S14: not in the 1B
 )
 _USER, _ASSISTANT = Message("user", "{prompt}"), Message("assistant", "{response}")
 _VERDICT = Question("verdict", (Answer("safe"), Answer("unsafe", "unsafe")))
+_END = Answer("<|eot_id|>", label="none")
+_MARKS = ("<BEGIN UNSAFE CONTENT CATEGORIES>", "First line must read 'safe' or 'unsafe'.")
 
 
-def _codes(field: str, before: str = "") -> Question:
-    """The numbers of the category codes; whether one is unsafe was said before."""
-    answers = (Answer(f"{before}{n}", category=c, openai=o) for n, (c, o) in enumerate(_CATEGORIES, start=1))
-    return Question(field, tuple(answers))
+def _codes(field: str, count: int, before: str = "", *others: Answer) -> Question:
+    """Category codes; that they are unsafe was said before."""
+    codes = (
+        Answer(f"{before}S{number}", category=category, openai=openai, label=f"S{number}")
+        for number, (category, openai) in enumerate(_CATEGORIES[:count], start=1)
+    )
+    return Question(field, (*others, *codes))
 
 
 def _modes(answer: str) -> dict[Mode, Prompt]:
@@ -40,24 +43,26 @@ def _modes(answer: str) -> dict[Mode, Prompt]:
     }
 
 
-_FIRST = Family(
-    name="llama-guard-3",
-    checkpoints=("meta-llama/Llama-Guard-3-1B", "meta-llama/Llama-Guard-3-8B"),
-    marks=("<BEGIN UNSAFE CONTENT CATEGORIES>", "First line must read 'safe' or 'unsafe'."),
-    modes=_modes("\n\n{safe|unsafe\nS{category}}"),
-    questions=(_VERDICT, _codes("category")),
-)
-_END = Answer("<|eot_id|>")
-_SECOND = _codes("second_category", ",S")
+def _rows(name: str, checkpoint: str, codes: int, *marks: str) -> tuple[Family, Family]:
+    """The first code, and by name alone a second one, for 28 tokens more."""
+    first, second = _codes("category", codes), _codes("second_category", codes, ",", _END)
+    return (
+        Family(
+            name=name,
+            checkpoints=(checkpoint,),
+            marks=(*_MARKS, *marks),
+            modes=_modes("\n\n{safe|unsafe\n{category}}"),
+            questions=(_VERDICT, first),
+        ),
+        Family(
+            name=f"{name}-two-codes",
+            modes=_modes("\n\n{safe|unsafe\n{category}{second_category}}"),
+            questions=(_VERDICT, first, second),
+        ),
+    )
+
+
 ROWS = (
-    _FIRST,
-    # The same with a second code, for 28 tokens more; never detected, so it is named.
-    replace(
-        _FIRST,
-        name="llama-guard-3-two-codes",
-        checkpoints=(),
-        marks=("(named only)",),
-        modes=_modes("\n\n{safe|unsafe\nS{category}{second_category}}"),
-        questions=(_VERDICT, _codes("category"), replace(_SECOND, answers=(_END, *_SECOND.answers))),
-    ),
+    *_rows("llama-guard-3", "meta-llama/Llama-Guard-3-8B", 14, "S14: Code Interpreter Abuse."),
+    *_rows("llama-guard-3-1b", "meta-llama/Llama-Guard-3-1B", 13),
 )

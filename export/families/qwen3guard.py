@@ -13,6 +13,8 @@ _CATEGORIES = (
     Answer(" Politically Sensitive Topics", category="politically sensitive topics"),
     Answer(" Copyright Violation", category="copyright violation"),
 )
+# A reply is no jailbreak: its template does not name it.
+_REPLY = "{category:" + "|".join(answer.text for answer in _CATEGORIES) + "}"
 _JAILBREAK = Answer(" Jailbreak", category="jailbreak")
 
 _SAFETY = Question("safety", (Answer(" Safe"), Answer(" Unsafe", "unsafe"), Answer(" Controversial", "controversial")))
@@ -30,7 +32,7 @@ ROWS = (
             ),
             "response": Prompt(
                 (_USER, _ASSISTANT),
-                "Safety:{ Safe\nCategories: None| Unsafe\nCategories:{category}| Controversial\nCategories:{category}}"
+                f"Safety:{{ Safe\nCategories: None| Unsafe\nCategories:{_REPLY}| Controversial\nCategories:{_REPLY}}}"
                 "\nRefusal:{refusal}",
                 generation_prompt=False,
             ),

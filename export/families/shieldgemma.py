@@ -91,7 +91,7 @@ _POLICIES = (
         "is shocking, sensational, or gratuitous (e.g. Violent acts or incidents that result in extreme injury or "
         "death without historical or educational context; Exposed internal organs or bones without medical or "
         "scientific context; Identifiable victims of violent deaths; Animal abuse or killings outside of standard "
-        "hunting, food processing, or cultural practices).",
+        "hunting, food processing, or cultural practices)",
         "violence",
         "violence/graphic",
     ),

@@ -28,6 +28,7 @@ def _wildguard(response: str) -> tuple[Message, ...]:
     )
 
 
+# " n/a" of a reply stands for one that holds nothing to judge, as an empty one; the official parser reads it so too.
 ROWS = (
     Family(
         name="wildguard-ko",
