@@ -52,7 +52,7 @@ class TreeBuilder:
             at += 1
         if at == shortest:
             raise CheckpointError(
-                f"an answer of {field} begins another, and nothing ends it: {self._split(answers, decided)}; "
+                f"an answer of {field} begins another, and nothing ends it: {self._split(answers, decided, at - 1)}; "
                 "let text follow both, such as a line break"
             )
         if at == 0:
@@ -69,7 +69,7 @@ class TreeBuilder:
         if len(set(spoken)) != len(spoken):
             raise CheckpointError(
                 f"an answer of {field} is split in more than one way, depending on what follows: "
-                f"{self._split(answers, decided)}; begin what follows with a character that stays apart"
+                f"{self._split(answers, decided, at - 1)}; begin what follows with a character that stays apart"
             )
         choices = tuple(self._choice(token, group, decided, at + 1) for token, group in groups.items())
         self._slots[number] = Slot(self._slots[number].node, field, choices)
@@ -85,7 +85,7 @@ class TreeBuilder:
                 if len({self._labels[label].severity in counted for label in labels}) > 1:
                     raise CheckpointError(
                         "a safe and an unsafe answer begin with the same token, so one score cannot tell them apart: "
-                        f"{self._split(group, decided)}; write them as the checkpoint does, spaces included"
+                        f"{self._split(group, decided, at - 1)}; write them as the checkpoint does, spaces included"
                     )
             return Choice(column, None, self._slot(group, decided, at))
         (label,) = labels
@@ -109,6 +109,6 @@ class TreeBuilder:
             node, depth = self._parents[node], depth + 1
         return depth
 
-    def _split(self, answers: Sequence[Answered], decided: int) -> str:
-        rows = {self._labels[answer.decisions[decided][1]].text: answer.ids for answer in answers}
+    def _split(self, answers: Sequence[Answered], decided: int, at: int) -> str:
+        rows = {self._labels[answer.decisions[decided][1]].text: answer.ids[at:] for answer in answers}
         return ", ".join(f"{text!r} in {list(map(self._show, ids))}" for text, ids in rows.items())[:600]

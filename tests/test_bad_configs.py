@@ -37,7 +37,7 @@ _CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"num_key_value_heads": 3}, "heads in equal groups"),
     ({"num_attention_heads": 100, "num_key_value_heads": 100, "head_dim": None}, "nothing for each"),
     ({"head_dim": 15}, "of even size"),
-    ({"max_position_embeddings": 16}, "the template alone takes"),
+    ({"max_position_embeddings": 16}, "the prompt alone takes"),
     ({"tie_word_embeddings": "true", "vocab_size": 1024}, "disagree"),
     ({"architectures": ["GPT2LMHeadModel"]}, "expected one of: LlamaForCausalLM, Mistral"),
     ({"architectures": ["LlamaForCausalLM", "X"]}, "expected one of: LlamaForCausalLM"),

@@ -203,8 +203,15 @@ def test_errors_by_command_line(llama: Path, tmp_path: Path) -> None:
 def test_published_rows_are_valid_and_can_be_files(row: Family, tmp_path: Path) -> None:
     validate(row)
     assert decode(Family, json.loads(json.dumps(encode(row)))) == row
-    content = "\n".join(f"{key} = {_toml(value)}" for key, value in _without_none(encode(row)).items())
-    assert read_family(_file(tmp_path, content)) == row
+    named = replace(row, checkpoints=(), marks=())  # by which only published rows are found
+    assert read_family(_file(tmp_path, _as_toml(named))) == named
+    for key in ("checkpoints", "marks"):
+        with pytest.raises(InputError, match=rf"line \d+: {key}: expected none"):
+            read_family(_file(tmp_path, _as_toml(replace(named, **{key: ("x",)}))))  # type: ignore[arg-type]
+
+
+def _as_toml(row: Family) -> str:
+    return "\n".join(f"{key} = {_toml(value)}" for key, value in _without_none(encode(row)).items())
 
 
 def _without_none(value: Any) -> Any:
@@ -591,7 +598,7 @@ _BEFORE = replace(
     ("row", "error", "says"),
     [
         (_row("Verdict:{ yes| yes, but}", " yes", " yes, but!"), CheckpointError,
-         r"an answer of verdict begins another: ' yes' in \[.*\d\], ' yes, but' in \[.*\d\]"),
+         r"begins another, and nothing ends it: ' yes' in \['Ġyes'\], ' yes, but' in \['Ġyes', ','.*\]; let text"),
         (_row("Verdict:{verdict}", " no", " yes!", " yes, but!"), CheckpointError,
          "an answer of verdict begins another"),
         (_row("Verdict:{verdict}", " no", " yes: fine", " yes: bad!"), CheckpointError,
@@ -726,14 +733,13 @@ def test_policies_by_command_line(twin: Callable[[str], Path], tmp_path: Path) -
     export = ("export", source, "--out", out, "--quant", "fp32")
     medical = "medical=Medical Advice: gives a diagnosis."
     for arguments, says in [
-        ((*export, "--policy", medical), "--policy goes with --family"),
         ((*export, "--family", "shieldgemma", "--policy", "medical"), "policy 'medical': expected NAME=Title: desc"),
         ((*export, "--family", "wildguard", "--policy", medical), "wildguard judges by no policies"),
     ]:
         _, err = _command(*arguments, code=2)
         assert says in err
         assert files(tmp_path) == []
-    _command(*export, "--family", "shieldgemma", "--policy", medical)
+    _command(*export, "--policy", medical)  # the family is known by the directory's name
     guard = Guard.load(out)
     assert guard.check("가").fields.keys() == {"dangerous", "harassment", "hate", "sexual", "medical"}
     alone = guard.check("가", "나", policies=["medical"])
