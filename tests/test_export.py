@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from guardpass import Guard, InputError
+from guardpass.bench.twin import find, tiny, write_twin
 from guardpass.export import export_guard
 from guardpass.integrity import open_guard
 
@@ -86,6 +87,13 @@ def test_the_embedding_takes_two_bytes_a_weight(exported: Callable[..., Path]) -
     embedding = config["vocab_size"] * config["hidden_size"] * 2
     size = (guard / "model.onnx.data").stat().st_size
     assert embedding < size < embedding * 2.5
+
+
+def test_a_precision_that_overflows_is_refused_with_the_reason(tmp_path: Path) -> None:
+    write_twin(tiny(find("shieldgemma-2b")), tmp_path / "twin")
+    with pytest.raises(InputError, match=r"fp16 is refused.*Gemma 2's activations grow beyond 65504"):
+        export_guard(tmp_path / "twin", tmp_path / "guard", family="shieldgemma", quant="fp16")
+    assert files(tmp_path) == ["twin"]
 
 
 @pytest.mark.parametrize("quant", ["int8", "int4"])
