@@ -91,8 +91,10 @@ def families(
             continue
         for question in row.questions:
             print(f"    field {question.field}")
+            judging = any(answer.severity != "safe" for answer in question.answers)
             for answer in question.answers:
-                print(f"        {answer.text!r}  {answer.severity}" + _meaning(answer.category, answer.openai))
+                severity = f"  {answer.severity}" if judging else ""
+                print(f"        {answer.text!r}{severity}" + _meaning(answer.category, answer.openai))
         for policy in row.policies:
             asked = "asked by default" if policy.name in row.asked else "asked by name"
             print(f"    policy {policy.name}  {asked}" + _meaning(policy.category, policy.openai))

@@ -39,6 +39,7 @@ class Guard:
         """For `Guard.load`, which proves what is passed here."""
         self.manifest = manifest
         self._tokenizer = ContentTokenizer.of(directory, manifest)
+        self._judged = {name: judged(manifest.labels, mode.tree) for name, mode in manifest.modes.items()}
         self._known: dict[tuple[Mode, tuple[str, ...]], tuple[Planner, Decider]] = {}
         self._engine = open_engine(directory, manifest, threads=threads)
         self._limits = Limits(max_tokens or min(manifest.context, DEFAULT_MAX_TOKENS), max_windows, long_text)
@@ -105,7 +106,7 @@ class Guard:
         planner, decider = self._prepared(mode, self._policies(mode, policies))
         reading = Reading(threshold, strict, temperature, alpha)
         spec = self.manifest.modes[mode]
-        reading.check(judged(self.manifest.labels, spec.tree))
+        reading.check(self._judged[mode])
 
         covered, truncated = spans(texts, spec, planner, self._tokenizer, self._limits)
         literals = self._tokenizer.suspicious_literals("\n".join(texts.values()))
