@@ -196,10 +196,10 @@ def test_one_pass_equals_free_greedy_decoding(tmp_path: Path) -> None:
             torch.tensor([ids]), max_new_tokens=20, do_sample=False, pad_token_id=0,
             eos_token_id=subject.tokenizer.eos_token_id,
         )[0, len(ids) :]  # fmt: skip
-        fields = answers.get(subject.tokenizer.decode(written, skip_special_tokens=False))
-        if fields:
+        written_fields = answers.get(subject.tokenizer.decode(written, skip_special_tokens=False))
+        if written_fields:
             inside += 1
-            assert fields(guard.check(text, response)) == fields
-            seen.add(tuple(fields.values()))
+            assert fields(guard.check(text, response)) == written_fields
+            seen.add(tuple(written_fields.values()))
     assert inside >= 50, "the checkpoint was to stay in its grammar"
     assert len(seen) > 2, "one answer to everything proves little"
