@@ -56,10 +56,9 @@ def export_guard(
     """Compile a checkpoint directory into the guard directory `out`; returns what guard.json says.
 
     family: a row of the families table, or its name; None detects it. policies: more to judge by, each given as
-    `name=Title: description`. date: YYYY-MM-DD, which is today to a chat
-    template that asks. quant: fp32, int8 or int4. via: "own" for the architectures of our table; "optimum" for any
-    that optimum-onnx exports, at fp32 and with nothing baked. force: replace an existing `out`. progress is told
-    weights done and weights in all.
+    `name=Title: description`. date: YYYY-MM-DD, which is today to a chat template that asks. quant: fp32, int8 or
+    int4. via: "own" for the architectures of our table; "optimum" for any that optimum-onnx exports, at fp32 and with
+    nothing baked. force: replace an existing `out`. progress is told weights done and weights in all.
 
     Raises CheckpointError (TemplateError among them) for a checkpoint that cannot be exported exactly, and
     InputError for bad options or an existing `out`; in every case `out` is as it was.

@@ -42,7 +42,7 @@ def read_family(path: Path) -> Family:
 
 
 def with_policies(row: Family, texts: Sequence[str]) -> Family:
-    """The row with policies of one's own, each given as `name=Title: description`. Raises InputError."""
+    """The row, checked, with policies of one's own, each given as `name=Title: description`. Raises InputError."""
     policies = list(row.policies)
     for text in texts:
         found = re.fullmatch(r"(\w+)=([^:]+):\s*(\S.*)", text, re.DOTALL)
@@ -56,7 +56,7 @@ def with_policies(row: Family, texts: Sequence[str]) -> Family:
     try:
         validate(added)
     except ValueError as error:
-        raise InputError(f"{row.name} with its own policies: {error}") from None
+        raise InputError(f"family {row.name}: {error}") from None
     return added
 
 

@@ -132,6 +132,8 @@ def _threshold(given: list[str] | None) -> float | dict[str, float] | None:
     thresholds: dict[str, float] = {}
     for text in given or ():
         field, _, value = text.rpartition("=")
+        if field in thresholds:
+            raise InputError(f"threshold of {field or 'all fields'} is given twice, expected once")
         try:
             thresholds[field] = float(value)
         except ValueError:

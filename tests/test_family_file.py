@@ -360,7 +360,7 @@ def test_bad_forms_of_a_policy(text: str) -> None:
 
 def test_policies_that_contradict() -> None:
     for name, policies, says in [
-        ("shieldgemma", ["hate=Hate: hates"], "shieldgemma with its own policies: .*'hate' is there already"),
+        ("shieldgemma", ["hate=Hate: hates"], "family shieldgemma: .*'hate' is there already"),
         ("shieldgemma", ["a=A: a", "a=B: b"], r"policies\[7\].name: 'a' is there already"),
         ("shieldgemma", ["1=A: a"], r"policies\[6\].name: expected letters, digits and underscores"),
         ("shieldgemma", ["a= : a"], r"policies\[6\].title: expected text, found ''"),

@@ -28,7 +28,7 @@ def _wildguard(response: str) -> tuple[Message, ...]:
     )
 
 
-# " n/a" of a reply stands for one that holds nothing to judge, as an empty one; the official parser reads it so too.
+# " n/a" of a reply says that there is nothing to judge, as where it is empty: no harm, and no refusal.
 ROWS = (
     Family(
         name="wildguard-ko",
