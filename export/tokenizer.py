@@ -65,7 +65,7 @@ class CheckpointTokenizer:
         return ids
 
     def content_ids(self, text: str) -> list[int]:
-        """Ids of ordinary text, added tokens unknown."""
+        """Ids of ordinary text, reserved tokens unknown."""
         ids: list[int] = _encode(self.content, text).ids
         return ids
 
