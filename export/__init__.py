@@ -10,6 +10,7 @@ from .family import Answer, Family, Message, Policy, Prompt, Question
 from .family_file import read_family
 
 if TYPE_CHECKING:
+    from .adopt import adopt_gguf
     from .exporter import export_guard
 
 __all__ = [
@@ -20,18 +21,20 @@ __all__ = [
     "Policy",
     "Prompt",
     "Question",
+    "adopt_gguf",
     "export_guard",
     "read_family",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports the exporter when it is first asked for, so that the other commands neither need nor wait for onnx."""
-    if name != "export_guard":
+    """Imports export's main paths when first asked for, so that other commands neither need nor wait for onnx."""
+    if name not in ("adopt_gguf", "export_guard"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    missing = [each for each in ("jinja2", "ml_dtypes", "onnx", "safetensors") if not find_spec(each)]
+    missing = [each for each in ("gguf", "jinja2", "ml_dtypes", "onnx", "safetensors") if not find_spec(each)]
     if missing:
         raise MissingDependency(f"exporting needs {', '.join(missing)}; install guardpass[export]")
+    from .adopt import adopt_gguf
     from .exporter import export_guard
 
-    return export_guard
+    return {"adopt_gguf": adopt_gguf, "export_guard": export_guard}[name]

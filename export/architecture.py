@@ -83,7 +83,8 @@ class Architecture:
     context: int
     eps: float
     tied: bool
-    inv_freq: Array  # [head_dim / 2], radians per position
+    rope_theta: float
+    inv_freq: Array  # [head_dim / 2], radians per position: of rope_theta, scaled
     scale: float  # of attention scores
     softcap: float | None  # of attention scores
     final_softcap: float | None  # of the vocabulary's scores

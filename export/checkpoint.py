@@ -72,32 +72,11 @@ class Tensor:
         return np.concatenate([self.rows(row, 1) for row in rows])
 
 
-class Checkpoint:
-    """config.json and the tensors of a checkpoint directory. Opening it reads headers only.
-
-    Raises CheckpointError for files that are missing, corrupt, or contradict each other.
-    """
+class Folder:
+    """The small files of a checkpoint."""
 
     def __init__(self, directory: Path) -> None:
-        if not directory.is_dir():
-            raise CheckpointError(f"{directory} is not a directory; expected a Hugging Face checkpoint")
         self.directory = directory
-        self.config = self.json("config.json")
-        index = directory / "model.safetensors.index.json"
-        single = directory / "model.safetensors"
-        if single.exists():  # first, as transformers takes it where both exist
-            self.tensors = {t.name: t for t in self._open(single.name)}
-        elif index.exists():
-            listed = self._shards()
-            self.tensors = {t.name: t for shard in sorted(set(listed.values())) for t in self._open(shard)}
-            wrong = [name for name, shard in listed.items() if self._file_of(name) != shard]
-            if wrong or len(listed) != len(self.tensors):
-                raise CheckpointError(
-                    f"{index.name} and the shards disagree on {len(listed)} listed and {len(self.tensors)} stored "
-                    f"tensors ({', '.join(wrong[:3]) or 'more stored than listed'}); download the checkpoint again"
-                )
-        else:
-            raise CheckpointError(f"{directory} has neither {single.name} nor {index.name}; other formats are refused")
 
     def json(self, name: str) -> dict[str, Any]:
         """A JSON file of the checkpoint whose content is an object."""
@@ -120,6 +99,34 @@ class Checkpoint:
             raise CheckpointError(f"cannot read {name} of the checkpoint: {error.strerror}") from None
         except UnicodeDecodeError as error:
             raise CheckpointError(f"{name} is not UTF-8: {error.reason}") from None
+
+
+class Checkpoint(Folder):
+    """config.json and the tensors of a checkpoint directory. Opening it reads headers only.
+
+    Raises CheckpointError for files that are missing, corrupt, or contradict each other.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        if not directory.is_dir():
+            raise CheckpointError(f"{directory} is not a directory; expected a Hugging Face checkpoint")
+        super().__init__(directory)
+        self.config = self.json("config.json")
+        index = directory / "model.safetensors.index.json"
+        single = directory / "model.safetensors"
+        if single.exists():  # first, as transformers takes it where both exist
+            self.tensors = {t.name: t for t in self._open(single.name)}
+        elif index.exists():
+            listed = self._shards()
+            self.tensors = {t.name: t for shard in sorted(set(listed.values())) for t in self._open(shard)}
+            wrong = [name for name, shard in listed.items() if self._file_of(name) != shard]
+            if wrong or len(listed) != len(self.tensors):
+                raise CheckpointError(
+                    f"{index.name} and the shards disagree on {len(listed)} listed and {len(self.tensors)} stored "
+                    f"tensors ({', '.join(wrong[:3]) or 'more stored than listed'}); download the checkpoint again"
+                )
+        else:
+            raise CheckpointError(f"{directory} has neither {single.name} nor {index.name}; other formats are refused")
 
     def files(self) -> list[Path]:
         """Every file a guard is made from."""

@@ -1,66 +1,117 @@
-"""`guardpass export` and `families`."""
+"""`guardpass export`, `adopt` and `families`."""
 
 import json
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 if TYPE_CHECKING:
-    from .exporter import Via
+    from guardpass.manifest import Manifest
+
+    from .exporter import Format, Via
+    from .family import Family as Row
+    from .written import Progress as Told
 
 
 def register(app: typer.Typer) -> None:
     """Add export's commands. What they need is imported when one runs, so that `check` starts fast."""
     app.command()(export)
+    app.command()(adopt)
     app.command()(families)
+
+
+Family = Annotated[str | None, typer.Option(metavar="NAME|FILE", help="A row, or a TOML file.")]
+Policies = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=TITLE: TEXT", help="One more policy to judge by (repeatable).")
+]
+Date = Annotated[
+    str | None, typer.Option(metavar="YYYY-MM-DD", help="What today is to a chat template that prints it.")
+]
+Out = Annotated[Path, typer.Option(metavar="GUARD", help="The guard directory to write.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an existing GUARD.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def export(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A Hugging Face directory.")],
-    out: Annotated[Path, typer.Option(metavar="GUARD", help="The guard directory to write.")],
-    family: Annotated[
+    out: Out,
+    family: Family = None,
+    policy: Policies = None,
+    date: Date = None,
+    format: Annotated[str, typer.Option(help="onnx, or gguf for llama.cpp.")] = "onnx",
+    quant: Annotated[
         str | None,
-        typer.Option(metavar="NAME|FILE", help="A row, or a TOML file."),
+        typer.Option(
+            help="onnx: fp32, int8 (default) or int4. "
+            "gguf: f32, f16, bf16, q8_0 (default), q6_k, q5_k_m, q4_k_m, q4_0 or iq4_nl."
+        ),
     ] = None,
-    policy: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=TITLE: TEXT", help="One more policy to judge by (repeatable).")
-    ] = None,
-    date: Annotated[
-        str | None, typer.Option(metavar="YYYY-MM-DD", help="What today is to a chat template that prints it.")
-    ] = None,
-    quant: Annotated[str, typer.Option(help="fp32, int8 or int4.")] = "int8",
     via: Annotated[str, typer.Option(help="own, or optimum for architectures outside our table.")] = "own",
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing GUARD.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    force: Force = False,
+    as_json: Json = False,
 ) -> None:
     """Compile a checkpoint into a guard."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
     from . import export_guard
+
+    with _bar(checkpoint.name) as progress:
+        manifest = export_guard(
+            checkpoint, out, family=_row(family), policies=policy or (), date=date, format=cast("Format", format),
+            quant=quant, via=cast("Via", via), force=force, progress=progress,
+        )  # fmt: skip
+    _report(out, manifest, as_json)
+
+
+def adopt(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.gguf", help="A guard that is a GGUF already.")],
+    out: Out,
+    family: Family = None,
+    policy: Policies = None,
+    date: Date = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Make a guard of a GGUF: its own bytes, and a manifest from its own tokenizer and chat template."""
+    from . import adopt_gguf
+
+    with _bar(model.name) as progress:
+        manifest = adopt_gguf(
+            model, out, family=_row(family), policies=policy or (), date=date, force=force, progress=progress
+        )
+    _report(out, manifest, as_json)
+
+
+def _row(family: str | None) -> "Row | None":
     from .families import find
     from .family_file import read_family
 
-    row = None if family is None else read_family(Path(family)) if family.endswith(".toml") else find(family)
-    console = Console(stderr=True)
+    return None if family is None else read_family(Path(family)) if family.endswith(".toml") else find(family)
+
+
+@contextmanager
+def _bar(name: str) -> Iterator["Told"]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    # SIGTERM unwinds like Ctrl-C, so that a stopped export leaves no gigabytes behind.
+    signal.signal(signal.SIGTERM, _stop)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.percentage:.0f} %"),
         TimeRemainingColumn(),
     )
-    # SIGTERM unwinds like Ctrl-C, so that a stopped export leaves no gigabytes behind.
-    signal.signal(signal.SIGTERM, _stop)
-    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(f"{checkpoint.name} {quant}", total=None)
-        manifest = export_guard(
-            checkpoint, out, family=row, policies=policy or (), date=date, quant=quant, via=cast("Via", via),
-            force=force, progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )  # fmt: skip
-    size = sum(file.size for file in manifest.files.values())
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(name, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _report(out: Path, manifest: "Manifest", as_json: bool) -> None:
+    size, quant = sum(file.size for file in manifest.files.values()), manifest.engine.quant
     if as_json:
         print(json.dumps({"guard": str(out), "family": manifest.family, "quant": quant, "bytes": size}))
     else:
@@ -73,7 +124,7 @@ def _stop(number: int, _frame: object) -> None:
 
 def families(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show every answer and what it means.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """List the families a checkpoint can belong to."""
     from guardpass.schema import encode

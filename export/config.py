@@ -36,6 +36,7 @@ def read_architecture(checkpoint: Checkpoint) -> Architecture:
         raise CheckpointError(f"config.json has {heads} heads in a hidden size of {hidden}: nothing for each")
     layers = _count(config, "num_hidden_layers", limit=_LAYERS)
     scalar = config.get("query_pre_attn_scalar")
+    theta, inv_freq = _rope(config, head_dim)
     architecture = Architecture(
         kind=kind,
         hidden=hidden,
@@ -48,7 +49,8 @@ def read_architecture(checkpoint: Checkpoint) -> Architecture:
         context=_count(config, "max_position_embeddings"),
         eps=_number(config, "rms_norm_eps", 1e-6),
         tied=config.get("tie_word_embeddings", False) is True,
-        inv_freq=_inv_freq(config, head_dim),
+        rope_theta=theta,
+        inv_freq=inv_freq,
         scale=(head_dim if scalar is None else _number(config, "query_pre_attn_scalar")) ** -0.5,
         softcap=_optional(config, "attn_logit_softcapping"),
         final_softcap=_optional(config, "final_logit_softcapping"),
@@ -118,8 +120,8 @@ def _check_tensors(checkpoint: Checkpoint, architecture: Architecture) -> None:
         )
 
 
-def _inv_freq(config: dict[str, Any], head_dim: int) -> Array:
-    """Rotary frequencies, computed in float32 as transformers does.
+def _rope(config: dict[str, Any], head_dim: int) -> tuple[float, Array]:
+    """Theta, and the rotary frequencies, computed in float32 as transformers does.
 
     llama3 scaling: Llama 3.1 model card and transformers' modeling_rope_utils.
     """
@@ -134,7 +136,7 @@ def _inv_freq(config: dict[str, Any], head_dim: int) -> Array:
         raise CheckpointError(f"rope parameters in config.json differ by layer type ({', '.join(nested)})")
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind == "default":
-        return plain
+        return theta, plain
     if kind != "llama3":
         raise CheckpointError(f"rope scaling in config.json is {kind!r}; expected none, 'default' or 'llama3'")
     factor, low, high, original = (
@@ -146,7 +148,7 @@ def _inv_freq(config: dict[str, Any], head_dim: int) -> Array:
     wavelength = 2 * math.pi / plain
     smooth = np.clip((original / wavelength - low) / (high - low), 0, 1)
     scaled: Array = ((1 - smooth) * plain / factor + smooth * plain).astype(np.float32)
-    return scaled
+    return theta, scaled
 
 
 def _count(config: dict[str, Any], key: str, *, limit: int = 1 << 24) -> int:

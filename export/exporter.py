@@ -2,42 +2,33 @@
 
 import datetime
 import hashlib
-import math
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
-from guardpass import __version__
-from guardpass.consistency import NODES, check
-from guardpass.content import span_ids
 from guardpass.errors import CheckpointError, InputError
-from guardpass.integrity import sha256
-from guardpass.manifest import MANIFEST, SCHEMA, Engine, File, Manifest, Role, Source
-from guardpass.seal import dumps
-from guardpass.tree import depths
+from guardpass.manifest import MANIFEST, Engine, File, Manifest, Quant, Source
 
-from .architecture import Architecture
+from . import gguf_guard, onnx_guard
 from .atomic import check_target, new_directory
 from .checkpoint import Checkpoint
 from .config import read_architecture
-from .decoder import inputs, outputs, write_decoder
 from .families import detect, find
 from .family import Family
 from .family_file import with_policies
-from .graph import Graph
-from .ops import Ops
+from .finish import check_sizes, write_manifest
 from .optimum import write_via_optimum
 from .prompt import Prompts, build_prompts, unbaked
-from .quantize import RECIPES
 from .template import template_text
 from .tokenizer import CheckpointTokenizer
-from .written import Written
+from .written import Progress, Written
 
-Progress = Callable[[int, int], None]
+Format = Literal["onnx", "gguf"]
 Via = Literal["own", "optimum"]
+_DEFAULT_QUANT = {"onnx": "int8", "gguf": "q8_0"}
 _HASHED = 8 << 20  # bytes at a time
 
 
@@ -48,7 +39,8 @@ def export_guard(
     family: str | Family | None = None,
     policies: Sequence[str] = (),
     date: str | None = None,
-    quant: str = "int8",
+    format: Format = "onnx",
+    quant: str | None = None,
     via: Via = "own",
     force: bool = False,
     progress: Progress = lambda _done, _total: None,
@@ -56,118 +48,52 @@ def export_guard(
     """Compile a checkpoint directory into the guard directory `out`; returns what guard.json says.
 
     family: a row of the families table, or its name; None detects it. policies: more to judge by, each given as
-    `name=Title: description`. date: YYYY-MM-DD, which is today to a chat template that asks. quant: fp32, int8 or
-    int4. via: "own" for the architectures of our table; "optimum" for any that optimum-onnx exports, at fp32 and with
+    `name=Title: description`. date: YYYY-MM-DD, which is today to a chat template that asks. format: "onnx", or "gguf"
+    for llama.cpp. quant: of onnx fp32, int8 (default) or int4; of gguf one of `gguf_quantize.QUANTS` (default q8_0).
+    via: "own" for the architectures of our table; "optimum" for any that optimum-onnx exports, at fp32 and with
     nothing baked. force: replace an existing `out`. progress is told weights done and weights in all.
 
     Raises CheckpointError (TemplateError among them) for a checkpoint that cannot be exported exactly, and
     InputError for bad options or an existing `out`; in every case `out` is as it was.
     """
-    if via not in get_args(Via):
-        raise InputError(f"via is {via!r}, expected one of: {', '.join(get_args(Via))}")
+    for option, value, known in (("via", via, get_args(Via)), ("format", format, get_args(Format))):
+        if value not in known:
+            raise InputError(f"{option} is {value!r}, expected one of: {', '.join(known)}")
+    quant = quant or ("fp32" if via == "optimum" else _DEFAULT_QUANT[format])
     row = find(family) if isinstance(family, str) else family
-    _check_date(date)
+    check_date(date)
     check_target(out, MANIFEST if force else None)
     source = Checkpoint(checkpoint)
     shape = read_architecture(source) if via == "own" else None
-    if shape:
-        _check_quant(quant, shape.kind.refuses)
-    elif quant != "fp32":
-        raise InputError(f"quant is {quant!r}, expected fp32: what optimum exports is not quantized")
+    if shape is None and (format, quant) != ("onnx", "fp32"):
+        raise InputError(
+            f"format is {format!r} and quant {quant!r}, expected onnx and fp32, which is all optimum writes"
+        )
+    if shape and format == "gguf":
+        gguf_guard.check_quant(quant, shape.shapes())
+    elif shape:
+        onnx_guard.check_quant(quant, shape.kind.refuses)
     tokenizer = CheckpointTokenizer(source)
     name, revision = _provenance(checkpoint)
     added = [token.content for token in tokenizer.added.values()]
     row = with_policies(row or detect(name, template_text(source), added, tokenizer.split), policies)
     prompts = build_prompts(row, source, tokenizer, date)
     if shape:
-        _check_sizes(shape.vocab, shape.context, tokenizer, prompts)
+        check_sizes(shape.vocab, shape.context, tokenizer, prompts)
 
     with new_directory(out) as partial, _hashing(source.files()) as hashes:
-        if shape:
-            model = _write_model(source, shape, prompts, quant, partial, progress)
+        if shape and format == "gguf":
+            model = gguf_guard.write_gguf(source, shape, tokenizer, name, quant, partial, progress)
+        elif shape:
+            model = onnx_guard.write_onnx(source, shape, prompts, quant, partial, progress)
         else:
             model = write_via_optimum(checkpoint, partial, prompts.columns)
-            _check_sizes(model.vocab, model.context, tokenizer, prompts)
+            check_sizes(model.vocab, model.context, tokenizer, prompts)
             _check_chains(model, prompts)
             prompts = unbaked(prompts)
-        files = {"model.onnx.data": File(model.digest, model.size)}
-        (partial / "tokenizer.json").write_text(tokenizer.content_json, encoding="utf-8")
-        files |= {name: _file(partial / name) for name in ("model.onnx", "tokenizer.json")}
-        manifest = Manifest(
-            schema=SCHEMA,
-            guardpass=__version__,
-            name=name,
-            family=row.name,
-            engine=Engine("onnx", RECIPES[quant].name, "cpu"),
-            context=model.context,
-            vocab=model.vocab,
-            labels=prompts.labels,
-            columns=prompts.columns,
-            prefix=prompts.prefix,
-            modes=prompts.modes,
-            reserved=prompts.reserved,
-            literals=prompts.literals,
-            source=Source(name, revision, model.architecture, hashes()),
-            files=files,
-        )
-        _check_manifest(manifest)
-        # The manifest is what makes the directory a guard, so it comes last.
-        (partial / MANIFEST).write_bytes(dumps(manifest))
-    return manifest
-
-
-def _write_model(
-    source: Checkpoint, shape: Architecture, prompts: Prompts, quant: str, directory: Path, progress: Progress
-) -> Written:
-    done, total = 0, sum(math.prod(s) for name, s in shape.shapes().items() if len(s) == 2 and name != "lm_head.weight")
-
-    def advance(weights: int) -> None:
-        nonlocal done
-        done += weights
-        progress(done, total)
-
-    graph = Graph(directory / "model.onnx.data")
-    try:
-        ops = Ops(source, shape, graph, RECIPES[quant], prompts.prefix, advance)
-        write_decoder(ops, shape, prompts.columns)
-        digest, size = graph.finish(
-            directory / "model.onnx", inputs(len(prompts.prefix.tokens)), outputs(len(prompts.columns))
-        )
-    finally:
-        graph.close()
-    return Written(digest, size, shape.kind.name, shape.context, shape.vocab)
-
-
-def _check_manifest(manifest: Manifest) -> None:
-    """What export writes, load opens."""
-    try:
-        check(manifest)
-    except ValueError as error:
-        raise CheckpointError(f"the checkpoint and its family make no guard: {error}") from None
-
-
-def _check_quant(quant: str, refused: Mapping[str, str]) -> None:
-    if quant in refused:
-        raise InputError(f"quant {quant} is refused for this architecture: {refused[quant]}")
-    if quant not in RECIPES:
-        raise InputError(f"quant is {quant!r}, expected one of: {', '.join(RECIPES)}")
-
-
-def _check_sizes(vocab: int, context: int, tokenizer: CheckpointTokenizer, prompts: Prompts) -> None:
-    largest = max(tokenizer.full.get_vocab().values())
-    if largest >= vocab:
-        raise CheckpointError(
-            f"the tokenizer has id {largest}, and config.json a vocabulary of {vocab}; they belong to different models"
-        )
-    empty: dict[Role, str] = {"prompt": "", "response": ""}
-    for mode in prompts.modes.values():
-        span = len(span_ids(mode.span, empty, tokenizer.content_ids)) - mode.lead
-        longest = len(mode.prefix) + span + int(depths(mode.tree.parents).max()) + 1
-        if longest >= context:
-            raise CheckpointError(f"the prompt alone takes {longest} tokens, and the context is {context}")
-        tokens = max(len(mode.tree.tokens), len(prompts.prefix.tokens))
-        if tokens > NODES:
-            raise CheckpointError(f"the prompts take {tokens} tokens, expected at most {NODES}; name fewer policies")
+        engine = Engine("llamacpp" if format == "gguf" else "onnx", cast(Quant, quant), "cpu")
+        origin = Source(name, revision, model.architecture, hashes())
+        return write_manifest(partial, engine, model, origin, row.name, prompts, tokenizer)
 
 
 def _check_chains(model: Written, prompts: Prompts) -> None:
@@ -179,7 +105,8 @@ def _check_chains(model: Written, prompts: Prompts) -> None:
         )
 
 
-def _check_date(date: str | None) -> None:
+def check_date(date: str | None) -> None:
+    """Raises InputError for what is not a day of the calendar."""
     try:
         known = date is None or datetime.date.fromisoformat(date).isoformat() == date
     except ValueError:
@@ -210,10 +137,6 @@ def _hashed(path: Path, stop: threading.Event) -> File:
     except OSError as error:
         raise CheckpointError(f"cannot read {path.name} of the checkpoint: {error.strerror}") from None
     return File(digest.hexdigest(), size)
-
-
-def _file(path: Path) -> File:
-    return File(sha256(path), path.stat().st_size)
 
 
 def _provenance(checkpoint: Path) -> tuple[str, str | None]:

@@ -10,6 +10,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from guardpass.manifest import File
+
 OPSET = 24
 CONTRIB = "com.microsoft"
 INLINE = 1024  # bytes; ONNX Runtime wants small tensors (shapes, scalars) inside the model
@@ -83,14 +85,14 @@ class Graph:
 
     def finish(
         self, model: Path, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[onnx.ValueInfoProto]
-    ) -> tuple[str, int]:
-        """Write the model beside its weights; returns the weight file's SHA-256 and size."""
+    ) -> File:
+        """Write the model beside its weights; returns what the manifest says of those."""
         self._file.close()
         graph = helper.make_graph(self._nodes, "guard", inputs, outputs, self._tensors)
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)]
         proto = helper.make_model(graph, opset_imports=opsets, ir_version=11, producer_name="guardpass")
         model.write_bytes(proto.SerializeToString())
-        return self._digest.hexdigest(), self._size
+        return File(self._digest.hexdigest(), self._size)
 
     def close(self) -> None:
         """Release the weight file of an export that failed."""

@@ -15,12 +15,11 @@ import numpy.typing as npt
 import onnx
 
 from guardpass.errors import CheckpointError, MissingDependency
-from guardpass.integrity import sha256
 from guardpass.tree import ancestors
 
 from .checkpoint import Array, Checkpoint
 from .optimum_cut import SHORTEST, Uncut, save
-from .written import Written
+from .written import Written, file_of
 
 Probe = tuple[dict[str, npt.NDArray[Any]], Array]  # feeds, and the expected scores [T, V'] of every token
 
@@ -51,8 +50,8 @@ def write_via_optimum(checkpoint: Path, directory: Path, rows: Sequence[int]) ->
             del uncut  # its weights, before the check loads them again
             worst = _difference(directory / "model.onnx", [*model.chains, model.tree] if tree else model.chains)
             if worst <= _TOLERANCE:
-                size = data.stat().st_size
-                return Written(sha256(data), size, model.architecture, model.context, model.vocab, tree_mask=tree)
+                files = {path.name: file_of(path) for path in (directory / "model.onnx", data)}
+                return Written(files, model.architecture, model.context, model.vocab, tree_mask=tree)
     raise CheckpointError(
         f"scores of optimum's graph of {model.architecture} are {worst:.2g} of the largest score from those of "
         f"transformers, expected at most {_TOLERANCE}; this architecture cannot be exported via optimum"

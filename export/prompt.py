@@ -10,7 +10,7 @@ from guardpass.errors import CheckpointError, TemplateError
 from guardpass.manifest import Label, ModeSpec, Piece, Prefix, Role
 
 from .branches import Answered, Branch, TreeBuilder
-from .checkpoint import Checkpoint
+from .checkpoint import Folder
 from .cut import Cut, cut
 from .family import Answer, Family, Policy, Prompt, decides, parts
 from .grammar import Path, parse
@@ -34,9 +34,7 @@ class Prompts:
     literals: tuple[str, ...]
 
 
-def build_prompts(
-    family: Family, source: Checkpoint, tokenizer: CheckpointTokenizer, date: str | None = None
-) -> Prompts:
+def build_prompts(family: Family, source: Folder, tokenizer: CheckpointTokenizer, date: str | None = None) -> Prompts:
     """Turn the family's prompts, and the checkpoint's template where they go through it, into static ids.
 
     Raises TemplateError or CheckpointError where the result would not equal the reference on every text.

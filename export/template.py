@@ -14,7 +14,7 @@ from guardpass.content import assemble, strip
 from guardpass.errors import TemplateError
 from guardpass.manifest import Piece, Role, Strip
 
-from .checkpoint import Checkpoint
+from .checkpoint import Folder
 from .family import Speaker
 from .probes import PROBES
 from .tokenizer import SPECIAL_TOKENS
@@ -33,7 +33,7 @@ class Template:
     date: what today is to a template that asks, as YYYY-MM-DD; without it such a template is refused.
     """
 
-    def __init__(self, checkpoint: Checkpoint, date: str | None = None) -> None:
+    def __init__(self, checkpoint: Folder, date: str | None = None) -> None:
         config = checkpoint.json("tokenizer_config.json")
         self.source = template_text(checkpoint)
         if self.source is None:
@@ -153,7 +153,7 @@ def take_apart(conversation: Conversation, render: Render) -> tuple[Piece, ...]:
     return tuple(pieces)
 
 
-def template_text(checkpoint: Checkpoint) -> str | None:
+def template_text(checkpoint: Folder) -> str | None:
     """The checkpoint's chat template, where it has one."""
     if (checkpoint.directory / "chat_template.jinja").exists():
         return checkpoint.text("chat_template.jinja")

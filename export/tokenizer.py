@@ -8,7 +8,7 @@ from tokenizers import AddedToken, Encoding, Tokenizer
 
 from guardpass.errors import CheckpointError
 
-from .checkpoint import Checkpoint
+from .checkpoint import Folder
 
 # The names that transformers gives special tokens, and passes to a chat template.
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -28,7 +28,7 @@ class CheckpointTokenizer:
     `reserved` are the others, by id: control tokens, and verdict tokens where they are added.
     """
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Folder) -> None:
         spec = checkpoint.json("tokenizer.json")
         model = spec.get("model")
         if not isinstance(model, dict) or model.get("type") != "BPE":
@@ -127,7 +127,7 @@ def _encode(tokenizer: Tokenizer, text: str) -> Encoding:
         raise CheckpointError(f"tokenizer.json cannot encode {text!r:.60}: {error}") from None
 
 
-def _add_from_config(tokenizer: Tokenizer, checkpoint: Checkpoint) -> None:
+def _add_from_config(tokenizer: Tokenizer, checkpoint: Folder) -> None:
     """transformers adds the tokens of tokenizer_config.json to those of tokenizer.json; ids must not move."""
     declared = checkpoint.json("tokenizer_config.json").get("added_tokens_decoder", {})
     if not isinstance(declared, dict):
@@ -147,7 +147,7 @@ def _add_from_config(tokenizer: Tokenizer, checkpoint: Checkpoint) -> None:
             )
 
 
-def _named_special(added: dict[int, AddedToken], checkpoint: Checkpoint) -> set[str]:
+def _named_special(added: dict[int, AddedToken], checkpoint: Folder) -> set[str]:
     """The tokens that tokenizer_config.json calls special; tokenizer.json may flag them otherwise.
 
     transformers adds those that only it names: then ids would differ, which is refused.

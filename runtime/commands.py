@@ -13,6 +13,7 @@ from .describe import describe, draw, labels_of
 from .errors import GuardpassError, InputError
 from .guard import Guard
 from .integrity import open_guard
+from .manifest import Device
 from .schema import encode
 from .verdict import Verdict
 from .windows import LongText
@@ -46,6 +47,7 @@ def check(
     temperature: Annotated[float, typer.Option(help="Of the score (ShieldGemma's T).")] = 1.0,
     alpha: Annotated[float, typer.Option(help="Of the score (ShieldGemma's alpha).")] = 0.0,
     threads: Annotated[int | None, typer.Option(help="Engine threads (default: the cores at hand).")] = None,
+    device: Annotated[str | None, typer.Option(help="Where a GGUF guard runs: cpu (default) or cuda.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Positions of one pass.")] = None,
     max_windows: Annotated[int, typer.Option(help="Refuse text that takes more windows.")] = 16,
     long_text: Annotated[str, typer.Option(help="windows, refuse or truncate.")] = "windows",
@@ -58,8 +60,8 @@ def check(
     if jsonl is not None and response is not None:
         raise InputError("--response goes with TEXT; in a JSONL file each line has its own")
     opened = Guard.load(
-        guard, threads=threads, verify=not no_verify, max_tokens=max_tokens, max_windows=max_windows,
-        long_text=cast(LongText, long_text),
+        guard, threads=threads, device=cast(Device | None, device), verify=not no_verify, max_tokens=max_tokens,
+        max_windows=max_windows, long_text=cast(LongText, long_text),
     )  # fmt: skip
     options: dict[str, Any] = {
         "policies": policy, "threshold": _threshold(threshold), "strict": not loose, "temperature": temperature,

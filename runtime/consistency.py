@@ -10,7 +10,7 @@ _SIZES = range(1, 1 << 44)
 _COUNTS = range(1, 1 << 24)
 NODES = 1 << 13  # of a prefix or a tree; masks are square in them
 _WALK = 100  # slots from a root to a leaf
-_NEEDED = {"model.onnx", "tokenizer.json"}
+_MODELS = {"onnx": "model.onnx", "llamacpp": "model.gguf"}
 
 
 def check(m: Manifest) -> None:
@@ -29,8 +29,9 @@ def check(m: Manifest) -> None:
         raise ValueError("literals, reserved: expected no empty text")
     for name, mode in m.modes.items():
         _mode(m, mode, f"modes.{name}", ["prompt"] if name == "prompt" else ["prompt", "response"])
-    if not m.files.keys() >= _NEEDED:
-        raise ValueError(f"files: expected {sorted(_NEEDED)} among them, found {sorted(m.files)}")
+    needed = {_MODELS[m.engine.name], "tokenizer.json"}
+    if not m.files.keys() >= needed:
+        raise ValueError(f"files: expected {sorted(needed)} among them, found {sorted(m.files)}")
     for file_name, file in m.files.items():
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", file_name) or file_name == MANIFEST:
             raise ValueError(f"files: {file_name!r} is not a plain file name")

@@ -11,7 +11,7 @@ from .decide import Decider, Outcome, Reading
 from .engines import open_engine
 from .errors import InputError
 from .integrity import open_guard
-from .manifest import Manifest, Mode, Role
+from .manifest import Device, Manifest, Mode, Role
 from .passes import Planner
 from .tree import judged, pruned
 from .verdict import Field, Milliseconds, Tokens, Verdict
@@ -24,7 +24,7 @@ _KNOWN = 64  # sets of policies kept prepared
 
 
 class Guard:
-    """A guard, opened. Share one between threads: a check changes nothing in it."""
+    """A guard, opened. Share one between threads: ONNX passes run side by side, llama.cpp's in turn, under a lock."""
 
     def __init__(
         self,
@@ -32,6 +32,7 @@ class Guard:
         manifest: Manifest,
         *,
         threads: int | None,
+        device: Device | None,
         max_tokens: int | None,
         max_windows: int,
         long_text: LongText,
@@ -41,8 +42,9 @@ class Guard:
         self._tokenizer = ContentTokenizer.of(directory, manifest)
         self._judged = {name: judged(manifest.labels, mode.tree) for name, mode in manifest.modes.items()}
         self._known: dict[tuple[Mode, tuple[str, ...]], tuple[Planner, Decider]] = {}
-        self._engine = open_engine(directory, manifest, threads=threads)
-        self._limits = Limits(max_tokens or min(manifest.context, DEFAULT_MAX_TOKENS), max_windows, long_text)
+        longest = max_tokens or min(manifest.context, DEFAULT_MAX_TOKENS)
+        self._engine = open_engine(directory, manifest, threads=threads, max_tokens=longest, device=device)
+        self._limits = Limits(longest, max_windows, long_text)
 
     @classmethod
     def load(
@@ -50,6 +52,7 @@ class Guard:
         path: str | os.PathLike[str],
         *,
         threads: int | None = None,
+        device: Device | None = None,
         verify: bool = True,
         max_tokens: int | None = None,
         max_windows: int = DEFAULT_MAX_WINDOWS,
@@ -58,6 +61,7 @@ class Guard:
         """Open the guard directory at `path`. Nothing is downloaded.
 
         threads: of the engine; None takes the cores this process may use.
+        device: where a GGUF guard runs, "cpu" (the default) or "cuda".
         verify: hash every file against guard.json first; False takes files over 64 MiB by their size.
         max_tokens: tokens of one pass, prefix and tree included, at most the checkpoint's context (default: that, or
         2048 if less).
@@ -74,9 +78,12 @@ class Guard:
         _check_count("threads", threads, 1 << 10)
         if long_text not in get_args(LongText):
             raise InputError(f"long_text is {long_text!r}, expected one of: {', '.join(get_args(LongText))}")
+        if device not in (None, *get_args(Device)):
+            raise InputError(f"device is {device!r}, expected one of: {', '.join(get_args(Device))}")
         return cls(
-            directory, manifest, threads=threads, max_tokens=max_tokens, max_windows=max_windows, long_text=long_text
-        )
+            directory, manifest, threads=threads, device=device, max_tokens=max_tokens, max_windows=max_windows,
+            long_text=long_text,
+        )  # fmt: skip
 
     def check(
         self,
@@ -113,10 +120,10 @@ class Guard:
         tokenized = time.perf_counter()
         windows: list[tuple[Outcome, ...]] = []
         reused = ran = 0
-        for span in covered:  # planned one by one: a mask is square in the tokens
+        for span in covered:
             request = planner.plan(span)
             windows.append(decider.decide(self._engine.run(request)[0], reading))
-            reused, ran = reused + request.reused, ran + request.tokens.size
+            reused, ran = reused + len(request.chain), ran + request.tokens.size
         ended = time.perf_counter()
 
         # Each policy by the window where it fares worst; the worst policy speaks for the text.

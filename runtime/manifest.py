@@ -11,7 +11,12 @@ MANIFEST = "guard.json"
 Strip = Literal["none", "left", "right", "both", "through"]
 Severity = Literal["safe", "controversial", "unsafe"]
 Role = Literal["prompt", "response"]
-Quant = Literal["fp32", "int8", "int4"]
+EngineName = Literal["onnx", "llamacpp"]
+# Of the ONNX engine, then of llama.cpp; "other" is what else an adopted GGUF may hold.
+Quant = Literal[
+    "fp32", "int8", "int4", "f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_0", "iq4_nl", "other"
+]
+Device = Literal["cpu", "cuda"]
 Mode = Role  # a mode is named after the last role it judges
 
 
@@ -104,9 +109,9 @@ class File:
 class Engine:
     """What runs the model file, and what is in it."""
 
-    name: Literal["onnx"]
+    name: EngineName
     quant: Quant
-    device: Literal["cpu"]
+    device: Device  # where it runs if the caller names none
 
 
 @dataclass(frozen=True)

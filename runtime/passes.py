@@ -1,4 +1,4 @@
-"""Put a request together: prefix columns, span, tree, and the mask that joins them."""
+"""Put a request together: prefix columns, span, tree, and who of them sees whom."""
 
 from dataclasses import dataclass
 
@@ -12,13 +12,25 @@ from .tree import ancestors, depths
 
 @dataclass(frozen=True)
 class Pass:
-    """One forward run of T tokens over P baked columns, scored at S slots."""
+    """One forward run of T tokens, a span and then a tree of N, over P baked columns, scored at S slots."""
 
     tokens: npt.NDArray[np.int64]  # [1, T]
     positions: npt.NDArray[np.int64]  # [1, T]
-    mask: npt.NDArray[np.bool_]  # [1, 1, T, P + T]; True: row sees column
     slots: npt.NDArray[np.int64]  # [1, S]; rows of the pass
-    reused: int  # baked columns in use
+    chain: tuple[int, ...]  # the baked columns in use, root first
+    baked: int  # P
+    sees: npt.NDArray[np.bool_]  # [N, N]; True: the tree's row sees its column
+
+    @property
+    def mask(self) -> npt.NDArray[np.bool_]:
+        """[1, 1, T, P + T]; True: row sees column. Made when asked for, as it is square in the tokens."""
+        total, baked = self.tokens.size, self.baked
+        text = total - len(self.sees)
+        mask = np.zeros((total, baked + total), np.bool_)
+        mask[:, self.chain] = True
+        mask[:, baked : baked + text] = np.tri(total, text, dtype=np.bool_)
+        mask[text:, baked + text :] = self.sees
+        return mask[None, None]
 
 
 class Planner:
@@ -48,17 +60,13 @@ class Planner:
             lead += 1
         chain = self._mode.prefix[: len(self._mode.prefix) - len(self._lead) + lead]
         run = span[lead:] + self._tree
-        text, total, baked = len(span) - lead, len(run), self._columns
-
-        mask = np.zeros((total, baked + total), np.bool_)
-        mask[:, chain] = True
-        mask[:, baked : baked + text] = np.tri(total, text, dtype=np.bool_)
-        mask[text:, baked + text :] = self._sees
+        text = len(span) - lead
         positions = np.concatenate([np.arange(text), text + self._depths]) + len(chain)
         return Pass(
             tokens=np.array([run], np.int64),
             positions=positions[None].astype(np.int64),
-            mask=mask[None, None],
             slots=self._slots[None] + text,
-            reused=len(chain),
+            chain=chain,
+            baked=self._columns,
+            sees=self._sees,
         )

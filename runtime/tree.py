@@ -20,6 +20,12 @@ def ancestors(parents: tuple[int, ...]) -> npt.NDArray[np.bool_]:
     return sees
 
 
+def leaves(sees: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Nodes that no other node sees, [L]."""
+    found: npt.NDArray[np.int64] = np.flatnonzero(sees.sum(axis=0) == 1)
+    return found
+
+
 def severities(labels: tuple[Label, ...], slots: tuple[Slot, ...]) -> list[list[frozenset[Severity]]]:
     """For each choice of each slot, how severe the labels of its field are that it may still come to."""
     result: list[list[frozenset[Severity]]] = [[] for _ in slots]

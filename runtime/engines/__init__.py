@@ -6,7 +6,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..manifest import Manifest
+from ..errors import InputError
+from ..manifest import Device, Manifest
 from ..passes import Pass
 
 
@@ -17,8 +18,18 @@ class Engine(Protocol):
         """Scores [1, S, V'] of every label at every slot. Raises EngineError."""
 
 
-def open_engine(directory: Path, manifest: Manifest, *, threads: int | None) -> Engine:
-    """The engine that guard.json names, with the model opened."""
-    from .onnx import OnnxEngine  # so that importing guardpass does not import onnxruntime
+def open_engine(
+    directory: Path, manifest: Manifest, *, threads: int | None, max_tokens: int, device: Device | None
+) -> Engine:
+    """The engine that guard.json names, with the model opened for passes of up to `max_tokens`, prefix included."""
+    # Imported here, so that importing guardpass imports neither.
+    if manifest.engine.name == "llamacpp":
+        from .llamacpp import LlamaCppEngine
+
+        chosen = device or manifest.engine.device
+        return LlamaCppEngine(directory / "model.gguf", manifest, threads=threads, max_tokens=max_tokens, device=chosen)
+    if device not in (None, manifest.engine.device):
+        raise InputError(f"device is {device!r}, and this guard was exported for {manifest.engine.device!r}")
+    from .onnx import OnnxEngine
 
     return OnnxEngine(directory / "model.onnx", manifest, threads=threads)

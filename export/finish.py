@@ -1,0 +1,71 @@
+"""The last steps of export: tokenizer.json, and guard.json, which makes a directory a guard."""
+
+from pathlib import Path
+
+from guardpass import __version__
+from guardpass.consistency import NODES, check
+from guardpass.content import span_ids
+from guardpass.errors import CheckpointError
+from guardpass.manifest import MANIFEST, SCHEMA, Engine, Manifest, Role, Source
+from guardpass.seal import dumps
+from guardpass.tree import depths
+
+from .prompt import Prompts
+from .tokenizer import CheckpointTokenizer
+from .written import Written, file_of
+
+
+def write_manifest(
+    directory: Path,
+    engine: Engine,
+    model: Written,
+    source: Source,
+    family: str,
+    prompts: Prompts,
+    tokenizer: CheckpointTokenizer,
+) -> Manifest:
+    """Write tokenizer.json and guard.json. Raises CheckpointError where load would not open them."""
+    path = directory / "tokenizer.json"
+    path.write_text(tokenizer.content_json, encoding="utf-8")
+    manifest = Manifest(
+        schema=SCHEMA,
+        guardpass=__version__,
+        name=source.name,
+        family=family,
+        engine=engine,
+        context=model.context,
+        vocab=model.vocab,
+        labels=prompts.labels,
+        columns=prompts.columns,
+        prefix=prompts.prefix,
+        modes=prompts.modes,
+        reserved=prompts.reserved,
+        literals=prompts.literals,
+        source=source,
+        files={**model.files, path.name: file_of(path)},
+    )
+    try:
+        check(manifest)
+    except ValueError as error:
+        raise CheckpointError(f"the checkpoint and its family make no guard: {error}") from None
+    # The manifest is what makes the directory a guard, so it comes last.
+    (directory / MANIFEST).write_bytes(dumps(manifest))
+    return manifest
+
+
+def check_sizes(vocab: int, context: int, tokenizer: CheckpointTokenizer, prompts: Prompts) -> None:
+    """Raises CheckpointError where the tokenizer or the prompts do not fit the model."""
+    largest = max(tokenizer.full.get_vocab().values())
+    if largest >= vocab:
+        raise CheckpointError(
+            f"the tokenizer has id {largest}, and config.json a vocabulary of {vocab}; they belong to different models"
+        )
+    empty: dict[Role, str] = {"prompt": "", "response": ""}
+    for mode in prompts.modes.values():
+        span = len(span_ids(mode.span, empty, tokenizer.content_ids)) - mode.lead
+        longest = len(mode.prefix) + span + int(depths(mode.tree.parents).max()) + 1
+        if longest >= context:
+            raise CheckpointError(f"the prompt alone takes {longest} tokens, and the context is {context}")
+        tokens = max(len(mode.tree.tokens), len(prompts.prefix.tokens))
+        if tokens > NODES:
+            raise CheckpointError(f"the prompts take {tokens} tokens, expected at most {NODES}; name fewer policies")

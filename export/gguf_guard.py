@@ -1,0 +1,95 @@
+"""The GGUF route: a checkpoint as model.gguf, quantized by llama.cpp, its tokenizer proved by llama.cpp's."""
+
+import ctypes
+import math
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from guardpass.engines.llama_library import library, quiet
+from guardpass.errors import CheckpointError
+
+from .architecture import Architecture
+from .checkpoint import Checkpoint
+from .gguf_model import context_of, license_of, write_model
+from .gguf_quantize import QUANTS, check_quant, quantize
+from .gguf_vocab import Splitting, to_gguf
+from .probes import PROBES
+from .template import template_text
+from .tokenizer import CheckpointTokenizer
+from .written import Progress, Written, file_of
+
+__all__ = ["MODEL", "check_quant", "prove_vocabulary", "vocabulary_ids", "write_gguf"]
+
+MODEL = "model.gguf"
+
+
+def write_gguf(
+    source: Checkpoint,
+    shape: Architecture,
+    tokenizer: CheckpointTokenizer,
+    name: str,
+    quant: str,
+    directory: Path,
+    progress: Progress,
+) -> Written:
+    """Write model.gguf. Raises CheckpointError, InputError, and MissingDependency without llama-cpp-python."""
+    library()
+    weights = sum(map(math.prod, shape.shapes().values()))
+    done, total = 0, weights if QUANTS[quant] is None else 2 * weights
+
+    def advance(more: int) -> None:
+        nonlocal done
+        done += more
+        progress(done, total)
+
+    vocabulary = to_gguf(tokenizer, source.json("tokenizer_config.json"), shape.vocab)
+    about = {"general.name": name, "tokenizer.chat_template": template_text(source) or "", **license_of(source)}
+    about = {key: value for key, value in about.items() if value}
+    path, whole = directory / MODEL, directory / "whole.gguf"
+    if QUANTS[quant] is None:
+        write_model(source, shape, vocabulary, about, quant, path, advance)
+    else:
+        write_model(source, shape, vocabulary, about, None, whole, advance)
+        quantize(whole, path, quant, lambda part: progress(weights + int(part * weights), total))
+        whole.unlink()
+    prove_vocabulary(path, vocabulary.splitting, tokenizer)
+    return Written({MODEL: file_of(path)}, shape.kind.name, context_of(shape), shape.vocab)
+
+
+def prove_vocabulary(path: Path, splitting: Splitting, tokenizer: CheckpointTokenizer) -> None:
+    """llama.cpp's tokenizer gives the ids that ours gives. Raises CheckpointError for a probe where it does not.
+
+    llama.cpp composes no characters (NFC), so what it is given is composed already.
+    """
+    texts = [f"x{probe}" for probe in PROBES]
+    if splitting.normalizer and splitting.normalizer["type"] == "NFC":
+        texts = [unicodedata.normalize("NFC", text) for text in texts]
+    found = vocabulary_ids(path, texts)
+    for text, ids in zip(texts, found, strict=True):
+        if ids != tokenizer.content_ids(tokenizer.opening(text)):
+            raise CheckpointError(
+                f"llama.cpp tokenizes {text!r:.60} otherwise than the tokenizer it was given; export to onnx instead"
+            )
+
+
+def vocabulary_ids(path: Path, texts: Sequence[str]) -> list[list[int]]:
+    """Ids that llama.cpp gives texts, control tokens unknown. Raises CheckpointError where it cannot open the file."""
+    llama = library()
+    with quiet(llama) as complaints:
+        options = llama.llama_model_default_params()
+        options.vocab_only = True
+        model = llama.llama_model_load_from_file(bytes(path), options)
+        if not model:
+            raise CheckpointError(f"llama.cpp cannot open {path.name}: {' '.join(complaints) or 'no reason'}")
+        try:
+            return [_ids(llama, llama.llama_model_get_vocab(model), text.encode()) for text in texts]
+        finally:
+            llama.llama_model_free(model)
+
+
+def _ids(llama: ModuleType, vocab: object, text: bytes) -> list[int]:
+    buffer = (ctypes.c_int32 * (len(text) + 8))()
+    count = llama.llama_tokenize(vocab, text, len(text), buffer, len(buffer), False, False)
+    return list(buffer[:count])

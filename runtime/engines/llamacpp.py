@@ -1,0 +1,178 @@
+"""llama.cpp: a pass is one `llama_decode` of the span and the whole tree, behind a prefix that is in the cache."""
+
+import ctypes
+import threading
+import weakref
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import EngineError, GuardError, InputError
+from ..gguf_file import read_header
+from ..manifest import Device, Manifest
+from ..passes import Pass
+from ..tree import ancestors, depths, leaves
+from .cpu import usable_cores
+from .llama_library import library, quiet
+
+_SEQUENCES = 256  # LLAMA_MAX_SEQ
+_MICRO_BATCH = 512
+
+
+class LlamaCppEngine:
+    """Runs model.gguf. One context, which passes take in turn under a lock: they would share the same cores.
+
+    Sequences of the cache: first one for each mode's prefix, which stay; then one for each leaf of a pass's tree.
+    """
+
+    def __init__(
+        self, model: Path, manifest: Manifest, *, threads: int | None, max_tokens: int, device: Device
+    ) -> None:
+        """max_tokens: prefix, span and tree of the longest pass. Raises GuardError, EngineError, InputError."""
+        try:
+            header = read_header(model)
+        except ValueError as error:
+            raise GuardError(f"{model.name} is no GGUF that can be opened safely: {error}") from None
+        if len(header.tokens) < manifest.vocab:
+            raise GuardError(f"{model.name} has {len(header.tokens)} tokens, guard.json {manifest.vocab}; export again")
+        self._columns = np.array(manifest.columns)
+        self._prefix = manifest.prefix
+        self._chains = [mode.prefix for mode in manifest.modes.values()]
+        trees = [mode.tree for mode in manifest.modes.values()]
+        branches = max(len(leaves(ancestors(tree.parents))) for tree in trees)
+        sequences = len(self._chains) + branches
+        if sequences > _SEQUENCES:
+            raise InputError(f"the tree has {branches} branches, and llama.cpp at most {_SEQUENCES - 2}; use onnx")
+        cells = len(self._prefix.tokens) + max_tokens
+        outputs = max(sequences, *(len(tree.slots) for tree in trees))
+        self._llama = library()
+        self._lock = threading.Lock()
+        with quiet(self._llama) as complaints:
+            self._model, self._context = _open(self._llama, model, threads, device, cells, sequences, outputs)
+            if not self._context:
+                reason = " ".join(complaints) or "no reason given"
+                raise EngineError(f"llama.cpp {self._llama.__version__} cannot open {model.name}: {reason}")
+        weakref.finalize(self, _free, self._llama, self._model, self._context)
+        self._memory = self._llama.llama_get_memory(self._context)
+        self._vocab = self._llama.llama_vocab_n_tokens(self._llama.llama_model_get_vocab(self._model))
+        self._decode_prefixes()
+
+    def run(self, request: Pass) -> npt.NDArray[np.float32]:
+        """Scores [1, S, V']. Raises EngineError; the cache is back to the prefixes in every case."""
+        ends = leaves(request.sees)
+        first = len(self._chains)
+        text = request.tokens.size - len(request.sees)
+        # Every token of the span, and every node, belongs to the leaves below it.
+        carries = np.vstack([np.ones((text, len(ends)), np.bool_), request.sees[ends].T])
+        with self._lock:
+            try:
+                for leaf in range(first, first + len(ends)):
+                    self._share(request.chain, leaf)
+                self._decode(request.tokens[0], request.positions[0], carries, first, request.slots[0])
+                rows = [self._scores(int(row)) for row in request.slots[0]]
+            finally:
+                for leaf in range(first, first + len(ends)):
+                    self._llama.llama_memory_seq_rm(self._memory, leaf, -1, -1)
+        return np.stack(rows)[None]
+
+    def _decode_prefixes(self) -> None:
+        """All chains as the trie that they are, in one batch."""
+        if not self._prefix.tokens:
+            return
+        tokens, parents = self._prefix.tokens, self._prefix.parents
+        carries = np.array([[column in chain for chain in self._chains] for column in range(len(tokens))])
+        self._decode(np.array(tokens), depths(parents), carries, 0, np.empty(0, np.int64))
+
+    def _share(self, chain: tuple[int, ...], leaf: int) -> None:
+        """Let a leaf see the baked columns of a chain, which some mode's prefix begins with."""
+        if chain:
+            holder = next(n for n, each in enumerate(self._chains) if each[: len(chain)] == chain)
+            self._llama.llama_memory_seq_cp(self._memory, holder, leaf, 0, len(chain))
+
+    def _decode(
+        self,
+        tokens: npt.NDArray[np.int64],
+        positions: npt.NDArray[np.int64],
+        carries: npt.NDArray[np.bool_],
+        first: int,
+        scored: npt.NDArray[np.int64],
+    ) -> None:
+        """Decode T tokens; carries [T, L]: the sequences of each, counted from `first`; scored: rows to score."""
+        batch, kept = _batch(self._llama, tokens, positions, carries, first, scored)
+        code = self._llama.llama_decode(self._context, batch)
+        del kept  # what the batch points to
+        if code:
+            raise EngineError(f"llama.cpp failed on a pass of {len(tokens)} tokens (llama_decode gave {code})")
+
+    def _scores(self, row: int) -> npt.NDArray[np.float32]:
+        """Of a row's vocabulary scores those of the verdict tokens, [V']."""
+        found = self._llama.llama_get_logits_ith(self._context, row)
+        if not found:
+            raise EngineError(f"llama.cpp gave no scores for token {row} of the pass")
+        scores: npt.NDArray[np.float32] = np.ctypeslib.as_array(found, (self._vocab,))[self._columns]
+        return scores
+
+
+def _open(
+    llama: ModuleType, path: Path, threads: int | None, device: Device, cells: int, sequences: int, outputs: int
+) -> tuple[Any, Any]:
+    """Model and context; None in place of what llama.cpp would not make."""
+    llama.llama_backend_init()
+    if device == "cuda" and not llama.llama_supports_gpu_offload():
+        raise InputError(
+            "device is 'cuda', and this llama-cpp-python is built for CPUs; build it with CMAKE_ARGS=-DGGML_CUDA=on"
+        )
+    options = llama.llama_model_default_params()
+    options.n_gpu_layers = -1 if device == "cuda" else 0
+    model = llama.llama_model_load_from_file(bytes(path), options)
+    if not model:
+        return None, None
+    options = llama.llama_context_default_params()
+    options.n_ctx = options.n_batch = cells
+    options.n_ubatch = min(_MICRO_BATCH, cells)
+    options.n_seq_max, options.n_outputs_max = sequences, outputs
+    options.n_threads = options.n_threads_batch = threads or usable_cores()
+    options.kv_unified = True  # a cell may belong to several sequences
+    options.swa_full = True  # a sliding window's cache would drop the prefix
+    options.offload_kqv = options.op_offload = device == "cuda"
+    options.no_perf = True
+    context = llama.llama_init_from_model(model, options)
+    if not context:
+        llama.llama_model_free(model)
+        return None, None
+    return model, context
+
+
+def _free(llama: ModuleType, model: Any, context: Any) -> None:
+    with quiet(llama):
+        llama.llama_free(context)
+        llama.llama_model_free(model)
+
+
+def _batch(
+    llama: ModuleType,
+    tokens: npt.NDArray[np.int64],
+    positions: npt.NDArray[np.int64],
+    carries: npt.NDArray[np.bool_],
+    first: int,
+    scored: npt.NDArray[np.int64],
+) -> tuple[Any, list[npt.NDArray[Any]]]:
+    """A llama_batch, and the arrays it points into, which have to outlive it."""
+    sequences = (carries.nonzero()[1] + first).astype(np.int32)
+    counts = carries.sum(axis=1, dtype=np.int32)
+    starts = (np.cumsum(counts) - counts).astype(np.uintp) * sequences.itemsize + sequences.ctypes.data
+    logits = np.zeros(len(tokens), np.int8)
+    logits[scored] = 1
+    ids, places = tokens.astype(np.int32), positions.astype(np.int32)
+
+    def pointer(array: npt.NDArray[Any], name: str) -> Any:
+        return ctypes.cast(array.ctypes.data, dict(llama.llama_batch._fields_)[name])
+
+    batch = llama.llama_batch(
+        n_tokens=len(tokens), token=pointer(ids, "token"), embd=None, pos=pointer(places, "pos"),
+        n_seq_id=pointer(counts, "n_seq_id"), seq_id=pointer(starts, "seq_id"), logits=pointer(logits, "logits"),
+    )  # fmt: skip
+    return batch, [ids, places, counts, sequences, starts, logits]
