@@ -28,13 +28,13 @@ class Cut:
     around: tuple[str, ...]  # static text around the contents, between control tokens
 
 
-def cut(pieces: Sequence[Piece], bos: Sequence[int], tokenizer: CheckpointTokenizer) -> Cut:
+def cut(pieces: Sequence[Piece], bos: Sequence[int], tokenizer: CheckpointTokenizer, *, early: bool = False) -> Cut:
     """Cut a prompt that begins and ends with static text.
 
     The span begins at the last place before the content, and ends at the first one after it, that no token can span.
     Before the content that is a control token, which is cut out before any merge, or a place where pre-tokenization
     always splits and whose two characters no token of the vocabulary holds together; after it, the latter only where
-    no control token follows.
+    no control token follows, or where the span is to end `early`, as policies stand behind it.
     Raises TemplateError where there is no such place.
     """
     before, inner, after = pieces[0].text, pieces[1:-1], pieces[-1].text
@@ -51,10 +51,11 @@ def cut(pieces: Sequence[Piece], bos: Sequence[int], tokenizer: CheckpointTokeni
         if tokenizer.parts(*before[at - 1 : at + 1]) and _alone(before, at, tokenizer):
             opened, opening = sum(end <= at for _, _, end in tokens), at
             break
-    closing = min((first - rest for _, first, _ in controls if first >= rest), default=None)
-    if closing is None:
-        apart = (at for at, pair in enumerate(pairwise(after), start=1) if tokenizer.parts(*pair))
-        closing = next((at for at in apart if all(tokenizer.splits(p + after, len(p) + at) for p in PROBES)), None)
+    lead = before[opening:] if opened else tokenizer.opening(before)
+    closing = control_at = min((first - rest for _, first, _ in controls if first >= rest), default=None)
+    if early or control_at is None:
+        apart = (at for at, pair in enumerate(pairwise(after[:control_at]), start=1) if tokenizer.parts(*pair))
+        closing = next((at for at in apart if _ended(before, opening, lead, after, at, tokenizer)), control_at)
     if closing is None:
         raise TemplateError(
             "the prompt has no control token after the content, nor a place where the tokenizer always splits, so "
@@ -65,7 +66,6 @@ def cut(pieces: Sequence[Piece], bos: Sequence[int], tokenizer: CheckpointTokeni
         *(part for piece in inner for part in _apart(piece, tokenizer)),
         Piece(after[:closing]),
     ]
-    lead = before[opening:] if opened else tokenizer.opening(before)
     span = [Piece(lead), *ends[1:]]
     return Cut(
         hard=(*bos, *(id for id, _, _ in tokens[:opened])),
@@ -84,6 +84,16 @@ def _alone(before: str, at: int, tokenizer: CheckpointTokenizer) -> bool:
         text = before + following
         within = [id for id, first, _ in tokenizer.encode(text) if first >= at]
         if not tokenizer.splits(text, at) or tokenizer.content_ids(text[at:]) != within:
+            return False
+    return True
+
+
+def _ended(before: str, opening: int, lead: str, after: str, at: int, tokenizer: CheckpointTokenizer) -> bool:
+    """Whether the span, ended at `at`, has on its own the tokens that it has within the whole."""
+    for probe in PROBES:
+        text, end = before + probe + after, len(before) + len(probe) + at
+        within = [id for id, first, last in tokenizer.encode(text) if first >= opening and last <= end]
+        if not tokenizer.splits(text, end) or tokenizer.content_ids(lead + probe + after[:at]) != within:
             return False
     return True
 

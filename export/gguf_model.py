@@ -135,9 +135,10 @@ def _add_sizes(writer: Any, shape: Architecture, layout: Layout) -> None:
     writer.add_rope_freq_base(shape.rope_theta)
     writer.add_vocab_size(shape.vocab)
     if layout.windows:
-        window = next((each for each in shape.windows if each), shape.context)
-        writer.add_sliding_window(window)
-        writer.add_sliding_window_pattern([each is not None for each in shape.windows])
+        # llama.cpp wants one layer at least to slide: where none does, all have a window that never ends.
+        slides = [each is not None for each in shape.windows]
+        writer.add_sliding_window(next((each for each in shape.windows if each), shape.context))
+        writer.add_sliding_window_pattern(slides if any(slides) else [True] * shape.layers)
     if shape.softcap is not None:
         writer.add_attn_logit_softcapping(shape.softcap)
     if shape.final_softcap is not None:

@@ -54,7 +54,7 @@ def build_prompts(family: Family, source: Folder, tokenizer: CheckpointTokenizer
         branches: list[Branch] = []
         for policy in family.policies or (None,):
             pieces = _pieces(prompt, policy, template)
-            cuts.append(cut(pieces, bos, tokenizer))
+            cuts.append(cut(pieces, bos, tokenizer, early=policy is not None))
             _prove(pieces, cuts[-1], bos, tokenizer)
             answers = []
             for path in _answers(paths, pieces):

@@ -1,7 +1,6 @@
 """A GGUF file's header, read with bounds on everything: what has to hold before llama.cpp opens the file.
 
-The format: docs/gguf.md of the ggml repository. llama.cpp ends the process (GGML_ASSERT) on some headers that
-contradict themselves; whatever is not proved here is refused.
+The format: docs/gguf.md of the ggml repository. What the header may say is in gguf_rules.py.
 """
 
 import math
@@ -15,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .gguf_rules import check_model
+
 # By GGUF's number of the type.
 _SCALARS = {
     0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d",
@@ -26,12 +27,10 @@ BLOCKS = {
     2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 20: (32, 18),  # q4_0 q4_1 q5_0 q5_1 q8_0 iq4_nl
     10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 23: (256, 136),  # k-quants, iq4_xs
 }  # fmt: skip
-ARCHITECTURES = ("llama", "gemma2", "qwen3")
-TOKENIZERS = ("gpt2", "llama")  # byte-level BPE, SentencePiece
 
 _KEYS, _TENSORS, _ITEMS = 1 << 12, 1 << 14, 1 << 22
 _TEXT = 1 << 20  # bytes of a string; the longest are chat templates
-_KEY = re.compile(rb"[A-Za-z0-9_.:-]{1,255}")
+_KEY = re.compile(r"[A-Za-z0-9_.:-]{1,255}")
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,7 @@ def read_header(path: Path) -> Header:
             _check_tensors(header, reader.at, len(data))
     except OSError as error:
         raise ValueError(f"it cannot be read: {error.strerror}") from None
-    _check_sizes(header)
-    _check_vocabulary(header)
+    check_model(header.metadata, {name: tensor.shape for name, tensor in header.tensors.items()})
     return header
 
 
@@ -105,9 +103,12 @@ class _Reader:
 
     def _take(self, size: int) -> bytes:
         if size > len(self.data) - self.at:
-            raise ValueError(f"it ends at byte {len(self.data)}, within its header; download or copy it again")
+            raise self._cut()
         self.at += size
         return self.data[self.at - size : self.at]
+
+    def _cut(self) -> ValueError:
+        return ValueError(f"it ends at byte {len(self.data)}, within its header; download or copy it again")
 
     def _number(self, format: str) -> Any:
         return struct.unpack(format, self._take(struct.calcsize(format)))[0]
@@ -119,35 +120,44 @@ class _Reader:
             raise ValueError(f"it has {count} {what}, expected at most {limit}, and {_ITEMS} in all")
         return count
 
-    def _bytes(self) -> bytes:
-        size = self._number("<Q")
-        if size > _TEXT:
-            raise ValueError(f"it has a text of {size} bytes, expected at most {_TEXT}")
-        return self._take(size)
-
     def _name(self, what: str) -> str:
-        name = self._bytes()
+        (name,) = self._texts(1)
         if not _KEY.fullmatch(name):
             raise ValueError(f"it has a {what} {name[:60]!r}, expected letters, digits, dots and lines")
-        return name.decode()
+        return name
 
-    def _text(self) -> str:
+    def _texts(self, count: int) -> list[str]:
+        """Hundreds of thousands of tokens and merges: a loop of its own."""
+        data, at, end, size_at, found = self.data, self.at, len(self.data), struct.Struct("<Q").unpack_from, []
         try:
-            return self._bytes().decode()
+            for _ in range(count):
+                if end - at < 8:
+                    raise self._cut()
+                (size,) = size_at(data, at)
+                if size > _TEXT:
+                    raise ValueError(f"it has a text of {size} bytes, expected at most {_TEXT}")
+                if size > end - at - 8:
+                    raise self._cut()
+                found.append(data[at + 8 : at + 8 + size].decode())
+                at += 8 + size
         except UnicodeDecodeError as error:
             raise ValueError(f"it has a text that is not UTF-8: {error.reason}") from None
+        if "\0" in "".join(found):  # where a text ends to llama.cpp, which would make two tokens alike
+            raise ValueError("it has a text with a NUL")
+        self.at = at
+        return found
 
     def _value(self, kind: int) -> Any:
         if kind in _SCALARS:
             return self._number(_SCALARS[kind])
         if kind == _STRING:
-            return self._text()
+            return self._texts(1)[0]
         if kind != _ARRAY:
             raise ValueError(f"it has a value of type {kind}, expected 0 to 12")
         of = self._number("<I")
         count = self._count("items in an array", _ITEMS)
         if of == _STRING:
-            return [self._text() for _ in range(count)]
+            return self._texts(count)
         if of not in _SCALARS:
             raise ValueError(f"it has an array of type {of}, expected numbers or texts")
         format = _SCALARS[of]
@@ -158,12 +168,13 @@ class _Reader:
 def _check_tensors(header: Header, end: int, size: int) -> None:
     """Every tensor within the file, one after the other, as llama.cpp wants them."""
     alignment = header.metadata.get("general.alignment", 32)
-    if type(alignment) is not int or alignment not in (1 << n for n in range(3, 17)):
-        raise ValueError(f"general.alignment is {alignment!r}, expected a power of two from 8 to 65536")
+    if type(alignment) is not int or alignment not in (1 << n for n in range(5, 17)):
+        raise ValueError(f"general.alignment is {alignment!r:.60}, expected a power of two from 32 to 65536")
     start, expected = -(-end // alignment) * alignment, 0
     for name, tensor in header.tensors.items():
-        if tensor.type not in BLOCKS:
-            raise ValueError(f"{name} has the type {tensor.type}, expected one of {sorted(BLOCKS)}")
+        kinds = BLOCKS if len(tensor.shape) > 1 else (0,)  # llama.cpp adds and multiplies by vectors of f32 only
+        if tensor.type not in kinds:
+            raise ValueError(f"{name} has the type {tensor.type}, expected one of {sorted(kinds)}")
         block, width = BLOCKS[tensor.type]
         if any(not 0 < side < 1 << 32 for side in tensor.shape) or tensor.shape[0] % block:
             raise ValueError(
@@ -175,70 +186,3 @@ def _check_tensors(header: Header, end: int, size: int) -> None:
         if start + ended > size:
             raise ValueError(f"{name} ends at byte {start + ended} of a file of {size}; download or copy it again")
         expected = -(-ended // alignment) * alignment
-
-
-def _check_sizes(header: Header) -> None:
-    """An architecture we know, in sizes that neither divide by zero nor exceed llama.cpp's own tables."""
-    name = header.metadata.get("general.architecture")
-    if name not in ARCHITECTURES:
-        raise ValueError(f"its architecture is {name!r:.60}, expected one of: {', '.join(ARCHITECTURES)}")
-    if header.metadata.get("split.count", 0) not in (0, 1):
-        raise ValueError("it is one part of several; merge them first with llama.cpp's gguf-split")
-    limits = {
-        "context_length": 1 << 24, "embedding_length": 1 << 20, "block_count": 511, "feed_forward_length": 1 << 22,
-        "attention.head_count": 1 << 12,
-    }  # fmt: skip
-    optional = {
-        "attention.head_count_kv": 1 << 12, "attention.key_length": 1 << 12, "attention.value_length": 1 << 12,
-        "rope.dimension_count": 1 << 12, "attention.sliding_window": 1 << 24,
-    }  # fmt: skip
-    sizes = {key: header.metadata.get(f"{name}.{key}") for key in limits | optional}
-    for key, value in sizes.items():
-        if value is None and key in optional:
-            continue
-        if type(value) is not int or not 1 <= value <= (limits | optional)[key]:
-            raise ValueError(f"{name}.{key} is {value!r:.60}, expected 1 to {(limits | optional)[key]}")
-    heads, width = header.metadata[f"{name}.attention.head_count"], header.metadata[f"{name}.embedding_length"]
-    groups = sizes["attention.head_count_kv"] or heads
-    if heads % groups or (sizes["attention.key_length"] is None and width % heads):
-        raise ValueError(f"it has {heads} heads, {groups} of keys, and an embedding of {width}: they do not divide")
-    unlike = [key for key in header.metadata if key.endswith((".expert_count", ".pooling_type"))]
-    if any(header.metadata[key] for key in unlike):
-        raise ValueError(f"it has {', '.join(unlike)}; expected a plain decoder")
-
-
-def _check_vocabulary(header: Header) -> None:
-    """A tokenizer of a kind we know, complete, with as many tokens as there are embedding rows."""
-    data = header.metadata
-    model = data.get("tokenizer.ggml.model")
-    if model not in TOKENIZERS:
-        raise ValueError(f"its tokenizer is {model!r:.60}, expected one of: {', '.join(TOKENIZERS)}")
-    tokens, embedding = data.get("tokenizer.ggml.tokens"), header.tensors.get("token_embd.weight")
-    if not isinstance(tokens, list) or embedding is None or embedding.shape[1:] != (len(tokens),):
-        raise ValueError(
-            f"it has {len(tokens) if isinstance(tokens, list) else 'no'} tokens, and embeddings of the shape "
-            f"{embedding and embedding.shape}; expected one row for each token"
-        )
-    if len(set(tokens)) != len(tokens) or "" in tokens:
-        raise ValueError("two of its tokens are alike, or one is empty")
-    for key, kind in (("token_type", np.int32), ("scores", np.float32)):
-        values = data.get(f"tokenizer.ggml.{key}")
-        if values is None and key == "scores" and model == "gpt2":
-            continue
-        if not isinstance(values, np.ndarray) or values.dtype != kind or len(values) != len(tokens):
-            raise ValueError(f"tokenizer.ggml.{key}: expected {len(tokens)} of {np.dtype(kind)}")
-        if not np.isfinite(values).all():
-            raise ValueError(f"tokenizer.ggml.{key} holds values that are not finite")
-    merges = data.get("tokenizer.ggml.merges", [])
-    if (
-        not isinstance(merges, list)
-        or any(" " not in merge[1:] for merge in merges)
-        or (model == "gpt2" and not merges)
-    ):
-        raise ValueError("tokenizer.ggml.merges: expected pairs of tokens")
-    if model == "llama" and not {f"<0x{byte:02X}>" for byte in range(256)} <= set(tokens):
-        raise ValueError("its SentencePiece vocabulary lacks some of the 256 byte tokens")
-    for key, value in data.items():
-        known = type(value) is int and value < len(tokens)
-        if key.startswith("tokenizer.ggml.") and key.endswith("_token_id") and not known:
-            raise ValueError(f"{key} is {value!r:.60}, expected a token id below {len(tokens)}")

@@ -44,6 +44,11 @@ seam_text = st.text(
 )
 
 
+def opened(path: Path) -> Guard:
+    """A GGUF guard on one thread: llama.cpp's threads spin at barriers, which starves them where cores are shared."""
+    return Guard.load(path, threads=1)
+
+
 def contents(text: str, response: str | None) -> tuple[Mode, dict[Role, str]]:
     """Mode and texts as Guard.check sees them."""
     return ("prompt", {"prompt": text}) if response is None else ("response", {"prompt": text, "response": response})

@@ -1,6 +1,12 @@
-"""llama.cpp: a pass is one `llama_decode` of the span and the whole tree, behind a prefix that is in the cache."""
+"""llama.cpp: a pass is one `llama_decode` of the span and the whole tree, behind a prefix that is in the cache.
 
-import ctypes
+A branch must not score otherwise because of the branches beside it. In llama.cpp it does, by two ways of computing the
+same: from 32 tokens on flash attention goes by tiles, whose sums hang on where a token lies (ggml-org/llama.cpp#24962),
+and products of quantized matrices take rows by fours, those left over singly. A rounding that goes the other way in a
+quantized layer comes to a few tenths of a logit. So keys and values are kept in different types, for which llama.cpp has
+no tiles, and rows are made up to fours: then a branch scores the same, bit by bit, whatever else is run (docs/gguf.md).
+"""
+
 import threading
 import weakref
 from pathlib import Path
@@ -16,16 +22,20 @@ from ..manifest import Device, Manifest
 from ..passes import Pass
 from ..tree import ancestors, depths, leaves
 from .cpu import usable_cores
+from .llama_batch import make_batch
 from .llama_library import library, quiet
 
 _SEQUENCES = 256  # LLAMA_MAX_SEQ
 _MICRO_BATCH = 512
+_F16, _BF16 = 1, 30  # ggml_type
+_ROWS = 4
 
 
 class LlamaCppEngine:
     """Runs model.gguf. One context, which passes take in turn under a lock: they would share the same cores.
 
-    Sequences of the cache: first one for each mode's prefix, which stay; then one for each leaf of a pass's tree.
+    Sequences of the cache: first one for each mode's prefix, which stay; then one for what makes rows up to fours, and
+    one for each leaf of a pass's tree.
     """
 
     def __init__(
@@ -43,15 +53,18 @@ class LlamaCppEngine:
         self._chains = [mode.prefix for mode in manifest.modes.values()]
         trees = [mode.tree for mode in manifest.modes.values()]
         branches = max(len(leaves(ancestors(tree.parents))) for tree in trees)
-        sequences = len(self._chains) + branches
-        if sequences > _SEQUENCES:
-            raise InputError(f"the tree has {branches} branches, and llama.cpp at most {_SEQUENCES - 2}; use onnx")
-        cells = len(self._prefix.tokens) + max_tokens
-        outputs = max(sequences, *(len(tree.slots) for tree in trees))
+        self._filling = len(self._chains)
+        self._sequences = len(self._chains) + 1 + branches
+        if self._sequences > _SEQUENCES:
+            raise InputError(f"the tree has {branches} branches, llama.cpp takes {_SEQUENCES - 3}; export to onnx")
+        slots = max(len(tree.slots) for tree in trees)
+        self._together = _ROWS if slots > 1 else 1  # a lone slot is always alone
+        cells = len(self._prefix.tokens) + max_tokens + 2 * _ROWS
+        outputs = max(self._sequences, slots + _ROWS)
         self._llama = library()
         self._lock = threading.Lock()
         with quiet(self._llama) as complaints:
-            self._model, self._context = _open(self._llama, model, threads, device, cells, sequences, outputs)
+            self._model, self._context = _open(self._llama, model, threads, device, cells, self._sequences, outputs)
             if not self._context:
                 reason = " ".join(complaints) or "no reason given"
                 raise EngineError(f"llama.cpp {self._llama.__version__} cannot open {model.name}: {reason}")
@@ -63,19 +76,21 @@ class LlamaCppEngine:
     def run(self, request: Pass) -> npt.NDArray[np.float32]:
         """Scores [1, S, V']. Raises EngineError; the cache is back to the prefixes in every case."""
         ends = leaves(request.sees)
-        first = len(self._chains)
-        text = request.tokens.size - len(request.sees)
+        text, first = request.tokens.size - len(request.sees), self._filling + 1
+        used = slice(first, first + len(ends))
         # Every token of the span, and every node, belongs to the leaves below it.
-        carries = np.vstack([np.ones((text, len(ends)), np.bool_), request.sees[ends].T])
+        carries = np.zeros((request.tokens.size, self._sequences), np.bool_)
+        carries[:text, used] = True
+        carries[text:, used] = request.sees[ends].T
         with self._lock:
             try:
                 for leaf in range(first, first + len(ends)):
                     self._share(request.chain, leaf)
-                self._decode(request.tokens[0], request.positions[0], carries, first, request.slots[0])
+                self._decode(request.tokens[0], request.positions[0], carries, request.slots[0])
                 rows = [self._scores(int(row)) for row in request.slots[0]]
             finally:
-                for leaf in range(first, first + len(ends)):
-                    self._llama.llama_memory_seq_rm(self._memory, leaf, -1, -1)
+                for sequence in range(self._filling, first + len(ends)):
+                    self._llama.llama_memory_seq_rm(self._memory, sequence, -1, -1)
         return np.stack(rows)[None]
 
     def _decode_prefixes(self) -> None:
@@ -83,8 +98,11 @@ class LlamaCppEngine:
         if not self._prefix.tokens:
             return
         tokens, parents = self._prefix.tokens, self._prefix.parents
-        carries = np.array([[column in chain for chain in self._chains] for column in range(len(tokens))])
-        self._decode(np.array(tokens), depths(parents), carries, 0, np.empty(0, np.int64))
+        carries = np.zeros((len(tokens), self._sequences), np.bool_)
+        for sequence, chain in enumerate(self._chains):
+            carries[chain, sequence] = True
+        self._decode(np.array(tokens), depths(parents), carries, np.empty(0, np.int64))
+        self._llama.llama_memory_seq_rm(self._memory, self._filling, -1, -1)
 
     def _share(self, chain: tuple[int, ...], leaf: int) -> None:
         """Let a leaf see the baked columns of a chain, which some mode's prefix begins with."""
@@ -97,11 +115,16 @@ class LlamaCppEngine:
         tokens: npt.NDArray[np.int64],
         positions: npt.NDArray[np.int64],
         carries: npt.NDArray[np.bool_],
-        first: int,
         scored: npt.NDArray[np.int64],
     ) -> None:
-        """Decode T tokens; carries [T, L]: the sequences of each, counted from `first`; scored: rows to score."""
-        batch, kept = _batch(self._llama, tokens, positions, carries, first, scored)
+        """Decode T tokens, made up to whole fours; carries [T, Q]: the sequences of each; scored: rows to score."""
+        more = -len(tokens) % _ROWS
+        tokens = np.pad(tokens, (0, more), mode="edge")
+        positions = np.concatenate([positions, np.arange(more)])
+        carries = np.pad(carries, ((0, more), (0, 0)))
+        carries[len(tokens) - more :, self._filling] = True
+        others = np.setdiff1d(np.arange(len(tokens)), scored)[: -len(scored) % self._together]
+        batch, kept = make_batch(self._llama, tokens, positions, carries, np.concatenate([scored, others]))
         code = self._llama.llama_decode(self._context, batch)
         del kept  # what the batch points to
         if code:
@@ -139,6 +162,8 @@ def _open(
     options.swa_full = True  # a sliding window's cache would drop the prefix
     options.offload_kqv = options.op_offload = device == "cuda"
     options.no_perf = True
+    if device == "cpu":  # a GPU has no such tiles, and no kernels for two types
+        options.flash_attn_type, options.type_k, options.type_v = 1, _F16, _BF16
     context = llama.llama_init_from_model(model, options)
     if not context:
         llama.llama_model_free(model)
@@ -150,29 +175,3 @@ def _free(llama: ModuleType, model: Any, context: Any) -> None:
     with quiet(llama):
         llama.llama_free(context)
         llama.llama_model_free(model)
-
-
-def _batch(
-    llama: ModuleType,
-    tokens: npt.NDArray[np.int64],
-    positions: npt.NDArray[np.int64],
-    carries: npt.NDArray[np.bool_],
-    first: int,
-    scored: npt.NDArray[np.int64],
-) -> tuple[Any, list[npt.NDArray[Any]]]:
-    """A llama_batch, and the arrays it points into, which have to outlive it."""
-    sequences = (carries.nonzero()[1] + first).astype(np.int32)
-    counts = carries.sum(axis=1, dtype=np.int32)
-    starts = (np.cumsum(counts) - counts).astype(np.uintp) * sequences.itemsize + sequences.ctypes.data
-    logits = np.zeros(len(tokens), np.int8)
-    logits[scored] = 1
-    ids, places = tokens.astype(np.int32), positions.astype(np.int32)
-
-    def pointer(array: npt.NDArray[Any], name: str) -> Any:
-        return ctypes.cast(array.ctypes.data, dict(llama.llama_batch._fields_)[name])
-
-    batch = llama.llama_batch(
-        n_tokens=len(tokens), token=pointer(ids, "token"), embd=None, pos=pointer(places, "pos"),
-        n_seq_id=pointer(counts, "n_seq_id"), seq_id=pointer(starts, "seq_id"), logits=pointer(logits, "logits"),
-    )  # fmt: skip
-    return batch, [ids, places, counts, sequences, starts, logits]
