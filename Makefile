@@ -35,7 +35,8 @@ $(VENV)/.demo: $(BIN)/python pyproject.toml $(SOURCES)
 	@touch $@
 
 $(VENV)/.test: $(BIN)/python pyproject.toml $(SOURCES)
-	@echo 'Setting up the test environment: torch and transformers are large, this takes a few minutes.'
+	@echo 'Setting up the test environment: torch and transformers are large, and pip builds llama-cpp-python from source.'
+	@echo 'This takes about ten minutes on two cores.'
 	$(INSTALL) -e '.[cpu,export,bench,test]'
 	@touch $@ $(VENV)/.demo
 

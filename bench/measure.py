@@ -29,9 +29,9 @@ from guardpass.engines.cpu import usable_cores
 _KOREAN = "오늘 회의에서 나온 이야기를 정리해서 알려 주시겠어요? 그리고 내일 일정도 함께 확인해 주세요. "
 
 
-def export_costs(checkpoint: Path, out: Path, quant: str) -> dict[str, float]:
-    """Seconds, peak resident MB and MB on disk of one export, in a process of its own."""
-    command = [sys.executable, "-m", "guardpass", "export", str(checkpoint), "--out", str(out), "--quant", quant]
+def export_costs(checkpoint: Path, out: Path, *options: str) -> dict[str, float]:
+    """Seconds, peak resident MB (of it and its largest child) and MB on disk of one export, in a process of its own."""
+    command = [sys.executable, "-m", "guardpass", "export", str(checkpoint), "--out", str(out), *options]
     start = time.perf_counter()
     process = subprocess.Popen([*command, "--force"], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -182,7 +182,7 @@ def main() -> None:
     report: dict[str, Any] = {"machine": machine(), "guards": {}}
     for quant in options.quants.split(","):
         guard = options.work / f"{options.name}-{quant}"
-        report["guards"][quant] = export_costs(checkpoint, guard, quant) | load_costs(guard)
+        report["guards"][quant] = export_costs(checkpoint, guard, "--quant", quant) | load_costs(guard)
         print(quant, report["guards"][quant], file=sys.stderr)
     lengths = [int(length) for length in options.lengths.split(",") if length]
     if "int8" in report["guards"]:

@@ -1,10 +1,11 @@
 """llama.cpp: a pass is one `llama_decode` of the span and the whole tree, behind a prefix that is in the cache.
 
 A branch must not score otherwise because of the branches beside it. In llama.cpp it does, by two ways of computing the
-same: from 32 tokens on flash attention goes by tiles, whose sums hang on where a token lies (ggml-org/llama.cpp#24962),
+same: from 32 tokens on flash attention goes by tiles, whose sums hang on where a token lies (llama.cpp's issue 24962),
 and products of quantized matrices take rows by fours, those left over singly. A rounding that goes the other way in a
-quantized layer comes to a few tenths of a logit. So keys and values are kept in different types, for which llama.cpp has
-no tiles, and rows are made up to fours: then a branch scores the same, bit by bit, whatever else is run (docs/gguf.md).
+quantized layer comes to some tenths of a logit. So where a tree has branches, keys and values are kept in two types,
+for which llama.cpp has no tiles, and rows are made up to fours: a branch then scores the same, bit by bit, whatever
+else is run (docs/gguf.md).
 """
 
 import threading
@@ -58,13 +59,15 @@ class LlamaCppEngine:
         if self._sequences > _SEQUENCES:
             raise InputError(f"the tree has {branches} branches, llama.cpp takes {_SEQUENCES - 3}; export to onnx")
         slots = max(len(tree.slots) for tree in trees)
-        self._together = _ROWS if slots > 1 else 1  # a lone slot is always alone
+        self._rows = _ROWS if max(branches, slots) > 1 else 1  # what is always alone has nothing beside it
         cells = len(self._prefix.tokens) + max_tokens + 2 * _ROWS
         outputs = max(self._sequences, slots + _ROWS)
         self._llama = library()
         self._lock = threading.Lock()
         with quiet(self._llama) as complaints:
-            self._model, self._context = _open(self._llama, model, threads, device, cells, self._sequences, outputs)
+            self._model, self._context = _open(
+                self._llama, model, threads, device, cells, self._sequences, outputs, tiles=branches == 1
+            )
             if not self._context:
                 reason = " ".join(complaints) or "no reason given"
                 raise EngineError(f"llama.cpp {self._llama.__version__} cannot open {model.name}: {reason}")
@@ -117,13 +120,13 @@ class LlamaCppEngine:
         carries: npt.NDArray[np.bool_],
         scored: npt.NDArray[np.int64],
     ) -> None:
-        """Decode T tokens, made up to whole fours; carries [T, Q]: the sequences of each; scored: rows to score."""
-        more = -len(tokens) % _ROWS
+        """Decode T tokens, made up to fours; carries [T, Q]: the sequences of each; scored: rows to score."""
+        more = -len(tokens) % self._rows
         tokens = np.pad(tokens, (0, more), mode="edge")
         positions = np.concatenate([positions, np.arange(more)])
         carries = np.pad(carries, ((0, more), (0, 0)))
         carries[len(tokens) - more :, self._filling] = True
-        others = np.setdiff1d(np.arange(len(tokens)), scored)[: -len(scored) % self._together]
+        others = np.setdiff1d(np.arange(len(tokens)), scored)[: -len(scored) % self._rows]
         batch, kept = make_batch(self._llama, tokens, positions, carries, np.concatenate([scored, others]))
         code = self._llama.llama_decode(self._context, batch)
         del kept  # what the batch points to
@@ -140,7 +143,15 @@ class LlamaCppEngine:
 
 
 def _open(
-    llama: ModuleType, path: Path, threads: int | None, device: Device, cells: int, sequences: int, outputs: int
+    llama: ModuleType,
+    path: Path,
+    threads: int | None,
+    device: Device,
+    cells: int,
+    sequences: int,
+    outputs: int,
+    *,
+    tiles: bool,
 ) -> tuple[Any, Any]:
     """Model and context; None in place of what llama.cpp would not make."""
     llama.llama_backend_init()
@@ -163,7 +174,7 @@ def _open(
     options.offload_kqv = options.op_offload = device == "cuda"
     options.no_perf = True
     if device == "cpu":  # a GPU has no such tiles, and no kernels for two types
-        options.flash_attn_type, options.type_k, options.type_v = 1, _F16, _BF16
+        options.flash_attn_type, options.type_k, options.type_v = 1, _F16, _F16 if tiles else _BF16
     context = llama.llama_init_from_model(model, options)
     if not context:
         llama.llama_model_free(model)
