@@ -131,17 +131,21 @@ def write_weights(source: Source, path: Path) -> str:
     return dtype
 
 
+def write_checkpoint(source: Source, out: Path) -> None:
+    """Write the checkpoint directory `out`, which must not exist."""
+    out.mkdir(parents=True)
+    contents = (source.config(write_weights(source, out / "model.safetensors")), *source.tokenizer())
+    for name, content in zip(("config", "tokenizer", "tokenizer_config"), contents, strict=True):
+        text = json.dumps(content, indent=2, ensure_ascii=False)
+        (out / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Turn a SmolLM2 GGUF into a Hugging Face checkpoint.")
     parser.add_argument("gguf", type=Path, help="the GGUF file")
     parser.add_argument("out", type=Path, help="the directory to write; it must not exist")
     args = parser.parse_args()
-    source = Source(args.gguf)
-    args.out.mkdir(parents=True)
-    contents = (source.config(write_weights(source, args.out / "model.safetensors")), *source.tokenizer())
-    for name, content in zip(("config", "tokenizer", "tokenizer_config"), contents, strict=True):
-        text = json.dumps(content, indent=2, ensure_ascii=False)
-        (args.out / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    write_checkpoint(Source(args.gguf), args.out)
 
 
 if __name__ == "__main__":

@@ -124,8 +124,10 @@ def from_gguf(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, An
 
     row = splitting_of(metadata)
     spm = row.model == "llama"
-    tokens: list[str] = get("tokens")
     types = get("token_type").tolist()
+    tokens: list[str] = get("tokens")
+    if spm:  # llama.cpp wants the spaces of added tokens as they stand in a text
+        tokens = [t.replace(" ", "▁") if kind == USER_DEFINED else t for t, kind in zip(tokens, types, strict=True)]
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     added = [
         {"id": id, "content": token, **flags, "special": kind != USER_DEFINED}
@@ -135,7 +137,6 @@ def from_gguf(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, An
     vocab = {token: id for id, (token, kind) in enumerate(zip(tokens, types, strict=True)) if kind != UNUSED}
     options = dict(row.options)
     if spm:
-        vocab = {t.replace(" ", "▁") if types[id] == USER_DEFINED else t: id for t, id in vocab.items()}
         options["unk_token"] = next((token for token, kind in zip(tokens, types, strict=True) if kind == UNKNOWN), None)
     merges = _merges(tokens, types, get("scores")) if spm else [pair.split(" ", 1) for pair in get("merges")]
     merges = [pair for pair in merges if {pair[0], pair[1], "".join(pair)} <= vocab.keys()]
@@ -186,7 +187,6 @@ def _decoder(spm: bool) -> dict[str, Any]:
 def _merges(tokens: Sequence[str], types: Sequence[int], scores: Any) -> list[list[str]]:
     """The merges that SentencePiece's scores amount to, the best first, as transformers converts them."""
     texts = {token: id for id, token in enumerate(tokens) if types[id] in (NORMAL, USER_DEFINED)}
-    texts |= {token.replace(" ", "▁"): id for token, id in texts.items() if types[id] == USER_DEFINED}
     found: list[tuple[float, int, int, list[str]]] = []
     for token, id in texts.items():
         for at in range(1, len(token)):

@@ -4,8 +4,8 @@ A branch must not score otherwise because of the branches beside it. In llama.cp
 same: from 32 tokens on flash attention goes by tiles, whose sums hang on where a token lies (llama.cpp's issue 24962),
 and products of quantized matrices take rows by fours, those left over singly. A rounding that goes the other way in a
 quantized layer comes to some tenths of a logit. So where a tree has branches, keys and values are kept in two types,
-for which llama.cpp has no tiles, and rows are made up to fours: a branch then scores the same, bit by bit, whatever
-else is run (docs/gguf.md).
+for which llama.cpp has no tiles, and rows are made up to fours: a branch then scores the same but for float32's last
+bits, whatever else is run (docs/gguf.md).
 """
 
 import threading
@@ -161,6 +161,8 @@ def _open(
         )
     options = llama.llama_model_default_params()
     options.n_gpu_layers = -1 if device == "cuda" else 0
+    # Read, not mapped: a file that is changed later changes nothing, and what llama.cpp repacks is not held twice.
+    options.load_mode = llama.LLAMA_LOAD_MODE_NONE
     model = llama.llama_model_load_from_file(bytes(path), options)
     if not model:
         return None, None
