@@ -68,7 +68,9 @@ def _named(family: str) -> Case:
 
 def _requests(case: Case, count: int) -> Iterator[tuple[str, str | None]]:
     both = "response" in case.row.modes
-    for number, (text, reply) in enumerate(zip(texts(count, seed=5), texts(count, seed=6), strict=True)):
+    for number, (text, reply) in enumerate(
+        zip(texts(count, seed=5, longest=12), texts(count, seed=6, longest=12), strict=True)
+    ):
         yield text, reply if both and number % 2 else None
 
 
