@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from guardpass import Guard, InputError
+from guardpass import CheckpointError, Guard, InputError
 from guardpass.bench.twin import Twin, find, tiny, write_twin
 from guardpass.export import export_guard
 from guardpass.export.gguf_quantize import QUANTS
@@ -204,3 +204,30 @@ def test_weights_beyond_float16_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"f16 cannot hold model.layers.1.mlp.up_proj.weight: .*choose bf16"):
         export_guard(tmp_path / "large", tmp_path / "guard", family="kanana-safeguard", format="gguf", quant="f16")
     assert not (tmp_path / "guard").exists()
+
+
+def test_windows(tmp_path: Path) -> None:
+    """Gemma 2 slides in the layers config.json says, on texts far longer than its window; Mistral gets no further."""
+    row = wide(tiny(find("shieldgemma-2b")))
+    layers = row.config["num_hidden_layers"]
+    types = ["full_attention"] + ["sliding_attention"] * (layers - 1)
+    write_twin(replace(row, config=row.config | {"sliding_window": 24, "layer_types": types}), tmp_path / "gemma")
+    export_guard(tmp_path / "gemma", tmp_path / "slides", family="shieldgemma", format="gguf", quant="f32")
+    header, guard = read_header(tmp_path / "slides" / "model.gguf"), opened(tmp_path / "slides")
+    assert header.metadata["gemma2.attention.sliding_window_pattern"].tolist() == [False] + [True] * (layers - 1)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "gemma", dtype=torch.float32).eval()
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path / "gemma")
+    text = "어제 본 영화 이야기를 하자. " * 12
+    decoded = reference(Subject(_named("shieldgemma"), model, tokenizer, guard), text, None)
+    for policy, walk in _scores(guard, text, None).items():
+        for id, score in decoded[policy].scores[0].items():
+            assert walk[0][id] == pytest.approx(score, abs=_NEAR)
+
+    row = tiny(find("wildguard-7b"))
+    write_twin(replace(row, config=row.config | {"sliding_window": 300}), tmp_path / "mistral")
+    manifest = export_guard(tmp_path / "mistral", tmp_path / "short", family="wildguard", format="gguf", quant="f32")
+    assert manifest.context == 300
+    gemma = tiny(find("shieldgemma-2b"))
+    write_twin(replace(gemma, config=gemma.config | {"query_pre_attn_scalar": 100}), tmp_path / "scaled")
+    with pytest.raises(CheckpointError, match=r"attention scale of 0\.25 .* config\.json has 0\.1"):
+        export_guard(tmp_path / "scaled", tmp_path / "none", family="shieldgemma", format="gguf", quant="f32")
