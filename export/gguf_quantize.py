@@ -17,7 +17,7 @@ QUANTS: dict[str, int | None] = {
     "q8_0": 7, "q6_k": 18, "q5_k_m": 17, "q4_k_m": 15, "q4_0": 2, "iq4_nl": 25,
 }  # fmt: skip
 _BLOCK = 32  # the least that a row is cut into; k-quants want 256, and llama.cpp puts a kindred type where they fail
-_BUFFER = 1 << 30  # bytes of rows in memory at once
+_BUFFER = 1 << 26  # bytes of rows in memory at once
 _STEP = re.compile(rb"\[ *(\d+)/ *(\d+)\]")
 
 
