@@ -329,7 +329,7 @@ llama, contexts = library(), 0
 for path in sorted(Path(sys.argv[1]).iterdir()):
     print(path.name, flush=True)
     with quiet(llama):
-        model, context = _open(llama, path, 1, "cpu", 16, 2, 2)
+        model, context = _open(llama, path, 1, "cpu", 16, 2, 2, tiles=contexts % 2 == 0)
         if context:
             contexts += 1
             llama.llama_decode(context, llama.llama_batch_get_one((ctypes.c_int32 * 3)(1, 2, 3), 3))
