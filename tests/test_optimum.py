@@ -29,7 +29,7 @@ from guardpass.export.optimum import write_via_optimum
 from guardpass.export.quantize import RECIPES
 from guardpass.export.written import Written
 from guardpass.integrity import sha256
-from guardpass.manifest import Prefix
+from guardpass.manifest import File, Prefix
 from guardpass.tree import ancestors
 
 from .helpers import texts
@@ -147,8 +147,8 @@ def test_report_and_files(name: str, cut: Callable[..., Any]) -> None:
     model, _, directory, report = cut(name)
     data = directory / "model.onnx.data"
     assert report == Written(
-        sha256(data), data.stat().st_size, type(model).__name__, model.config.max_position_embeddings, VOCAB,
-        MODELS[name][2],
+        {path.name: File(sha256(path), path.stat().st_size) for path in (data, directory / "model.onnx")},
+        type(model).__name__, model.config.max_position_embeddings, VOCAB, MODELS[name][2],
     )  # fmt: skip
     assert sorted(path.name for path in directory.iterdir()) == ["model.onnx", data.name], "optimum's files are gone"
     onnx.checker.check_model(str(directory / "model.onnx"), full_check=True)
@@ -309,5 +309,5 @@ def test_a_tree_that_the_mask_cannot_hold_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="keeps a mask of its own, so it can run an answer of one slot"):
         export_guard(checkpoint, tmp_path / "guard", quant="fp32", via="optimum")
     assert not (tmp_path / "guard").exists()
-    with pytest.raises(InputError, match="expected fp32: what optimum exports is not quantized"):
+    with pytest.raises(InputError, match="quant 'int8', expected onnx and fp32, which is all optimum writes"):
         export_guard(checkpoint, tmp_path / "guard", quant="int8", via="optimum")
