@@ -67,7 +67,7 @@ def adopt_gguf(
         quant = _FILE_TYPES.get(header.metadata.get("general.file_type", -1), "other")
         engine = Engine("llamacpp", cast(Quant, quant if quant in get_args(Quant) else "other"), "cpu")
         source = Source(name, None, header.architecture, {model.name: copied})
-        manifest = write_manifest(partial, engine, written, source, row.name, prompts, tokenizer)
+        manifest = write_manifest(partial, engine, written, source, row.name, prompts, tokenizer, "adopted")
         LlamaCppEngine(partial / MODEL, manifest, threads=None, max_tokens=256, device="cpu")
     return manifest
 

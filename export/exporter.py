@@ -93,7 +93,7 @@ def export_guard(
             prompts = unbaked(prompts)
         engine = Engine("llamacpp" if format == "gguf" else "onnx", cast(Quant, quant), "cpu")
         origin = Source(name, revision, model.architecture, hashes())
-        return write_manifest(partial, engine, model, origin, row.name, prompts, tokenizer)
+        return write_manifest(partial, engine, model, origin, row.name, prompts, tokenizer, "asked")
 
 
 def _check_chains(model: Written, prompts: Prompts) -> None:

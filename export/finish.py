@@ -6,7 +6,7 @@ from guardpass import __version__
 from guardpass.consistency import NODES, check
 from guardpass.content import span_ids
 from guardpass.errors import CheckpointError
-from guardpass.manifest import MANIFEST, SCHEMA, Engine, Manifest, Role, Source
+from guardpass.manifest import MANIFEST, SCHEMA, Engine, Manifest, Role, Source, Ungated
 from guardpass.seal import dumps
 from guardpass.tree import depths
 
@@ -23,6 +23,7 @@ def write_manifest(
     family: str,
     prompts: Prompts,
     tokenizer: CheckpointTokenizer,
+    ungated: Ungated,
 ) -> Manifest:
     """Write tokenizer.json and guard.json. Raises CheckpointError where load would not open them."""
     path = directory / "tokenizer.json"
@@ -42,6 +43,8 @@ def write_manifest(
         reserved=prompts.reserved,
         literals=prompts.literals,
         source=source,
+        gate=None,
+        ungated=ungated,
         files={**model.files, path.name: file_of(path)},
     )
     try:

@@ -1,15 +1,17 @@
 """What must hold inside a manifest, so that no later index can fail and no walk can end without a verdict."""
 
+import math
 import re
 from collections.abc import Iterable
 
-from .manifest import MANIFEST, Manifest, ModeSpec, Tree
-from .tree import UNSAFE, severities
+from .manifest import MANIFEST, Gate, Manifest, ModeSpec, Tree
+from .tree import UNSAFE, judged, severities
 
 _SIZES = range(1, 1 << 44)
 _COUNTS = range(1, 1 << 24)
 NODES = 1 << 13  # of a prefix or a tree; masks are square in them
 _WALK = 100  # slots from a root to a leaf
+_SHA256 = re.compile("[0-9a-f]{64}")
 _MODELS = {"onnx": "model.onnx", "llamacpp": "model.gguf"}
 
 
@@ -29,14 +31,31 @@ def check(m: Manifest) -> None:
         raise ValueError("literals, reserved: expected no empty text")
     for name, mode in m.modes.items():
         _mode(m, mode, f"modes.{name}", ["prompt"] if name == "prompt" else ["prompt", "response"])
+    _gate(m)
     needed = {_MODELS[m.engine.name], "tokenizer.json"}
     if not m.files.keys() >= needed:
         raise ValueError(f"files: expected {sorted(needed)} among them, found {sorted(m.files)}")
     for file_name, file in m.files.items():
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", file_name) or file_name == MANIFEST:
             raise ValueError(f"files: {file_name!r} is not a plain file name")
-        if file.size not in _SIZES or not re.fullmatch("[0-9a-f]{64}", file.sha256):
+        if file.size not in _SIZES or not _SHA256.fullmatch(file.sha256):
             raise ValueError(f"files.{file_name}: size or sha256 out of range")
+
+
+def _gate(m: Manifest) -> None:
+    if (m.gate is None) == (m.ungated is None):
+        raise ValueError(f"gate, ungated: expected one of them, found {m.gate and 'a gate'} and {m.ungated!r}")
+    if m.gate is None:
+        return
+    gate: Gate = m.gate
+    hashes = [gate.sha256, *(flip.sha256 for flip in gate.flips)]
+    if gate.texts not in _COUNTS or not all(map(_SHA256.fullmatch, hashes)):
+        raise ValueError("gate: a count or sha256 out of range")
+    shares = (gate.agreement, gate.mean_score_change, gate.worst_score_change, gate.max_flip_rate)
+    if not all(0 <= share <= 1 for share in shares) or not 0 <= gate.kl < math.inf:
+        raise ValueError("gate: expected shares from 0 to 1, and a kl that is not negative")
+    if not all(math.isfinite(margin) for flip in gate.flips for margin in (flip.reference, flip.found)):
+        raise ValueError("gate.flips: expected margins that are finite")
 
 
 def _mode(m: Manifest, mode: ModeSpec, where: str, roles: list[str]) -> None:
@@ -55,6 +74,14 @@ def _mode(m: Manifest, mode: ModeSpec, where: str, roles: list[str]) -> None:
         raise ValueError(f"{where}.steps: expected a positive count, found {mode.steps}")
     _tree(m, mode.tree, f"{where}.tree")
     _walks(m, mode, where)
+    fields = judged(m.labels, mode.tree)
+    for field, threshold in mode.thresholds.items():
+        if field not in fields or not 0 <= threshold.score <= 1:
+            raise ValueError(
+                f"{where}.thresholds.{field}: expected a field of {sorted(fields)}, and a score from 0 to 1"
+            )
+        if threshold.texts not in _COUNTS or not _SHA256.fullmatch(threshold.sha256):
+            raise ValueError(f"{where}.thresholds.{field}: texts or sha256 out of range")
 
 
 def _tree(m: Manifest, tree: Tree, where: str) -> None:

@@ -16,7 +16,7 @@ def describe(manifest: Manifest, tokenizer: ContentTokenizer) -> dict[str, Any]:
     engine = manifest.engine
     body |= {"engine": engine.name, "quant": engine.quant, "device": engine.device}
     body["modes"] = {name: _mode(manifest, mode, tokenizer) for name, mode in manifest.modes.items()}
-    return body | {key: encode(getattr(manifest, key)) for key in ("labels", "source", "files")}
+    return body | {key: encode(getattr(manifest, key)) for key in ("labels", "source", "gate", "ungated", "files")}
 
 
 def _mode(manifest: Manifest, mode: ModeSpec, tokenizer: ContentTokenizer) -> dict[str, Any]:

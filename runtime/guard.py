@@ -99,7 +99,8 @@ class Guard:
         """Judge a user's text, or (mode response) an assistant's reply to it.
 
         policies: of a guard that has several, those to judge (default: the manifest's `asked`); no others are run.
-        threshold: unsafe from this score on, instead of by argmax; a mapping gives one to fields by name.
+        threshold: unsafe from this score on; a mapping gives one to fields by name, and {} goes by argmax alone.
+        By default that of the manifest, where `guardpass calibrate` chose one, else argmax.
         strict: controversial answers count as unsafe. temperature, alpha: of the score, see `decide.Reading`.
         Raises InputError (TextTooLong among them) and EngineError; neither ever means safe.
         """
@@ -111,8 +112,9 @@ class Guard:
         if mode not in self.manifest.modes:
             raise InputError(f"{self.manifest.name} judges {sorted(self.manifest.modes)}, and has no mode {mode!r}")
         planner, decider = self._prepared(mode, self._policies(mode, policies))
-        reading = Reading(threshold, strict, temperature, alpha)
         spec = self.manifest.modes[mode]
+        calibrated = {field: each.score for field, each in spec.thresholds.items()} or None
+        reading = Reading(calibrated if threshold is None else threshold, strict, temperature, alpha)
         reading.check(self._judged[mode])
 
         covered, truncated = spans(texts, spec, planner, self._tokenizer, self._limits)

@@ -1,9 +1,9 @@
 """guard.json: all that passes from export to runtime."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-SCHEMA = 2
+SCHEMA = 3
 MANIFEST = "guard.json"
 
 # "through" is "right", and where nothing is left of the content, of the text before it too: a template that trims
@@ -18,6 +18,8 @@ Quant = Literal[
 ]
 Device = Literal["cpu", "cuda"]
 Mode = Role  # a mode is named after the last role it judges
+# Why a guard has no gate: asked for, nothing was quantized, or no weights to compare with (an adopted GGUF).
+Ungated = Literal["asked", "unquantized", "adopted"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,16 @@ class Tree:
 
 
 @dataclass(frozen=True)
+class Threshold:
+    """Where `guardpass calibrate` put the line on labelled data: unsafe from this score on."""
+
+    score: float
+    at: str  # what it was chosen for: "precision=0.98"
+    texts: int
+    sha256: str  # of the labelled file
+
+
+@dataclass(frozen=True)
 class ModeSpec:
     """How one mode is put together: `prefix . span . tree`.
 
@@ -87,6 +99,7 @@ class ModeSpec:
     decides: tuple[str, ...]  # the fields that make a text unsafe
     asked: tuple[str, ...]  # the policies judged where none are named; empty where the tree has one root
     steps: int  # tokens a step-by-step decode would write to say as much, of one policy
+    thresholds: dict[str, Threshold] = field(default_factory=dict)  # by field; a field without one goes by argmax
 
 
 @dataclass(frozen=True)
@@ -112,6 +125,36 @@ class Engine:
     name: EngineName
     quant: Quant
     device: Device  # where it runs if the caller names none
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A text that the quantized guard judged otherwise than the checkpoint's own weights."""
+
+    sha256: str  # of the text, or of text, NUL and response
+    mode: Mode
+    field: str  # of the root that flipped, which is a policy where there are several
+    reference: float  # margins, positive where safe
+    found: float
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What the gate measured at export: this guard beside the checkpoint's own weights in fp32, on the same texts.
+
+    A text counts once for each mode that judges it. Scores are probabilities of unsafe; kl is of the labels'
+    distribution, in nats, mean over texts and slots.
+    """
+
+    texts: int
+    source: str  # "built-in", or the name of the caller's file
+    sha256: str  # of that file
+    agreement: float  # share of verdicts that are the same
+    flips: tuple[Flip, ...]
+    mean_score_change: float
+    worst_score_change: float
+    kl: float
+    max_flip_rate: float  # more flips would have failed the export
 
 
 @dataclass(frozen=True)
@@ -142,4 +185,6 @@ class Manifest:
     reserved: dict[str, int]  # control and verdict tokens, text to id: never among content ids
     literals: tuple[str, ...]  # texts that mark the guard's prompt; suspicious inside content
     source: Source
+    gate: Gate | None
+    ungated: Ungated | None  # why there is no gate
     files: dict[str, File]

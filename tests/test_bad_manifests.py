@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from guardpass import GuardError
-from guardpass.manifest import Choice, File, Manifest, Piece
+from guardpass.manifest import Choice, File, Flip, Gate, Manifest, Piece, Threshold
 from guardpass.seal import dumps, loads
 
 from .broken import copied, refuse_to_load
@@ -35,11 +35,11 @@ def test_any_byte_of_the_manifest(two_sided: Path) -> None:
 
 _BYTES: list[tuple[bytes, str]] = [
     (b"", "not JSON"), (b"{", "not JSON"), (b"[" * 100_000, "not JSON"), (b'{"a":' * 100_000, "not JSON"),
-    (b"\xff\xfe", "not JSON"), (b'{"schema": 2' + b"0" * 5000 + b"}", "not JSON"),
+    (b"\xff\xfe", "not JSON"), (b'{"schema": 3' + b"0" * 5000 + b"}", "not JSON"),
     (b"[]", "schema None"), (b"1", "schema None"), (b"{}", "schema None"),
-    *((f'{{"schema": {value}}}'.encode(), f"has schema {shown}, this guardpass reads schema 2")
+    *((f'{{"schema": {value}}}'.encode(), f"has schema {shown}, this guardpass reads schema 3")
       for value, shown in [("0", "0"), ("1", "1"), ("true", "True"), ('"1"', "'1'"), ("null", "None"), ("[1]", ".1.")]),
-    (b'{"schema": 2}', "was altered"), (b'{\n "sha256": "' + b"0" * 64 + b'", "schema": 2}', "was altered"),
+    (b'{"schema": 3}', "was altered"), (b'{\n "sha256": "' + b"0" * 64 + b'", "schema": 3}', "was altered"),
 ]  # fmt: skip
 
 
@@ -82,6 +82,15 @@ def _prefix(**changes: Any) -> Callable[[Manifest], Manifest]:
 
 def _file(name: str, size: Any = 1, digest: str = "0" * 64) -> Callable[[Manifest], Manifest]:
     return lambda m: replace(m, files={**m.files, name: File(digest, size)})
+
+
+def _gate(**changes: Any) -> Callable[[Manifest], Manifest]:
+    good = Gate(9, "built-in", "0" * 64, 1.0, (), 0.0, 0.0, 0.0, 0.02)
+    return lambda m: replace(m, gate=replace(good, **changes), ungated=None)
+
+
+def _threshold(field: str = "verdict", **changes: Any) -> Callable[[Manifest], Manifest]:
+    return _mode(thresholds={field: replace(Threshold(0.5, "recall=0.9", 9, "0" * 64), **changes)})
 
 
 _HUGE = 1 << 70
@@ -153,12 +162,25 @@ _SEALED: list[tuple[Callable[[Manifest], Any], str]] = [
     (lambda m: replace(m, context=10), "leave nothing of a context of 10"),
     (lambda m: replace(m, vocab=_HUGE), "context, vocab: expected positive counts"),
     (lambda m: replace(m, engine=replace(m.engine, name="pickle")), "expected one of .'onnx',"),
-    (lambda m: replace(m, schema=3), "has schema 3"),
+    (lambda m: replace(m, schema=2), "has schema 2"),
     (lambda m: replace(m, files={}), r"expected \['model.onnx', 'tokenizer.json'\] among them"),
     *((_file(name), "not a plain file name")
       for name in ("../x", "/etc/passwd", "sub/x", "..", ".", "", ".x", "a\\b", "a\0", "guard.json", "x\n", "가")),
     *((_file("x", size), "out of range|expected int") for size in (0, -1, 1 << 50, _HUGE, True, 1.5)),
     *((_file("x", 1, digest), "out of range") for digest in ("", "0" * 63, "G" * 64, "0" * 64 + "\n")),
+    (lambda m: replace(m, ungated=None), "gate, ungated: expected one of them"),
+    (lambda m: replace(_gate()(m), ungated="asked"), "gate, ungated: expected one of them"),
+    (lambda m: replace(m, ungated="lazy"), "expected one of .'asked'"),
+    (_gate(texts=0), "gate: a count or sha256 out of range"),
+    (_gate(sha256="0"), "gate: a count or sha256 out of range"),
+    (_gate(agreement=1.5), "gate: expected shares from 0 to 1"),
+    (_gate(worst_score_change=float("nan")), "gate: expected shares from 0 to 1"),
+    (_gate(kl=float("inf")), "gate: expected shares"),
+    (_gate(flips=(Flip("0" * 64, "prompt", "verdict", 0.1, float("nan")),)), "gate.flips: expected margins"),
+    (_threshold("poetry"), r"thresholds.poetry: expected a field of \['verdict'\]"),
+    (_threshold(score=1.5), "thresholds.verdict: expected a field of"),
+    (_threshold(score=float("nan")), "thresholds.verdict: expected a field of"),
+    (_threshold(texts=0), "thresholds.verdict: texts or sha256"),
     (_file("x"), r"missing \['x'\]"),
 ]  # fmt: skip
 
