@@ -85,7 +85,9 @@ def main() -> None:
     export_guard(checkpoint, options.work / "fp32", family=family, quant="fp32", force=True)
     adopt_gguf(options.gguf, options.work / "adopted", family=family, force=True)
     for quant in (quants := options.quants.split(",")):
-        export_guard(checkpoint, options.work / quant, family=family, format="gguf", quant=quant, force=True)
+        export_guard(
+            checkpoint, options.work / quant, family=family, format="gguf", quant=quant, gate=False, force=True
+        )
     reference = margins(Guard.load(options.work / "fp32"), given)
     report: dict[str, Any] = {"machine": machine(), "texts": len(given)}
     for name in ("adopted", *quants):

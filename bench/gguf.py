@@ -99,7 +99,9 @@ def main() -> None:
         write_twin(find(options.name), checkpoint, tokenizer=options.tokenizer)
     onnx = options.work / f"{options.name}-int8"
     if not onnx.exists():
-        subprocess.run([sys.executable, "-m", "guardpass", "export", checkpoint, "--out", onnx], check=True)
+        subprocess.run(
+            [sys.executable, "-m", "guardpass", "export", checkpoint, "--out", onnx, "--no-gate"], check=True
+        )
     texts = [text_of(onnx, int(length)) for length in options.lengths.split(",")]
     report: dict[str, Any] = {"machine": machine() | {"llama-cpp-python": version("llama-cpp-python")}}
     for quant in options.quants.split(","):

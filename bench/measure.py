@@ -31,7 +31,7 @@ _KOREAN = "오늘 회의에서 나온 이야기를 정리해서 알려 주시겠
 
 def export_costs(checkpoint: Path, out: Path, *options: str) -> dict[str, float]:
     """Seconds, peak resident MB (of it and its largest child) and MB on disk of one export, in a process of its own."""
-    command = [sys.executable, "-m", "guardpass", "export", str(checkpoint), "--out", str(out), *options]
+    command = [sys.executable, "-m", "guardpass", "export", str(checkpoint), "--out", str(out), "--no-gate", *options]
     start = time.perf_counter()
     process = subprocess.Popen([*command, "--force"], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)

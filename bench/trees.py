@@ -55,7 +55,7 @@ def prepare(subject: Subject, work: Path, tokenizers: Path, layers: int | None) 
             row = replace(row, config=row.config | {"num_hidden_layers": layers})
         write_twin(row, checkpoint, tokenizer=tokenizers / subject.tokenizer)
     if not guard.exists():
-        export_guard(checkpoint, guard, family=subject.family, date=subject.date, quant="int8")
+        export_guard(checkpoint, guard, family=subject.family, date=subject.date, quant="int8", gate=False)
     return checkpoint, guard
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import cast, get_args
@@ -18,14 +19,14 @@ from .exporter import check_date
 from .families import detect, find
 from .family import Family
 from .family_file import with_policies
-from .finish import check_sizes, write_manifest
+from .finish import check_sizes, draft, finish
 from .gguf_guard import MODEL, prove_vocabulary
 from .gguf_quantize import QUANTS
 from .gguf_vocab import from_gguf, splitting_of
 from .prompt import build_prompts
 from .template import template_text
 from .tokenizer import CheckpointTokenizer
-from .written import Progress, Written
+from .written import Progress
 
 _CHUNK = 8 << 20
 _FILE_TYPES = {0: "f32", 1: "f16", 32: "bf16"} | {number: name for name, number in QUANTS.items() if number}
@@ -61,13 +62,13 @@ def adopt_gguf(
         added = [token.content for token in tokenizer.added.values()]
         row = with_policies(row or detect(name, template_text(files), added, tokenizer.split), policies)
         prompts = build_prompts(row, files, tokenizer, date)
-        context = header.metadata[f"{header.architecture}.context_length"]
-        written = Written({MODEL: copied}, header.architecture, context, len(header.tokens))
-        check_sizes(written.vocab, written.context, tokenizer, prompts)
+        context, vocab = header.metadata[f"{header.architecture}.context_length"], len(header.tokens)
+        check_sizes(vocab, context, tokenizer, prompts)
         quant = _FILE_TYPES.get(header.metadata.get("general.file_type", -1), "other")
         engine = Engine("llamacpp", cast(Quant, quant if quant in get_args(Quant) else "other"), "cpu")
         source = Source(name, None, header.architecture, {model.name: copied})
-        manifest = write_manifest(partial, engine, written, source, row.name, prompts, tokenizer, "adopted")
+        begun = draft(partial, engine, source, row.name, prompts, tokenizer, context=context, vocab=vocab)
+        manifest = finish(partial, replace(begun, files=begun.files | {MODEL: copied}, ungated="adopted"))
         LlamaCppEngine(partial / MODEL, manifest, threads=None, max_tokens=256, device="cpu")
     return manifest
 

@@ -57,9 +57,9 @@ class Tensor:
             raise CheckpointError(f"{self.name} in {self.file.name} holds values that are not finite")
         return data
 
-    def chunks(self) -> Iterator[tuple[int, int]]:
-        """(start, count) of row ranges that cover the tensor."""
-        step = max(1, _CHUNK // max(1, math.prod(self.shape[1:])))
+    def chunks(self, multiple: int = 1) -> Iterator[tuple[int, int]]:
+        """(start, count) of row ranges that cover the tensor, of whole multiples of rows where those divide it."""
+        step = max(1, _CHUNK // max(1, math.prod(self.shape[1:])) // multiple) * multiple
         for start in range(0, self.shape[0], step):
             yield start, min(step, self.shape[0] - start)
 

@@ -51,17 +51,28 @@ def export(
             "gguf: f32, f16, bf16, q8_0 (default), q6_k, q5_k_m, q4_k_m, q4_0 or iq4_nl."
         ),
     ] = None,
+    no_gate: Annotated[
+        bool, typer.Option("--no-gate", help="Do not try the quantized guard against the original weights.")
+    ] = False,
+    gate_texts: Annotated[
+        Path | None, typer.Option(metavar="FILE", help='Try it on these lines {"text", "response"?}.')
+    ] = None,
+    max_flip_rate: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="More verdicts that flip fail the export (default: 0.02).")
+    ] = None,
     via: Annotated[str, typer.Option(help="own, or optimum for architectures outside our table.")] = "own",
     force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Compile a checkpoint into a guard."""
     from . import export_guard
+    from .gate import MAX_FLIP_RATE
 
     with _bar(checkpoint.name) as progress:
         manifest = export_guard(
             checkpoint, out, family=_row(family), policies=policy or (), date=date, format=cast("Format", format),
-            quant=quant, via=cast("Via", via), force=force, progress=progress,
+            quant=quant, via=cast("Via", via), gate=not no_gate, gate_texts=gate_texts,
+            max_flip_rate=MAX_FLIP_RATE if max_flip_rate is None else max_flip_rate, force=force, progress=progress,
         )  # fmt: skip
     _report(out, manifest, as_json)
 
@@ -111,11 +122,21 @@ def _bar(name: str) -> Iterator["Told"]:
 
 
 def _report(out: Path, manifest: "Manifest", as_json: bool) -> None:
-    size, quant = sum(file.size for file in manifest.files.values()), manifest.engine.quant
+    size, quant, gate = sum(file.size for file in manifest.files.values()), manifest.engine.quant, manifest.gate
     if as_json:
-        print(json.dumps({"guard": str(out), "family": manifest.family, "quant": quant, "bytes": size}))
-    else:
-        print(f"{out}: {manifest.family}, {quant}, {size / 1e6:.1f} MB")
+        found = {"guard": str(out), "family": manifest.family, "quant": quant, "bytes": size}
+        if gate is None:
+            print(json.dumps(found | {"gate": None, "ungated": manifest.ungated}))
+        else:
+            shown = {"texts": gate.texts, "agreement": gate.agreement, "flips": len(gate.flips), "kl": gate.kl}
+            print(json.dumps(found | {"gate": shown}))
+        return
+    print(f"{out}: {manifest.family}, {quant}, {size / 1e6:.1f} MB")
+    if gate:
+        print(
+            f"gate: {gate.agreement:.2%} of {gate.texts} verdicts as in fp32, "
+            f"scores off by {gate.mean_score_change:.4f} (worst {gate.worst_score_change:.4f})"
+        )
 
 
 def _stop(number: int, _frame: object) -> None:

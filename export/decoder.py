@@ -7,43 +7,62 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from .architecture import Architecture
+from .checkpoint import Array
 from .ops import Ops, Rotation, Value
 
 
-def write_decoder(ops: Ops, shape: Architecture, rows: Sequence[int]) -> None:
-    """The whole graph, from tokens to scores of the vocabulary's `rows`."""
-    with np.errstate(all="ignore"):  # what overflows on the prefix is found, and refused, by the head
+def write_decoder(ops: Ops, shape: Architecture, columns: Sequence[int]) -> list[Array]:
+    """The whole graph, from tokens to scores of the vocabulary's `columns`; returns the judged passes' [S, V']."""
+    with np.errstate(all="ignore"):  # what overflows on the reference's rows is found, and refused, by the head
         x = ops.embed()
-        rotation = ops.rotation("positions")
+        if not shape.kind.post_norms:
+            x = ops.rotated(x, "residual")
+        rotation = ops.rotation("positions", ops.rows)
         for layer in range(shape.layers):
             x = _layer(ops, shape, x, layer, rotation)
-        ops.head(ops.norm(x, "model.norm"), rows)
+        return ops.head(ops.norm(x, "model.norm", folded=True), columns)
 
 
 def _layer(ops: Ops, shape: Architecture, x: Value, layer: int, rotation: Rotation) -> Value:
-    kind, name, window = shape.kind, f"model.layers.{layer}", shape.windows[layer]
-    mask = ops.mask(window)
-    normed = ops.norm(x, f"{name}.input_layernorm")
+    x = _attention(ops, shape, x, layer, rotation)
+    return _mlp(ops, shape, x, f"model.layers.{layer}")
+
+
+def _attention(ops: Ops, shape: Architecture, x: Value, layer: int, rotation: Rotation) -> Value:
+    name, window = f"model.layers.{layer}", shape.windows[layer]
+    mask, rows = ops.mask(window), ops.rows
+    normed = _normed(ops, shape, x, f"{name}.input_layernorm")
     k = ops.linear(normed, f"{name}.self_attn.k_proj")
     k = ops.rope(ops.head_norm(k, shape.kv_heads, f"{name}.self_attn.k_norm"), shape.kv_heads, rotation)
-    v = ops.linear(normed, f"{name}.self_attn.v_proj")
+    v = ops.linear(normed, f"{name}.self_attn.v_proj", block=ops.block(shape.head_dim, "heads"), balanced=True)
     if layer == shape.layers - 1:
         # Only the slots are scored: from here on they are the only rows that matter.
-        index, mask, rotation = ops.slots(mask)
-        x, normed = ops.rows(x, index), ops.rows(normed, index)
+        index, mask, rows, rotation = ops.slots(mask)
+        x, normed = ops.kept(x, index), ops.kept(normed, index)
     q = ops.linear(normed, f"{name}.self_attn.q_proj")
     q = ops.rope(ops.head_norm(q, shape.heads, f"{name}.self_attn.q_norm"), shape.heads, rotation)
-    attended = ops.linear(ops.attention(q, k, v, mask, window, f"{name}.self_attn"), f"{name}.self_attn.o_proj")
-    if kind.post_norms:
-        attended = ops.norm(attended, f"{name}.post_attention_layernorm")
-    x = ops.add(x, attended)
+    mixed = ops.attention(q, k, v, mask, rows, window, f"{name}.self_attn")
+    mixed = ops.linear(mixed, f"{name}.self_attn.o_proj", block=x.basis.block)
+    if shape.kind.post_norms:
+        mixed = ops.norm(mixed, f"{name}.post_attention_layernorm")
+    return ops.add(x, mixed)
 
-    normed = ops.norm(x, f"{name}.{kind.mlp_norm}")
-    gate, up = ops.linear(normed, f"{name}.mlp.gate_proj"), ops.linear(normed, f"{name}.mlp.up_proj")
-    mixed = ops.linear(ops.gated(gate, up, f"{name}.mlp"), f"{name}.mlp.down_proj")
-    if kind.post_norms:
+
+def _mlp(ops: Ops, shape: Architecture, x: Value, name: str) -> Value:
+    normed = _normed(ops, shape, x, f"{name}.{shape.kind.mlp_norm}")
+    gate = ops.linear(normed, f"{name}.mlp.gate_proj")
+    up = ops.linear(normed, f"{name}.mlp.up_proj", balanced=True)
+    mixed = ops.rotated(ops.gated(gate, up, f"{name}.mlp"), "ffn")
+    mixed = ops.linear(mixed, f"{name}.mlp.down_proj", block=x.basis.block)
+    if shape.kind.post_norms:
         mixed = ops.norm(mixed, f"{name}.post_feedforward_layernorm")
     return ops.add(x, mixed)
+
+
+def _normed(ops: Ops, shape: Architecture, x: Value, name: str) -> Value:
+    """What a layer reads. With post-norms the residual stream cannot be rotated, as their gains stand between."""
+    normed = ops.norm(x, name, folded=True)
+    return ops.rotated(normed, "residual") if shape.kind.post_norms else normed
 
 
 def inputs(columns: int) -> list[Any]:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -19,8 +20,11 @@ from .config import read_architecture
 from .families import detect, find
 from .family import Family
 from .family_file import with_policies
-from .finish import check_sizes, write_manifest
+from .finish import check_sizes, draft, finish
+from .gate import MAX_FLIP_RATE
+from .gguf_model import context_of
 from .optimum import write_via_optimum
+from .own import Gating, write_model
 from .prompt import Prompts, build_prompts, unbaked
 from .template import template_text
 from .tokenizer import CheckpointTokenizer
@@ -42,6 +46,9 @@ def export_guard(
     format: Format = "onnx",
     quant: str | None = None,
     via: Via = "own",
+    gate: bool = True,
+    gate_texts: Path | None = None,
+    max_flip_rate: float = MAX_FLIP_RATE,
     force: bool = False,
     progress: Progress = lambda _done, _total: None,
 ) -> Manifest:
@@ -51,10 +58,13 @@ def export_guard(
     `name=Title: description`. date: YYYY-MM-DD, which is today to a chat template that asks. format: "onnx", or "gguf"
     for llama.cpp. quant: of onnx fp32, int8 (default) or int4; of gguf one of `gguf_quantize.QUANTS` (default q8_0).
     via: "own" for the architectures of our table; "optimum" for any that optimum-onnx exports, at fp32 and with
-    nothing baked. force: replace an existing `out`. progress is told weights done and weights in all.
+    nothing baked. gate: let the quantized guard judge texts (`gate_texts`, JSONL of text and maybe response, or the
+    built-in ones) beside the original weights in fp32, and refuse more flipped verdicts than `max_flip_rate` of them.
+    force: replace an existing `out`. progress is told work done and work in all.
 
-    Raises CheckpointError (TemplateError among them) for a checkpoint that cannot be exported exactly, and
-    InputError for bad options or an existing `out`; in every case `out` is as it was.
+    Raises CheckpointError (TemplateError among them) for a checkpoint that cannot be exported exactly, GateError for a
+    guard that flips too much, InputError for bad options or an existing `out`, and MissingDependency where the gate
+    has no engine to run; in every case `out` is as it was.
     """
     for option, value, known in (("via", via, get_args(Via)), ("format", format, get_args(Format))):
         if value not in known:
@@ -73,6 +83,7 @@ def export_guard(
         gguf_guard.check_quant(quant, shape.shapes())
     elif shape:
         onnx_guard.check_quant(quant, shape.kind.refuses)
+    gating = Gating.of(gate, gate_texts, max_flip_rate, quant)
     tokenizer = CheckpointTokenizer(source)
     name, revision = _provenance(checkpoint)
     added = [token.content for token in tokenizer.added.values()]
@@ -81,19 +92,24 @@ def export_guard(
     if shape:
         check_sizes(shape.vocab, shape.context, tokenizer, prompts)
 
+    engine = Engine("llamacpp" if format == "gguf" else "onnx", cast(Quant, quant), "cpu")
     with new_directory(out) as partial, _hashing(source.files()) as hashes:
-        if shape and format == "gguf":
-            model = gguf_guard.write_gguf(source, shape, tokenizer, name, quant, partial, progress)
-        elif shape:
-            model = onnx_guard.write_onnx(source, shape, prompts, quant, partial, progress)
+        if shape:
+            origin = Source(name, revision, shape.kind.name, {})
+            context = context_of(shape) if format == "gguf" else shape.context
+            begun = draft(partial, engine, origin, row.name, prompts, tokenizer, context=context, vocab=shape.vocab)
+            done = write_model(source, shape, tokenizer, prompts, begun, gating, partial, progress)
         else:
             model = write_via_optimum(checkpoint, partial, prompts.columns)
             check_sizes(model.vocab, model.context, tokenizer, prompts)
             _check_chains(model, prompts)
-            prompts = unbaked(prompts)
-        engine = Engine("llamacpp" if format == "gguf" else "onnx", cast(Quant, quant), "cpu")
-        origin = Source(name, revision, model.architecture, hashes())
-        return write_manifest(partial, engine, model, origin, row.name, prompts, tokenizer, "asked")
+            origin = Source(name, revision, model.architecture, {})
+            begun = draft(
+                partial, engine, origin, row.name, unbaked(prompts), tokenizer, context=model.context,
+                vocab=model.vocab,
+            )  # fmt: skip
+            done = replace(begun, files=begun.files | model.files, ungated="unquantized")
+        return finish(partial, replace(done, source=replace(done.source, files=hashes())))
 
 
 def _check_chains(model: Written, prompts: Prompts) -> None:

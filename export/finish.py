@@ -6,36 +6,37 @@ from guardpass import __version__
 from guardpass.consistency import NODES, check
 from guardpass.content import span_ids
 from guardpass.errors import CheckpointError
-from guardpass.manifest import MANIFEST, SCHEMA, Engine, Manifest, Role, Source, Ungated
+from guardpass.manifest import MANIFEST, SCHEMA, Engine, Manifest, Role, Source
 from guardpass.seal import dumps
 from guardpass.tree import depths
 
 from .prompt import Prompts
 from .tokenizer import CheckpointTokenizer
-from .written import Written, file_of
+from .written import file_of
 
 
-def write_manifest(
+def draft(
     directory: Path,
     engine: Engine,
-    model: Written,
     source: Source,
     family: str,
     prompts: Prompts,
     tokenizer: CheckpointTokenizer,
-    ungated: Ungated,
+    *,
+    context: int,
+    vocab: int,
 ) -> Manifest:
-    """Write tokenizer.json and guard.json. Raises CheckpointError where load would not open them."""
+    """Write tokenizer.json; returns what guard.json will say, but of the model's files and of the gate."""
     path = directory / "tokenizer.json"
     path.write_text(tokenizer.content_json, encoding="utf-8")
-    manifest = Manifest(
+    return Manifest(
         schema=SCHEMA,
         guardpass=__version__,
         name=source.name,
         family=family,
         engine=engine,
-        context=model.context,
-        vocab=model.vocab,
+        context=context,
+        vocab=vocab,
         labels=prompts.labels,
         columns=prompts.columns,
         prefix=prompts.prefix,
@@ -44,9 +45,13 @@ def write_manifest(
         literals=prompts.literals,
         source=source,
         gate=None,
-        ungated=ungated,
-        files={**model.files, path.name: file_of(path)},
+        ungated="asked",
+        files={path.name: file_of(path)},
     )
+
+
+def finish(directory: Path, manifest: Manifest) -> Manifest:
+    """Write guard.json. Raises CheckpointError where load would not open it."""
     try:
         check(manifest)
     except ValueError as error:

@@ -9,16 +9,17 @@ from types import ModuleType
 
 from guardpass.engines.llama_library import library, quiet
 from guardpass.errors import CheckpointError
+from guardpass.manifest import File
 
 from .architecture import Architecture
 from .checkpoint import Checkpoint
-from .gguf_model import context_of, license_of, write_model
+from .gguf_model import license_of, write_model
 from .gguf_quantize import QUANTS, check_quant, quantize
 from .gguf_vocab import Splitting, to_gguf
 from .probes import PROBES
 from .template import template_text
 from .tokenizer import CheckpointTokenizer
-from .written import Progress, Written, file_of
+from .written import Progress, file_of
 
 __all__ = ["MODEL", "check_quant", "prove_vocabulary", "vocabulary_ids", "write_gguf"]
 
@@ -33,7 +34,7 @@ def write_gguf(
     quant: str,
     directory: Path,
     progress: Progress,
-) -> Written:
+) -> dict[str, File]:
     """Write model.gguf. Raises CheckpointError, InputError, and MissingDependency without llama-cpp-python."""
     library()
     weights = sum(map(math.prod, shape.shapes().values()))
@@ -55,7 +56,7 @@ def write_gguf(
         quantize(whole, path, quant, lambda part: progress(weights + int(part * weights), total))
         whole.unlink()
     prove_vocabulary(path, vocabulary.splitting, tokenizer)
-    return Written({MODEL: file_of(path)}, shape.kind.name, context_of(shape), shape.vocab)
+    return {MODEL: file_of(path)}
 
 
 def prove_vocabulary(path: Path, splitting: Splitting, tokenizer: CheckpointTokenizer) -> None:

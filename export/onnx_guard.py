@@ -1,25 +1,64 @@
 """The ONNX route: a checkpoint as model.onnx and its weight file, the prefix baked."""
 
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from guardpass.errors import InputError
+from guardpass.manifest import File
+from guardpass.passes import Pass
 
 from .architecture import Architecture
-from .checkpoint import Checkpoint
+from .checkpoint import Array, Checkpoint
 from .decoder import inputs, outputs, write_decoder
 from .graph import Graph
 from .ops import Ops
 from .prompt import Prompts
-from .quantize import RECIPES
-from .written import Progress, Written, file_of
+from .quantize import RECIPES, Layer, Recipe
+from .written import Progress, file_of
 
 
 def write_onnx(
-    source: Checkpoint, shape: Architecture, prompts: Prompts, quant: str, directory: Path, progress: Progress
-) -> Written:
-    """Write the model. Raises CheckpointError for weights that are not finite, or that overflow on the prefix."""
+    source: Checkpoint,
+    shape: Architecture,
+    prompts: Prompts,
+    quant: str,
+    directory: Path,
+    calibration: Sequence[Pass],
+    judged: Sequence[Pass],
+    progress: Progress,
+) -> tuple[dict[str, File], list[Array]]:
+    """Write the model; returns its files, and the scores [S, V'] that the checkpoint's own weights give `judged`.
+
+    calibration: passes that a calibrated recipe corrects the weights by.
+    Raises CheckpointError for weights that are not finite, or that overflow on the prefix.
+    """
+    path = directory / "model.onnx"
+    graph = Graph(directory / "model.onnx.data")
+    try:
+        ops = Ops(source, shape, graph, RECIPES[quant], prompts.prefix, _counted(shape, progress), calibration, judged)
+        scores = write_decoder(ops, shape, prompts.columns)
+        weights = graph.finish(path, inputs(len(prompts.prefix.tokens)), outputs(len(prompts.columns)))
+    finally:
+        graph.close()
+    return {"model.onnx.data": weights, path.name: file_of(path)}, scores
+
+
+def reference_scores(
+    source: Checkpoint, shape: Architecture, prompts: Prompts, judged: Sequence[Pass], progress: Progress
+) -> list[Array]:
+    """What `write_onnx` says of `judged`, with nothing written."""
+    graph = Graph(Path(os.devnull))
+    try:
+        ops = Ops(source, shape, graph, _UNWRITTEN, prompts.prefix, _counted(shape, progress), (), judged)
+        return write_decoder(ops, shape, prompts.columns)
+    finally:
+        graph.close()
+
+
+def _counted(shape: Architecture, progress: Progress) -> Callable[[int], None]:
+    """Weights as they pass, told as weights done and weights in all."""
     done, total = 0, sum(math.prod(s) for name, s in shape.shapes().items() if len(s) == 2 and name != "lm_head.weight")
 
     def advance(weights: int) -> None:
@@ -27,15 +66,16 @@ def write_onnx(
         done += weights
         progress(done, total)
 
-    path = directory / "model.onnx"
-    graph = Graph(directory / "model.onnx.data")
-    try:
-        ops = Ops(source, shape, graph, RECIPES[quant], prompts.prefix, advance)
-        write_decoder(ops, shape, prompts.columns)
-        weights = graph.finish(path, inputs(len(prompts.prefix.tokens)), outputs(len(prompts.columns)))
-    finally:
-        graph.close()
-    return Written({"model.onnx.data": weights, path.name: file_of(path)}, shape.kind.name, shape.context, shape.vocab)
+    return advance
+
+
+def _unwritten(_graph: Graph, layer: Layer) -> str:
+    for _ in layer.chunks:  # the reference computes as they pass
+        pass
+    return layer.name
+
+
+_UNWRITTEN = Recipe("fp32", _unwritten)
 
 
 def check_quant(quant: str, refused: Mapping[str, str]) -> None:

@@ -1,6 +1,6 @@
-"""The operations of a decoder, each done twice: in numpy on the baked prefix, and as ONNX nodes for the rest.
+"""The operations of a decoder, each done twice: in numpy on the reference's rows, and as ONNX nodes for the graph.
 
-Weights stream by a chunk at a time; each chunk multiplies the prefix's activations and is then quantized and
+Weights stream by a chunk at a time; each chunk multiplies the reference's activations and is then quantized and
 written, so that a conversion reads every weight once and never holds a whole model.
 """
 
@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,23 +17,36 @@ from onnx import TensorProto
 
 from guardpass.errors import CheckpointError
 from guardpass.manifest import Prefix
-from guardpass.tree import ancestors
+from guardpass.passes import Pass
 
+from . import reference
 from .architecture import Activation, Architecture
+from .basis import PLAIN, Basis, block_of, rotation
 from .checkpoint import Array, Checkpoint, Tensor
+from .gptq import Seen
 from .graph import CONTRIB, Graph
-from .quantize import Recipe
+from .quantize import Layer, Place, Recipe
+from .reference import Index, Rows
 
 Progress = Callable[[int], None]
-Rotation = tuple[str, str]  # names of cos and sin, [1, T, head_dim / 2]
 
 
 @dataclass(frozen=True)
 class Value:
-    """An activation: its name in the graph, and its values [P, width] on the prefix."""
+    """An activation: its name in the graph and the basis it has there, and the reference's own values [rows, width]."""
 
     name: str
-    baked: Array
+    rows: Array
+    basis: Basis = PLAIN
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """cos and sin of every row's angles: names in the graph, [1, T, head_dim / 2], and the reference's."""
+
+    names: tuple[str, str]
+    cos: Array
+    sin: Array
 
 
 class Ops:
@@ -46,14 +60,19 @@ class Ops:
         recipe: Recipe,
         prefix: Prefix,
         progress: Progress,
+        calibration: Sequence[Pass] = (),
+        judged: Sequence[Pass] = (),
     ) -> None:
+        """calibration, judged: passes that the reference runs beside the prefix, for the recipe and for the gate."""
         self._checkpoint, self._shape, self._graph, self._recipe = checkpoint, shape, graph, recipe
         self._progress = progress
-        self._sees = ancestors(prefix.parents) if prefix.tokens else np.zeros((0, 0), np.bool_)
-        depth = self._sees.sum(axis=1) - 1
-        angles = depth[:, None].astype(np.float32) * shape.inv_freq
-        self._cos, self._sin = np.cos(angles), np.sin(angles)
-        self._prefix, self._depth = prefix, depth
+        self._baked = len(prefix.tokens)
+        passes = [*calibration, *judged]
+        self.rows = reference.rows_of(prefix, passes)
+        self._calibration = slice(self._baked, self._baked + sum(each.tokens.size for each in calibration))
+        self._judged = [each.slots.size for each in judged]
+        self._tokens = np.concatenate([np.array(prefix.tokens, np.int64), *(each.tokens[0] for each in passes)])
+        self._seen = "", Seen(lambda: np.empty((0, 0), np.float32))
         self._window_masks: dict[int, str] = {}
 
     def embed(self) -> Value:
@@ -68,13 +87,29 @@ class Ops:
             self._progress(data.size)
         looked_up = self._graph.op("Gather", ["embedding", "tokens"], "embed.rows")[0]
         name = self._graph.op("Cast", [looked_up], "embed", to=TensorProto.FLOAT)[0]
+        known, inverse = np.unique(self._tokens, return_inverse=True)
         empty = np.zeros((0, self._shape.hidden), np.float32)
-        x = Value(name, table.pick(self._prefix.tokens) if self._prefix.tokens else empty)
+        x = Value(name, table.pick(known.tolist())[inverse] if known.size else empty)
         if not self._shape.kind.scaled_embedding:
             return x
         scale = np.float32(math.sqrt(self._shape.hidden))
         scaled = self._graph.op("Mul", [x.name, self._graph.constant(np.array(scale))], "embed.scaled")[0]
-        return Value(scaled, x.baked * scale)
+        return Value(scaled, x.rows * scale)
+
+    def rotated(self, x: Value, place: Place) -> Value:
+        """x in the basis that the recipe gives to this place; the graph turns it by a small MatMul."""
+        block = self.block(x.rows.shape[1], place)
+        if block == 1:
+            return x
+        op, constant = self._graph.op, self._graph.constant
+        apart = op("Reshape", [x.name, constant(np.array([0, 0, -1, block]))], f"{x.name}.blocks")[0]
+        spread = op("MatMul", [apart, constant(rotation(block))], f"{x.name}.rotated")[0]
+        name = op("Reshape", [spread, constant(np.array([0, 0, -1]))], f"{x.name}.joined")[0]
+        return Value(name, x.rows, Basis(x.basis.scale, block))
+
+    def block(self, width: int, place: Place) -> int:
+        """The size of rotations at a place; 1 is none."""
+        return block_of(width, self._recipe.block) if place in self._recipe.rotates else 1
 
     def mask(self, window: int | None) -> str:
         """The mask of a layer: what the pass says, within the sliding window by position where there is one."""
@@ -83,8 +118,8 @@ class Ops:
         if window not in self._window_masks:
             op, constant = self._graph.op, self._graph.constant
             columns = "positions"
-            if self._prefix.tokens:
-                baked = constant(self._depth[None].astype(np.int64))
+            if self._baked:
+                baked = constant(self.rows.every[None, : self._baked])
                 columns = op("Concat", [baked, "positions"], "window.columns", axis=1)[0]
             rows = op("Unsqueeze", ["positions", constant(np.array([2]))], "window.rows")[0]
             columns = op("Unsqueeze", [columns, constant(np.array([1]))], "window.columns")[0]
@@ -94,52 +129,46 @@ class Ops:
             self._window_masks[window] = op("And", ["mask", near], "window.mask")[0]
         return self._window_masks[window]
 
-    def rotation(self, positions: str) -> Rotation:
+    def rotation(self, positions: str, rows: Rows) -> Rotation:
         """cos and sin of every position's angles, computed in the graph: any context length, nothing stored."""
         name = f"{positions}.rotation"
         inv_freq = self._graph.constant(self._shape.inv_freq)
         column = self._graph.op("Unsqueeze", [positions, self._graph.constant(np.array([2]))], f"{name}.column")[0]
         angles = self._graph.op("Cast", [column], f"{name}.float", to=TensorProto.FLOAT)[0]
         angles = self._graph.op("Mul", [angles, inv_freq], f"{name}.angles")[0]
-        return self._graph.op("Cos", [angles], f"{name}.cos")[0], self._graph.op("Sin", [angles], f"{name}.sin")[0]
+        names = self._graph.op("Cos", [angles], f"{name}.cos")[0], self._graph.op("Sin", [angles], f"{name}.sin")[0]
+        known = rows.positions[:, None].astype(np.float32) * self._shape.inv_freq
+        return Rotation(names, np.cos(known), np.sin(known))
 
     def rope(self, x: Value, heads: int, rotation: Rotation) -> Value:
-        name = self._graph.op("RotaryEmbedding", [x.name, *rotation], f"{x.name}.rope", num_heads=heads)[0]
-        split = x.baked.reshape(len(x.baked), heads, 2, self._shape.head_dim // 2)
-        # Either all rows of the prefix, or in the last layer its last one.
-        cos, sin = self._cos[-len(split) :, None], self._sin[-len(split) :, None]
-        first, second = split[:, :, 0], split[:, :, 1]
-        turned = np.stack([first * cos - second * sin, second * cos + first * sin], axis=2)
-        return Value(name, turned.reshape(x.baked.shape))
+        name = self._graph.op("RotaryEmbedding", [x.name, *rotation.names], f"{x.name}.rope", num_heads=heads)[0]
+        return Value(name, reference.rope(x.rows, rotation.cos, rotation.sin))
 
-    def attention(self, q: Value, k: Value, v: Value, mask: str, window: int | None, name: str) -> Value:
+    def attention(self, q: Value, k: Value, v: Value, mask: str, rows: Rows, window: int | None, name: str) -> Value:
         shape = self._shape
-        keys, values = (_heads(x.baked, shape.kv_heads) for x in (k, v))
-        _check_finite(keys, values)
-        baked = (("k", keys), ("v", values)) if self._prefix.tokens else ()
-        past = [self._graph.weight(f"{name}.{kind}_prefix", x[None]) for kind, x in baked]
+        _check_finite(k.rows, v.rows)
+        baked = (("k", k), ("v", v)) if self._baked else ()
+        past = [
+            self._graph.weight(f"{name}.{kind}_prefix", _heads(x.basis.of(x.rows[: self._baked]), shape.kv_heads)[None])
+            for kind, x in baked
+        ]
         # The operator insists that present keys and values are declared where past ones are given.
         output, *_ = self._graph.op(
             "Attention", [q.name, k.name, v.name, mask, *past], f"{name}.attention", outputs=3,
             q_num_heads=shape.heads, kv_num_heads=shape.kv_heads, scale=shape.scale, softcap=shape.softcap or 0.0,
         )  # fmt: skip
-        queries = _heads(q.baked, shape.heads)
-        group = shape.heads // shape.kv_heads
-        scores = queries @ np.repeat(keys, group, axis=0).transpose(0, 2, 1) * np.float32(shape.scale)
-        if shape.softcap:
-            scores = np.tanh(scores / np.float32(shape.softcap)) * np.float32(shape.softcap)
-        near = self._depth[:, None] - self._depth < (window or math.inf)
-        scores = np.where((self._sees & near)[-len(q.baked) :], scores, -np.inf)
-        weights = np.exp(scores - scores.max(axis=-1, keepdims=True, initial=-1e30))
-        mixed = weights / weights.sum(axis=-1, keepdims=True) @ np.repeat(values, group, axis=0)
-        return Value(output, mixed.transpose(1, 0, 2).reshape(len(q.baked), shape.heads * shape.head_dim))
+        mixed = reference.attend(q.rows, k.rows, v.rows, rows, window, shape)
+        return Value(output, mixed, v.basis.repeated(shape.kv_heads, shape.heads // shape.kv_heads))
 
-    def norm(self, x: Value, name: str) -> Value:
-        weight = self._tensor(f"{name}.weight").read() + np.float32(self._shape.kind.norm_offset)
-        inputs = [x.name, self._graph.weight(f"{name}.weight", weight)]
+    def norm(self, x: Value, name: str, *, folded: bool = False) -> Value:
+        """RMSNorm. `folded`: the gain is left to the linear layers that read the result, as a rotation demands."""
+        gain = self._tensor(f"{name}.weight").read() + np.float32(self._shape.kind.norm_offset)
+        folded = folded and bool(self._recipe.rotates)
+        stored = np.ones_like(gain) if folded else gain
+        inputs = [x.name, self._graph.weight(f"{name}.weight", stored)]
         output = self._graph.op("RMSNormalization", inputs, name, axis=-1, epsilon=self._shape.eps)[0]
-        mean = np.mean(x.baked**2, axis=-1, keepdims=True)
-        return Value(output, (x.baked / np.sqrt(mean + np.float32(self._shape.eps)) * weight).astype(np.float32))
+        basis = Basis(gain if folded else None, x.basis.block)
+        return Value(output, reference.norm(x.rows, gain, self._shape.eps), basis)
 
     def head_norm(self, x: Value, heads: int, name: str) -> Value:
         """RMSNorm of every head by itself, where the architecture has one."""
@@ -147,90 +176,104 @@ class Ops:
             return x
         split = self._graph.constant(np.array([0, 0, heads, self._shape.head_dim]))
         apart = self._graph.op("Reshape", [x.name, split], f"{name}.split")[0]
-        normed = self.norm(Value(apart, x.baked.reshape(len(x.baked), heads, self._shape.head_dim)), name)
+        normed = self.norm(Value(apart, x.rows.reshape(len(x.rows), heads, self._shape.head_dim)), name)
         joined = self._graph.op("Reshape", [normed.name, self._graph.constant(np.array([0, 0, -1]))], f"{name}.join")[0]
-        return Value(joined, normed.baked.reshape(x.baked.shape))
+        return Value(joined, normed.rows.reshape(x.rows.shape))
 
     def gated(self, gate: Value, up: Value, name: str) -> Value:
-        kind, attributes, compute = _ACTIVATIONS[self._shape.kind.activation]
+        kind, attributes = _ACTIVATIONS[self._shape.kind.activation]
         activated = self._graph.op(kind, [gate.name], f"{name}.activation", domain=CONTRIB, **attributes)[0]
         output = self._graph.op("Mul", [activated, up.name], f"{name}.gated")[0]
-        return Value(output, compute(gate.baked) * up.baked)
+        return Value(output, reference.gate(self._shape.kind.activation, gate.rows, up.rows), up.basis)
 
     def add(self, x: Value, y: Value) -> Value:
-        return Value(self._graph.op("Add", [x.name, y.name], f"{y.name}.residual")[0], x.baked + y.baked)
+        return Value(self._graph.op("Add", [x.name, y.name], f"{y.name}.residual")[0], x.rows + y.rows, x.basis)
 
-    def slots(self, mask: str) -> tuple[str, str, Rotation]:
-        """Rows of the slots, and the mask and rotation of those rows."""
+    def slots(self, mask: str) -> tuple[str, str, Rows, Rotation]:
+        """Index of the slots' rows, and the mask, the reference's rows and the rotation of those."""
         index = self._graph.op("Squeeze", ["slots", self._graph.constant(np.array([0]))], "slots.index")[0]
         positions = self._graph.op("Gather", ["positions", index], "positions.slots", axis=1)[0]
         masked = self._graph.op("Gather", [mask, index], "mask.slots", axis=2)[0]
-        return index, masked, self.rotation(positions)
+        rows = reference.slots_of(self.rows)
+        return index, masked, rows, self.rotation(positions, rows)
 
-    def head(self, x: Value, rows: Sequence[int]) -> None:
-        """Scores of the vocabulary's `rows`, softcapped where the architecture says so."""
-        verdicts = self._tensor(self._shape.head).pick(rows).T
-        _check_finite(x.baked @ verdicts)
-        weight = self._graph.weight("verdict_head", verdicts)
-        if self._shape.final_softcap is None:
+    def kept(self, x: Value, index: str) -> Value:
+        """The slots' rows alone."""
+        name = self._graph.op("Gather", [x.name, index], f"{x.name}.slots", axis=1)[0]
+        return Value(name, x.rows[self.rows.kept], x.basis)
+
+    def head(self, x: Value, columns: Sequence[int]) -> list[Array]:
+        """Scores of the vocabulary's `columns`, softcapped where the architecture says so; of judged passes [S, V']."""
+        verdicts = self._tensor(self._shape.head).pick(columns)
+        scores: Array = x.rows @ verdicts.T
+        _check_finite(scores)
+        weight = self._graph.weight("verdict_head", np.ascontiguousarray(x.basis.read(verdicts).T))
+        softcap = self._shape.final_softcap
+        if softcap is None:
             self._graph.op("MatMul", [x.name, weight], "scores")
-            return
-        cap = self._graph.constant(np.array(self._shape.final_softcap, np.float32))
+            return self._apart(scores)
+        cap = self._graph.constant(np.array(softcap, np.float32))
         raw = self._graph.op("MatMul", [x.name, weight], "scores.raw")
         squashed = self._graph.op("Tanh", self._graph.op("Div", [*raw, cap], "scores.scaled"), "scores.tanh")
         self._graph.op("Mul", [*squashed, cap], "scores")
+        return self._apart(np.tanh(scores / np.float32(softcap)) * np.float32(softcap))
 
-    def rows(self, x: Value, index: str) -> Value:
-        # On the prefix its last token stands in for the slots, so that `head` can tell an overflow at export.
-        return Value(self._graph.op("Gather", [x.name, index], f"{x.name}.slots", axis=1)[0], x.baked[-1:])
+    def _apart(self, scores: Array) -> list[Array]:
+        """The last rows, by judged pass."""
+        ends = np.cumsum([len(scores) - sum(self._judged), *self._judged])
+        return [scores[start:end] for start, end in pairwise(ends)]
 
-    def linear(self, x: Value, name: str) -> Value:
+    def linear(self, x: Value, name: str, *, block: int = 1, balanced: bool = False) -> Value:
+        """x times the transposed weights of layer `name`, the result rotated in blocks for what reads it.
+
+        balanced: rows of weights are scaled to length 1, for the layer that reads the result to scale it back: no
+        channel is an outlier only because its weights are large.
+        """
+        balanced = balanced and self._recipe.balanced
         tensor = self._tensor(f"{name}.weight")
         n, k = tensor.shape
-        # Filled transposed: for a few rows of x, BLAS is twice as fast with the weights as the left factor.
-        baked, columns = np.empty((n, len(x.baked)), np.float32), np.ascontiguousarray(x.baked.T)
+        rows = np.empty((len(x.rows), n), np.float32)
+        scale = np.ones(n, np.float32)
 
         def chunks() -> Iterator[Array]:
             start = 0
-            for chunk in _ahead(tensor):
-                np.matmul(chunk, columns, out=baked[start : start + len(chunk)])
-                start += len(chunk)
+            for chunk in _ahead(tensor, block):
+                part = slice(start, start + len(chunk))
+                np.matmul(x.rows, chunk.T, out=rows[:, part])
                 self._progress(chunk.size)
-                yield chunk
+                chunk = x.basis.read(chunk)
+                if balanced:
+                    scale[part] = np.maximum(np.linalg.norm(chunk, axis=1), 1e-30)
+                yield Basis(scale[part] if balanced else None, block).write(chunk)
+                start = part.stop
 
-        output = self._recipe.linear(self._graph, x.name, name, chunks(), n, k)
-        return Value(output, np.ascontiguousarray(baked.T))
+        if x.name != self._seen[0]:
+            self._seen = x.name, Seen(lambda: x.basis.of(x.rows[self._calibrating(x)]))
+        output = self._recipe.linear(self._graph, Layer(name, x.name, n, k, chunks(), self._seen[1]))
+        return Value(output, rows, Basis(scale if balanced else None, block))
+
+    def _calibrating(self, x: Value) -> Index:
+        """Which of x's rows are calibration's; in the last layer x may have the slots' rows alone."""
+        every = np.arange(len(self.rows.every)) if len(x.rows) == len(self.rows.every) else self.rows.kept
+        return np.flatnonzero((every >= self._calibration.start) & (every < self._calibration.stop))
 
     def _tensor(self, name: str) -> Tensor:
         return self._checkpoint.tensors[name]
 
 
-def _silu(x: Array) -> Array:
-    with np.errstate(over="ignore"):  # exp of a large negative gate: silu is 0 there, as it should be
-        gated: Array = x / (1 + np.exp(-x))
-    return gated
-
-
-def _gelu_tanh(x: Array) -> Array:
-    """Hendrycks & Gimpel, arXiv 1606.08415, the approximation."""
-    inner = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x**3)
-    half: Array = np.float32(0.5) * x * (1 + np.tanh(inner))
-    return half
-
-
-# By name: the operator that computes it in one step, its attributes, and the same in numpy. ONNX's Swish is silu
-# too, and ONNX Runtime 1.31 runs it as two operators.
-_ACTIVATIONS: dict[Activation, tuple[str, dict[str, Any], Callable[[Array], Array]]] = {
-    "silu": ("QuickGelu", {"alpha": 1.0}, _silu),
-    "gelu_tanh": ("FastGelu", {}, _gelu_tanh),
+# By name: the operator that computes it in one step, and its attributes. ONNX's Swish is silu too, and ONNX Runtime
+# 1.31 runs it as two operators.
+_ACTIVATIONS: dict[Activation, tuple[str, dict[str, Any]]] = {
+    "silu": ("QuickGelu", {"alpha": 1.0}),
+    "gelu_tanh": ("FastGelu", {}),
 }
 
 
-def _ahead(tensor: Tensor) -> Iterator[Array]:
+def _ahead(tensor: Tensor, multiple: int) -> Iterator[Array]:
     """The tensor's row chunks, the next one read and widened while the last is being quantized."""
     with ThreadPoolExecutor(1) as reader:
         waiting = None
-        for start, count in tensor.chunks():
+        for start, count in tensor.chunks(multiple):
             following = reader.submit(tensor.rows, start, count)
             if waiting:
                 yield waiting.result()

@@ -1,26 +1,32 @@
 """Linear layers as ONNX operators, at three precisions. One row each; weights pass through in row chunks."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from guardpass.manifest import Quant
 
 from .checkpoint import Array
+from .gptq import SEARCH, Seen, rounded
 from .graph import CONTRIB, Graph
 
-_INT4_CHUNK = 1 << 18  # weights searched at a time, small enough to stay in cache
-INT4_SEARCH = (1.08, 1.0, 0.93, 0.86, 0.79)
+
+@dataclass(frozen=True)
+class Layer:
+    """A linear layer to write: weights [N, K] as float32 row chunks in order, and the name of what it reads."""
+
+    name: str
+    inputs: str
+    n: int
+    k: int
+    chunks: Iterable[Array]
+    seen: Seen  # what calibration shows of its input
 
 
-class Linear(Protocol):
-    """Writes weights [N, K], given as float32 row chunks in order, and adds the node that applies them."""
-
-    def __call__(self, graph: Graph, inputs: str, name: str, chunks: Iterable[Array], n: int, k: int) -> str:
-        """The name of the node's output."""
+Linear = Callable[[Graph, Layer], str]  # adds weights and the node that applies them; returns the node's output
+Place = Literal["residual", "heads", "ffn"]
 
 
 @dataclass(frozen=True)
@@ -29,85 +35,60 @@ class Recipe:
 
     name: Quant
     linear: Linear
+    rotates: frozenset[Place] = frozenset()  # activations that are rotated before they are quantized
+    block: int = 64  # channels that a rotation mixes, at most
+    balanced: bool = False  # whether channels of values and of the MLP are scaled alike, see `Ops.linear`
+    calibrated: bool = False  # whether `linear` looks at what calibration shows
 
 
-def fp32(graph: Graph, inputs: str, name: str, chunks: Iterable[Array], n: int, k: int) -> str:
+def fp32(graph: Graph, layer: Layer) -> str:
     """MatMul in float32: the reference."""
-    weights = np.empty((k, n), np.float32)
+    weights = np.empty((layer.k, layer.n), np.float32)
     start = 0
-    for chunk in chunks:
+    for chunk in layer.chunks:
         weights[:, start : start + len(chunk)] = chunk.T
         start += len(chunk)
-    return graph.op("MatMul", [inputs, graph.weight(f"{name}.weight", weights)], name)[0]
+    return graph.op("MatMul", [layer.inputs, graph.weight(f"{layer.name}.weight", weights)], layer.name)[0]
 
 
-def int8(graph: Graph, inputs: str, name: str, chunks: Iterable[Array], n: int, k: int) -> str:
+def int8(graph: Graph, layer: Layer) -> str:
     """W8A8: weights symmetric per output channel, activations asymmetric per pass (DynamicQuantizeMatMul)."""
-    weights, scales = np.empty((k, n), np.int8), np.empty(n, np.float32)
+    weights, scales = np.empty((layer.k, layer.n), np.int8), np.empty(layer.n, np.float32)
     start = 0
-    for chunk in chunks:
+    for chunk in layer.chunks:
         rows = slice(start, start + len(chunk))
         scales[rows] = np.maximum(np.abs(chunk).max(axis=1), 1e-30) / 127
         quantized = chunk * (1 / scales[rows])[:, None]
         weights[:, rows] = np.rint(quantized, out=quantized).astype(np.int8).T
         start = rows.stop
-    names = [graph.weight(f"{name}.weight", weights), graph.weight(f"{name}.scale", scales)]
-    return graph.op("DynamicQuantizeMatMul", [inputs, *names], name, domain=CONTRIB)[0]
+    names = [graph.weight(f"{layer.name}.weight", weights), graph.weight(f"{layer.name}.scale", scales)]
+    return graph.op("DynamicQuantizeMatMul", [layer.inputs, *names], layer.name, domain=CONTRIB)[0]
 
 
-def int4(
-    graph: Graph,
-    inputs: str,
-    name: str,
-    chunks: Iterable[Array],
-    n: int,
-    k: int,
-    *,
-    block: int = 32,
-    search: Sequence[float] = INT4_SEARCH,
-    level: int = 4,
-) -> str:
+def int4(graph: Graph, layer: Layer, *, block: int = 32, search: Sequence[float] = SEARCH, level: int = 4) -> str:
     """4-bit weights in blocks along K, activations int8 by block at accuracy level 4 (MatMulNBits).
 
     The defaults were chosen by `python -m guardpass.bench.quantization`; docs/quantization.md has its figures.
     """
-    blocks = -(-k // block)
-    packed = np.empty((n, blocks, block // 2), np.uint8)
-    scales = np.empty((n, blocks), np.float32)
+    blocks = -(-layer.k // block)
+    packed = np.empty((layer.n, blocks, block // 2), np.uint8)
+    scales = np.empty((layer.n, blocks), np.float32)
     start = 0
-    for chunk in chunks:
-        padded = np.pad(chunk, ((0, 0), (0, blocks * block - k))).reshape(len(chunk), blocks, block)
-        step = max(1, _INT4_CHUNK // k)
-        for first in range(0, len(chunk), step):
-            rows = slice(start + first, start + min(first + step, len(chunk)))
-            packed[rows], scales[rows] = _pack4(padded[first : first + step], search)
-        start += len(chunk)
-    names = [graph.weight(f"{name}.weight", packed), graph.weight(f"{name}.scale", scales)]
-    attributes = {"K": k, "N": n, "bits": 4, "block_size": block, "accuracy_level": level}
-    return graph.op("MatMulNBits", [inputs, *names], name, domain=CONTRIB, **attributes)[0]
+    for chunk in layer.chunks:
+        rows = slice(start, start + len(chunk))
+        levels, scales[rows] = rounded(chunk, layer.seen, block, search)
+        nibbles = np.full((len(chunk), blocks * block), 8, np.uint8)  # 8 is zero
+        nibbles[:, : layer.k] += levels.astype(np.uint8)  # modulo 256, so that -8 becomes 0
+        packed[rows] = (nibbles[:, 0::2] | nibbles[:, 1::2] << np.uint8(4)).reshape(len(chunk), blocks, -1)
+        start = rows.stop
+    names = [graph.weight(f"{layer.name}.weight", packed), graph.weight(f"{layer.name}.scale", scales)]
+    attributes = {"K": layer.k, "N": layer.n, "bits": 4, "block_size": block, "accuracy_level": level}
+    return graph.op("MatMulNBits", [layer.inputs, *names], layer.name, domain=CONTRIB, **attributes)[0]
 
 
-def _pack4(blocks: Array, search: Sequence[float]) -> tuple[npt.NDArray[np.uint8], Array]:
-    """Nibbles (low first, 8 is zero) and scales of [..., block] weights: of a few scales, the least squared error."""
-    # The value of largest magnitude maps to -8 exactly, which uses all 16 levels; other scales are near that one.
-    extreme = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=-1)[..., None], axis=-1)
-    base = np.where(extreme == 0, 1, extreme / -8).astype(np.float32)
-    best, scale = np.full(base.shape, np.inf, np.float32), base
-    levels = np.zeros_like(blocks)
-    for factor in search:
-        tried = base * np.float32(factor)
-        rounded = np.clip(np.rint(blocks / tried), -8, 7)
-        error = np.square(rounded * tried - blocks).sum(axis=-1, keepdims=True)
-        better = error < best
-        best, scale = np.where(better, error, best), np.where(better, tried, scale)
-        np.copyto(levels, rounded, where=better)
-    nibbles: npt.NDArray[np.uint8] = (levels + 8).astype(np.uint8)
-    packed: npt.NDArray[np.uint8] = nibbles[..., 0::2] | nibbles[..., 1::2] << np.uint8(4)
-    return packed, scale[..., 0]
-
-
+_ALL: frozenset[Place] = frozenset({"residual", "heads", "ffn"})
 RECIPES: dict[str, Recipe] = {
     "fp32": Recipe("fp32", fp32),
-    "int8": Recipe("int8", int8),
-    "int4": Recipe("int4", int4),
+    "int8": Recipe("int8", int8, _ALL, balanced=True),
+    "int4": Recipe("int4", int4, _ALL, balanced=True, calibrated=True),
 }

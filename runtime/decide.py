@@ -1,6 +1,6 @@
 """From scores to a verdict: walks down the tree, each slot's argmax picking the next; never text that is parsed."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Real
 
@@ -95,6 +95,10 @@ class Decider:
         self._below = {
             root: tuple(dict.fromkeys(tree.slots[slot].field for slot in below(tree, root))) for root in tree.roots
         }
+
+    def columns(self) -> Iterator[tuple[int, list[int]]]:
+        """Each slot, and the columns of the scores that it reads."""
+        return iter(enumerate(self._columns))
 
     def decide(self, scores: npt.NDArray[np.float32], reading: Reading) -> tuple[Outcome, ...]:
         """Scores [S, V'] to one outcome for each root.

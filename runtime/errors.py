@@ -39,6 +39,10 @@ class TemplateError(CheckpointError):
     """A chat template cannot be turned exactly into prefix, span and tree."""
 
 
+class GateError(CheckpointError):
+    """A quantized guard judges otherwise than its checkpoint more often than allowed."""
+
+
 class EngineError(GuardpassError):
     """The engine failed, or gave scores that are not finite. Never to be read as 'safe'."""
 

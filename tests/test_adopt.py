@@ -42,7 +42,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Case], tuple[Pa
                 row.config["query_pre_attn_scalar"] = row.config["head_dim"]
             write_twin(row, folder / "twin")
             options = {"family": case.family, "date": case.date}
-            export_guard(folder / "twin", folder / "exported", format="gguf", quant="f16", **options)  # type: ignore[arg-type]
+            export_guard(folder / "twin", folder / "exported", format="gguf", quant="f16", gate=False, **options)  # type: ignore[arg-type]
             model = shutil.copy(folder / "exported" / "model.gguf", folder / "some guard.gguf")
             adopt_gguf(Path(model), folder / "adopted", **options)  # type: ignore[arg-type]
             known[case.family] = folder / "exported", folder / "adopted"

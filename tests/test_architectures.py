@@ -1,7 +1,7 @@
 """Every architecture of the table against transformers: random weights, longer than any window, baked or not."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,10 @@ from guardpass.export.config import read_architecture
 from guardpass.export.decoder import inputs, outputs, write_decoder
 from guardpass.export.graph import Graph
 from guardpass.export.ops import Ops
-from guardpass.export.quantize import RECIPES
+from guardpass.export.quantize import RECIPES, fp32
 from guardpass.manifest import Prefix
 
+ROTATED = replace(RECIPES["int8"], name="fp32", linear=fp32)
 _TOKENS, _PREFIX, _ROWS = 60, 25, 30
 _SIZES: dict[str, Any] = {
     "vocab_size": 300, "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4,
@@ -79,7 +80,8 @@ def _scores(case: _Case, quant: str, baked: int, directory: Path) -> np.ndarray:
     source = Checkpoint(case.checkpoint)
     shape, graph = read_architecture(source), Graph(directory / "model.onnx.data")
     prefix = Prefix(tuple(case.tokens[:baked].tolist()), tuple(range(-1, baked - 1)))
-    write_decoder(Ops(source, shape, graph, RECIPES[quant], prefix, lambda _: None), shape, range(_ROWS))
+    recipe = ROTATED if quant == "rotated" else RECIPES[quant]
+    write_decoder(Ops(source, shape, graph, recipe, prefix, lambda _: None), shape, range(_ROWS))
     graph.finish(directory / "model.onnx", inputs(baked), outputs(_ROWS))
     run = _TOKENS - baked
     mask = np.ones((run, _TOKENS), np.bool_)
@@ -93,6 +95,16 @@ def _scores(case: _Case, quant: str, baked: int, directory: Path) -> np.ndarray:
     (scores,) = onnxruntime.InferenceSession(directory / "model.onnx").run(None, feeds)
     found: np.ndarray = scores[0]
     return found
+
+
+@pytest.mark.parametrize("baked", [0, _PREFIX])
+def test_rotations_change_no_score(case: _Case, baked: int, tmp_path: Path) -> None:
+    """Folded into float32 weights they cancel; what remains is rounding."""
+    plain, rotated = (tmp_path / name for name in ("plain", "rotated"))
+    plain.mkdir()
+    rotated.mkdir()
+    found, expected = _scores(case, "rotated", baked, rotated), _scores(case, "fp32", baked, plain)
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("baked", [0, _PREFIX])

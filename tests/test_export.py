@@ -52,7 +52,7 @@ def test_terminated_it_leaves_nothing_at_all(plain_checkpoint: Path, tmp_path: P
 
 def test_an_existing_guard_is_replaced_only_when_told(plain_checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "guard"
-    export_guard(plain_checkpoint, out, quant="int8")
+    export_guard(plain_checkpoint, out, quant="int8", gate=False)
     with pytest.raises(InputError, match="--force"):
         export_guard(plain_checkpoint, out, quant="fp32")
     assert open_guard(out).engine.quant == "int8"
@@ -68,14 +68,16 @@ def test_the_manifest_names_its_source(plain_checkpoint: Path, tmp_path: Path) -
     snapshot.mkdir(parents=True)
     for path in plain_checkpoint.iterdir():
         (snapshot / path.name).symlink_to(path)
-    source = export_guard(snapshot, tmp_path / "guard", quant="int8").source
+    source = export_guard(snapshot, tmp_path / "guard", quant="int8", gate=False).source
     assert (source.name, source.revision) == ("kakaocorp/kanana-safeguard-8b", commit)
     assert source.files.keys() == {path.name for path in plain_checkpoint.iterdir()} - {"model.safetensors.index.json"}
 
 
 def test_progress_reaches_its_end(plain_checkpoint: Path, tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
-    export_guard(plain_checkpoint, tmp_path / "guard", progress=lambda done, total: told.append((done, total)))
+    export_guard(
+        plain_checkpoint, tmp_path / "guard", gate=False, progress=lambda done, total: told.append((done, total))
+    )
     assert [done for done, _ in told] == sorted(done for done, _ in told)
     assert told[-1][0] == told[-1][1]
 

@@ -56,7 +56,7 @@ def guards(made: Callable[[Case], Path], tmp_path_factory: pytest.TempPathFactor
         if (case.family, quant) not in known:
             out = known[case.family, quant] = tmp_path_factory.mktemp("guard") / "guard"
             format: Any = "onnx" if quant == "fp32" else "gguf"
-            export_guard(made(case), out, family=case.family, date=case.date, format=format, quant=quant)
+            export_guard(made(case), out, family=case.family, date=case.date, format=format, quant=quant, gate=False)
         return known[case.family, quant]
 
     return make
@@ -169,10 +169,14 @@ def test_rows_a_quant_cannot_hold(tmp_path: Path) -> None:
     row = tiny(find("qwen3guard-gen-0.6b"))
     write_twin(row, tmp_path / "twin")
     with pytest.raises(InputError, match=r"q4_k_m cannot hold .* rows of 48 are not whole blocks of 32; choose f16"):
-        export_guard(tmp_path / "twin", tmp_path / "guard", family="qwen3guard-gen", format="gguf", quant="q4_k_m")
+        export_guard(
+            tmp_path / "twin", tmp_path / "guard", family="qwen3guard-gen", format="gguf", quant="q4_k_m", gate=False
+        )
     # 96 is three blocks of 32, and no block of 256: llama.cpp puts types of the same size there.
     write_twin(replace(row, config=row.config | {"hidden_size": 96, "intermediate_size": 160}), tmp_path / "other")
-    export_guard(tmp_path / "other", tmp_path / "guard", family="qwen3guard-gen", format="gguf", quant="q4_k_m")
+    export_guard(
+        tmp_path / "other", tmp_path / "guard", family="qwen3guard-gen", format="gguf", quant="q4_k_m", gate=False
+    )
     kinds = {tensor.type for tensor in read_header(tmp_path / "guard" / "model.gguf").tensors.values()}
     assert kinds.isdisjoint({1, 30, _Q4_K, _Q6_K})
     assert opened(tmp_path / "guard").check("안녕").tokens.run
@@ -202,7 +206,9 @@ def test_weights_beyond_float16_are_refused(tmp_path: Path) -> None:
         (tmp_path / "large" / name).write_bytes((tmp_path / "twin" / name).read_bytes())
     (tmp_path / "twin" / "model.safetensors.index.json").unlink(missing_ok=True)
     with pytest.raises(InputError, match=r"f16 cannot hold model.layers.1.mlp.up_proj.weight: .*choose bf16"):
-        export_guard(tmp_path / "large", tmp_path / "guard", family="kanana-safeguard", format="gguf", quant="f16")
+        export_guard(
+            tmp_path / "large", tmp_path / "guard", family="kanana-safeguard", format="gguf", quant="f16", gate=False
+        )
     assert not (tmp_path / "guard").exists()
 
 

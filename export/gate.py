@@ -1,0 +1,126 @@
+"""The gate: does the quantized guard judge as the checkpoint's own weights do, in fp32, on the same texts?"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from guardpass.content import ContentTokenizer
+from guardpass.decide import Decider, Outcome, Reading
+from guardpass.errors import GateError, InputError, TextTooLong
+from guardpass.guard import DEFAULT_MAX_TOKENS
+from guardpass.manifest import Flip, Gate, Manifest, Mode, Role
+from guardpass.passes import Pass, Planner
+from guardpass.tree import pruned
+from guardpass.windows import Limits, spans
+
+from .gate_texts import Text, Texts
+
+# A guard for chat flips far fewer: of SmolLM2's weights, which were never trained to guard and so stay near a tie, int8
+# flips under 1 % and int4 about 1.5 % of the built-in texts (docs/quantization.md). A broken export flips a third.
+MAX_FLIP_RATE = 0.02
+BUILT_IN_TOKENS = 1 << 14  # of the built-in texts, as many as this holds: it bounds the time and the memory of the walk
+_MOST_TOKENS = 1 << 16  # of a caller's file, more are refused
+
+Scores = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One text, ready to be judged in a mode."""
+
+    text: Text
+    mode: Mode
+    request: Pass
+    decider: Decider
+
+
+def cases(texts: Texts, manifest: Manifest, directory: Path, most: int) -> list[Case]:
+    """What is judged: each text in the mode its response asks for, else in mode prompt, where the guard has that.
+
+    Of built-in texts those that fit a pass, spread evenly, within about `most` tokens; a caller's are judged all.
+    Raises InputError where one of those does not fit, or all are more than can be held, or none is left.
+    """
+    found = list(_cases(texts, manifest, ContentTokenizer.of(directory, manifest)))
+    tokens = sum(case.request.tokens.size for case in found)
+    if texts.source != "built-in":
+        most = tokens
+        if tokens > _MOST_TOKENS:
+            raise InputError(
+                f"{texts.source}: the texts take {tokens} tokens, expected at most {_MOST_TOKENS}; give fewer"
+            )
+    if not found:
+        raise InputError(f"{texts.source}: no text for the modes {sorted(manifest.modes)}; give others, or --no-gate")
+    kept = min(len(found), max(1, len(found) * most // tokens))
+    return [found[number * len(found) // kept] for number in range(kept)]
+
+
+def _cases(texts: Texts, manifest: Manifest, tokenizer: ContentTokenizer) -> Iterator[Case]:
+    limits = Limits(min(manifest.context, DEFAULT_MAX_TOKENS), 1, "refuse")
+    modes: dict[str, tuple[Planner, Decider]] = {}
+    for name, spec in manifest.modes.items():
+        tree = pruned(spec.tree, spec.asked or [spec.tree.slots[root].field for root in spec.tree.roots])
+        modes[name] = Planner(manifest, spec, tree, tokenizer), Decider(manifest, spec, tree)
+    for text in texts.items:
+        both = text.response is not None and "response" in modes
+        mode: Mode = "response" if both else "prompt"
+        if mode not in modes:
+            continue
+        given: dict[Role, str] = {"prompt": text.text}
+        if both and text.response is not None:
+            given["response"] = text.response
+        planner, decider = modes[mode]
+        try:
+            ((span,), _) = spans(given, manifest.modes[mode], planner, tokenizer, limits)
+        except TextTooLong as error:
+            if texts.source == "built-in":
+                continue
+            raise InputError(f"{texts.source}, line {text.line}: {error}") from None
+        yield Case(text, mode, planner.plan(span), decider)
+
+
+def judge(
+    cases: Sequence[Case], reference: Sequence[Scores], found: Sequence[Scores], texts: Texts, max_flip_rate: float
+) -> Gate:
+    """Scores [S, V'] of each case, of the checkpoint's weights and of the guard, to what guard.json says of them.
+
+    Raises GateError for more flips than allowed, and EngineError for scores that are not finite.
+    """
+    flips, changes, distances = [], [], []
+    for case, expected, got in zip(cases, reference, found, strict=True):
+        before, after = (_worst(case.decider, scores) for scores in (expected, got))
+        changes.append(abs(before.score - after.score))
+        distances += [_kl(expected[slot, columns], got[slot, columns]) for slot, columns in case.decider.columns()]
+        if before.flagged != after.flagged:
+            flips.append(Flip(case.text.sha256, case.mode, before.field, before.margin, after.margin))
+    gate = Gate(
+        texts=len(cases),
+        source=texts.source,
+        sha256=texts.sha256,
+        agreement=1 - len(flips) / len(cases),
+        flips=tuple(flips),
+        mean_score_change=float(np.mean(changes)),
+        worst_score_change=float(max(changes)),
+        kl=float(np.mean(distances)),
+        max_flip_rate=float(max_flip_rate),
+    )
+    if len(flips) > max_flip_rate * len(cases):
+        widest = max(abs(flip.reference) for flip in flips)
+        raise GateError(
+            f"the quantized guard judges {len(flips)} of {len(cases)} texts otherwise than the checkpoint (margins up "
+            f"to {widest:.2f}, label KL {gate.kl:.4f}), expected at most {max_flip_rate:.1%}; choose another --quant, "
+            "or raise --max-flip-rate if so many flips will do"
+        )
+    return gate
+
+
+def _worst(decider: Decider, scores: Scores) -> Outcome:
+    return max(decider.decide(scores, Reading()), key=lambda outcome: (outcome.flagged, -outcome.margin))
+
+
+def _kl(expected: Scores, found: Scores) -> float:
+    logs = [x - np.logaddexp.reduce(x) for x in (expected.astype(np.float64), found.astype(np.float64))]
+    # Rounding may leave a hair below zero.
+    return max(0.0, float((np.exp(logs[0]) * (logs[0] - logs[1])).sum()))

@@ -1,0 +1,89 @@
+"""The route of our own table: the model written, and tried against the checkpoint it came from."""
+
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+
+from guardpass.engines import open_engine
+from guardpass.errors import InputError, MissingDependency
+from guardpass.guard import DEFAULT_MAX_TOKENS
+from guardpass.manifest import Manifest, Ungated
+
+from .architecture import Architecture
+from .checkpoint import Checkpoint
+from .gate import BUILT_IN_TOKENS, cases, judge
+from .gate_texts import Texts, built_in, read_texts
+from .gguf_guard import write_gguf
+from .onnx_guard import reference_scores, write_onnx
+from .prompt import Prompts
+from .quantize import RECIPES
+from .tokenizer import CheckpointTokenizer
+from .written import Progress
+
+CALIBRATION_TOKENS = 1 << 12  # the walk carries them all; more gain little
+_STEPS = 1000
+
+
+@dataclass(frozen=True)
+class Gating:
+    """What the gate is to judge and to allow; without texts, why there is no gate."""
+
+    texts: Texts | None
+    max_flip_rate: float
+    ungated: Ungated | None
+
+    @classmethod
+    def of(cls, gate: bool, texts: Path | None, max_flip_rate: float, quant: str) -> "Gating":
+        """The caller's options. Raises InputError, and MissingDependency where no engine could run the gate."""
+        if isinstance(max_flip_rate, bool) or not 0 <= max_flip_rate <= 1:
+            raise InputError(f"max_flip_rate is {max_flip_rate!r}, expected a share from 0 to 1")
+        if quant in ("fp32", "f32") or not gate:
+            if texts is not None:
+                why = f"{quant} is not quantized" if gate else "there is to be no gate"
+                raise InputError(f"gate_texts is {texts.name}, and {why}; leave one of them out")
+            return cls(None, max_flip_rate, "asked" if not gate else "unquantized")
+        if find_spec("onnxruntime") is None and quant in RECIPES:
+            raise MissingDependency("the gate runs the guard, and onnxruntime is not installed; install guardpass[cpu]")
+        return cls(read_texts(texts) if texts else built_in("gate"), max_flip_rate, None)
+
+
+def write_model(
+    source: Checkpoint,
+    shape: Architecture,
+    tokenizer: CheckpointTokenizer,
+    prompts: Prompts,
+    begun: Manifest,
+    gating: Gating,
+    directory: Path,
+    progress: Progress,
+) -> Manifest:
+    """Write and try the model; returns `begun` with its files and its gate. Raises CheckpointError and GateError."""
+    quant = begun.engine.quant
+    tried = [] if gating.texts is None else cases(gating.texts, begun, directory, BUILT_IN_TOKENS)
+    judged = [case.request for case in tried]
+    if begun.engine.name == "llamacpp":
+        parts = 3 if tried else 1
+        files = write_gguf(source, shape, tokenizer, begun.name, quant, directory, _part(progress, 0, parts))
+        reference = reference_scores(source, shape, prompts, judged, _part(progress, 1, parts)) if tried else []
+    else:
+        parts = 2 if tried else 1
+        texts = (
+            cases(built_in("calibration"), begun, directory, CALIBRATION_TOKENS) if RECIPES[quant].calibrated else []
+        )
+        shown, told = [case.request for case in texts], _part(progress, 0, parts)
+        files, reference = write_onnx(source, shape, prompts, quant, directory, shown, judged, told)
+    done = replace(begun, files=begun.files | files, ungated=gating.ungated)
+    if gating.texts is None:
+        return done
+    told = _part(progress, parts - 1, parts)
+    engine = open_engine(directory, done, threads=None, max_tokens=DEFAULT_MAX_TOKENS, device="cpu")
+    found = []
+    for number, request in enumerate(judged, start=1):
+        found.append(engine.run(request)[0])
+        told(number, len(judged))
+    return replace(done, gate=judge(tried, reference, found, gating.texts, gating.max_flip_rate))
+
+
+def _part(progress: Progress, number: int, parts: int) -> Progress:
+    """Progress of one of several parts, as progress of the whole."""
+    return lambda done, total: progress(number * _STEPS + done * _STEPS // total, parts * _STEPS)
