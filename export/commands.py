@@ -58,7 +58,7 @@ def export(
         Path | None, typer.Option(metavar="FILE", help='Try it on these lines {"text", "response"?}.')
     ] = None,
     max_flip_rate: Annotated[
-        float | None, typer.Option(metavar="SHARE", help="More verdicts that flip fail the export (default: 0.02).")
+        float | None, typer.Option(metavar="SHARE", help="More verdicts that flip fail the export (default: 0.05).")
     ] = None,
     via: Annotated[str, typer.Option(help="own, or optimum for architectures outside our table.")] = "own",
     force: Force = False,

@@ -18,10 +18,9 @@ from guardpass.windows import Limits, spans
 
 from .gate_texts import Text, Texts
 
-# A guard for chat flips far fewer: of SmolLM2's weights, which were never trained to guard and so stay near a tie, int8
-# flips under 1 % and int4 about 1.5 % of the built-in texts (docs/quantization.md). A broken export flips a third.
-MAX_FLIP_RATE = 0.02
-BUILT_IN_TOKENS = 1 << 14  # of the built-in texts, as many as this holds: it bounds the time and the memory of the walk
+# One built-in text in sixteen is meant to be close, and the set may be as small as 60, where one flip is 1.6 %; int8 and
+# int4 stay below 3 % on weights that were never trained to guard (docs/quantization.md), broken ones do not.
+MAX_FLIP_RATE = 0.05
 _MOST_TOKENS = 1 << 16  # of a caller's file, more are refused
 
 Scores = npt.NDArray[np.float32]

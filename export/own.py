@@ -11,7 +11,7 @@ from guardpass.manifest import Manifest, Ungated
 
 from .architecture import Architecture
 from .checkpoint import Checkpoint
-from .gate import BUILT_IN_TOKENS, cases, judge
+from .gate import cases, judge
 from .gate_texts import Texts, built_in, read_texts
 from .gguf_guard import write_gguf
 from .onnx_guard import reference_scores, write_onnx
@@ -20,6 +20,7 @@ from .quantize import RECIPES
 from .tokenizer import CheckpointTokenizer
 from .written import Progress
 
+_JUDGED_TOKENS, _ACTIVATIONS = 1 << 15, 1 << 28  # that the walk carries at most: its time, and a gigabyte of an MLP
 CALIBRATION_TOKENS = 1 << 12  # the walk carries them all; more gain little
 _STEPS = 1000
 
@@ -59,7 +60,8 @@ def write_model(
 ) -> Manifest:
     """Write and try the model; returns `begun` with its files and its gate. Raises CheckpointError and GateError."""
     quant = begun.engine.quant
-    tried = [] if gating.texts is None else cases(gating.texts, begun, directory, BUILT_IN_TOKENS)
+    most = min(_JUDGED_TOKENS, _ACTIVATIONS // shape.ffn)
+    tried = [] if gating.texts is None else cases(gating.texts, begun, directory, most)
     judged = [case.request for case in tried]
     if begun.engine.name == "llamacpp":
         parts = 3 if tried else 1
