@@ -1,18 +1,112 @@
-"""`guardpass twin` and `demo`."""
+"""`guardpass calibrate`, `compare`, `twin` and `demo`."""
 
 import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
+from guardpass.errors import InputError
+from guardpass.jsonl import dump
+from guardpass.manifest import Device
+from guardpass.schema import encode
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Plots = Annotated[Path | None, typer.Option(metavar="DIR", help="Draw PNG files into this folder.")]
+Threads = Annotated[int | None, typer.Option(help="Engine threads (default: the cores at hand).")]
+On = Annotated[str | None, typer.Option(help="Where GGUF guards run: cpu (default) or cuda.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add bench's commands; what they need is imported when one runs."""
+    app.command()(calibrate)
+    app.command()(compare)
     app.command()(twin)
     app.command()(demo)
+
+
+def calibrate(
+    guard: Annotated[Path, typer.Argument(metavar="GUARD", help="A guard directory.")],
+    labelled: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="LABELLED.jsonl",
+            help='Lines {"text", "response"?, "unsafe": true|false, "category"?, "id"?}; for --field, '
+            '"labels": {FIELD: true|false} instead of "unsafe".',
+        ),
+    ] = None,
+    at: Annotated[
+        str, typer.Option(help="f1 (the best), precision=0.98, recall=0.95 or fpr=0.01 (false-positive rate).")
+    ] = "f1",
+    field: Annotated[str | None, typer.Option(help="Only for this field, by the labels of it.")] = None,
+    plots: Plots = None,
+    bootstrap: Annotated[int, typer.Option(metavar="N", help="Resamples for the intervals; 0 gives none.")] = 1000,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Leave guard.json as it is.")] = False,
+    reset: Annotated[bool, typer.Option("--reset", help="Take the thresholds away: argmax again.")] = False,
+    threads: Threads = None,
+    device: On = None,
+    as_json: Json = False,
+) -> None:
+    """Choose a guard's thresholds on labelled texts, or take them away."""
+    if (labelled is None) != reset:
+        raise InputError("expected either LABELLED.jsonl or --reset")
+    from . import calibrate as calibrated
+    from . import reset_thresholds
+
+    if labelled is None:
+        reset_thresholds(guard, field)
+        what = "all fields" if field is None else field
+        print(dump({"guard": str(guard), "reset": field}) if as_json else f"{guard}: {what} by argmax again")
+        return
+    with _bar(labelled.name) as progress:
+        report = calibrated(
+            guard, labelled, at=at, field=field, resamples=bootstrap, plots=plots, dry_run=dry_run, threads=threads,
+            device=cast(Device | None, device), progress=progress,
+        )  # fmt: skip
+    if as_json:
+        print(dump(encode(report)))
+        return
+    from .tables import show_calibration
+
+    show_calibration(report)
+
+
+def compare(
+    guards: Annotated[list[Path], typer.Argument(metavar="GUARD_A GUARD_B...", help="Two or more guard directories.")],
+    texts: Annotated[Path, typer.Option(metavar="FILE", help='Lines {"text", "response"?, "id"?}.')],
+    argmax: Annotated[bool, typer.Option("--argmax", help="Leave the guards' thresholds aside.")] = False,
+    plots: Plots = None,
+    threads: Threads = None,
+    device: On = None,
+    as_json: Json = False,
+) -> None:
+    """Judge the same texts by several guards, and show where they differ."""
+    from . import compare as compared
+
+    with _bar(texts.name) as progress:
+        report = compared(
+            guards, texts, argmax=argmax, plots=plots, threads=threads, device=cast(Device | None, device),
+            progress=progress,
+        )  # fmt: skip
+    if as_json:
+        print(dump(encode(report)))
+        return
+    from .tables import show_comparison
+
+    show_comparison(report)
+
+
+@contextmanager
+def _bar(name: str) -> Iterator[Callable[[int, int], None]]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
+        task = bar.add_task(name, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def twin(

@@ -1,22 +1,24 @@
 """`guardpass check`, `info` and `verify`."""
 
-import json
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, cast
+from typing import Annotated, Any, cast
 
 import typer
 
 from .content import ContentTokenizer
-from .describe import describe, draw, labels_of
+from .describe import describe, draw, gate_line, labels_of
 from .errors import GuardpassError, InputError
 from .guard import Guard
 from .integrity import open_guard
+from .jsonl import dump, parse, read_lines
 from .manifest import Device
 from .schema import encode
 from .verdict import Verdict
 from .windows import LongText
+
+_KEYS = ("text", "response", "id")  # of a line
 
 GuardPath = Annotated[Path, typer.Argument(metavar="GUARD", help="A guard directory.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -70,11 +72,11 @@ def check(
     if jsonl is None:
         content = _stdin_text() if text == "-" else cast(str, text)
         verdict = opened.check(content, response, **options)
-        print(_dump(verdict.to_json()) if as_json else _line(verdict))
+        print(dump(verdict.to_json()) if as_json else _line(verdict))
         return
     failed = worst = 0
-    for answer, code in _check_lines(opened, _lines(jsonl), options):
-        print(_dump(answer), flush=True)
+    for answer, code in _check_lines(opened, read_lines(jsonl), options):
+        print(dump(answer), flush=True)
         failed, worst = failed + bool(code), max(worst, code)
     if failed:
         print(f"guardpass: {failed} lines could not be judged, their output says why", file=sys.stderr)
@@ -91,12 +93,13 @@ def info(
     tokenizer = ContentTokenizer.of(guard, manifest)
     body = describe(manifest, tokenizer)
     if as_json:
-        print(_dump(body))
+        print(dump(body))
         return
     engine = manifest.engine
     print(
         f"{manifest.name}: family {manifest.family}, engine {engine.name}, {engine.quant}, context {manifest.context}"
     )
+    print(f"gate: {gate_line(manifest)}")
     deciding = {field for mode in manifest.modes.values() for field in mode.decides}
     for name, mode in body["modes"].items():
         print(f"mode {name}:")
@@ -109,6 +112,11 @@ def info(
         print(f"    {mode['slots']} slots: {', '.join(mode['fields'])}")
         if mode["policies"]:
             print(f"    policies: {', '.join(mode['policies'])}")
+        for field, line in manifest.modes[name].thresholds.items():
+            print(
+                f"    {field}: unsafe from {line.score:.6g}, chosen for {line.at} on {line.texts} texts "
+                f"(sha256 {line.sha256[:12]})"
+            )
         if tree:
             print(*(f"      {line}" for line in draw(manifest, manifest.modes[name].tree, tokenizer.shown)), sep="\n")
     for field, labels in labels_of(manifest).items():
@@ -126,7 +134,7 @@ def verify(guard: GuardPath, as_json: Json = False) -> None:
     """Hash every file of a guard against its manifest."""
     manifest = open_guard(guard)
     files = {name: encode(file) for name, file in manifest.files.items()}
-    print(_dump({"intact": True, "files": files}) if as_json else f"{guard}: intact, {len(files)} files")
+    print(dump({"intact": True, "files": files}) if as_json else f"{guard}: intact, {len(files)} files")
 
 
 def _threshold(given: list[str] | None) -> float | dict[str, float] | None:
@@ -151,7 +159,7 @@ def _check_lines(guard: Guard, lines: Iterable[bytes], options: dict[str, Any]) 
         answer: dict[str, Any] = {}
         code = 0
         try:
-            item = _parse(line)
+            item = parse(line, _KEYS)
             answer = {"id": item["id"]} if "id" in item else {}
             if "text" not in item:
                 raise InputError('the line has no "text"')
@@ -160,28 +168,6 @@ def _check_lines(guard: Guard, lines: Iterable[bytes], options: dict[str, Any]) 
             answer |= {"error": str(error)}
             code = error.exit_code
         yield answer, code
-
-
-def _parse(line: bytes) -> dict[str, Any]:
-    try:
-        item = json.loads(line.decode())
-        json.dumps([item], allow_nan=False)  # what cannot be written as JSON cannot be echoed as an "id"
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"the line is not JSON in UTF-8: {error}") from None
-    if not isinstance(item, dict):
-        raise InputError(f"the line holds {type(item).__name__}, expected an object")
-    unknown = item.keys() - {"text", "response", "id"}
-    if unknown:
-        raise InputError(f"the line has unknown keys {sorted(unknown)}, expected text, response and id")
-    return item
-
-
-def _lines(source: str) -> Iterator[bytes]:
-    try:
-        with cast(BinaryIO, sys.stdin.buffer if source == "-" else open(source, "rb")) as file:
-            yield from (line for line in file if line.strip())
-    except OSError as error:
-        raise InputError(f"cannot read {source}: {error.strerror}") from None
 
 
 def _stdin_text() -> str:
@@ -202,9 +188,3 @@ def _line(verdict: Verdict) -> str:
     parts += ["truncated"] if verdict.truncated else []
     parts += [f"suspicious literals {' '.join(verdict.suspicious_literals)}"] if verdict.suspicious_literals else []
     return "  ".join(parts)
-
-
-def _dump(value: Any) -> str:
-    # A lone surrogate in an "id" is echoed as it came, escaped, instead of failing to print.
-    text = json.dumps(value, ensure_ascii=False)
-    return text if text.isprintable() else json.dumps(value)

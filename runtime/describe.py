@@ -4,10 +4,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .content import ContentTokenizer
-from .manifest import Label, Manifest, ModeSpec, Role, Tree
+from .manifest import Label, Manifest, ModeSpec, Role, Tree, Ungated
 from .passes import Planner
 from .schema import encode
 from .tree import below, depths, pruned
+
+_UNGATED: dict[Ungated, str] = {
+    "asked": "the export was asked to skip it",
+    "unquantized": "nothing was quantized",
+    "adopted": "an adopted GGUF comes without weights to compare it with",
+}
 
 
 def describe(manifest: Manifest, tokenizer: ContentTokenizer) -> dict[str, Any]:
@@ -37,12 +43,24 @@ def _mode(manifest: Manifest, mode: ModeSpec, tokenizer: ContentTokenizer) -> di
         "fields": list(dict.fromkeys(slot.field for slot in tree.slots)),
         "policies": roots if mode.asked else [],
         "asked": list(mode.asked),
+        "thresholds": encode(mode.thresholds),
         "step_by_step": {
             "prompts": len(ends),
             "tokens": sum(before + int(end) + 1 - mode.steps for end in ends),
             "steps": len(ends) * (mode.steps - 1),
         },
     }
+
+
+def gate_line(manifest: Manifest) -> str:
+    """What the gate found at export, or why there is none."""
+    gate = manifest.gate
+    if gate is None:
+        return "none" if manifest.ungated is None else f"none, {_UNGATED[manifest.ungated]}"
+    return (
+        f"{gate.agreement:.2%} of {gate.texts} verdicts ({gate.source}) as in fp32, {len(gate.flips)} flips, "
+        f"kl {gate.kl:.2g}, scores {gate.mean_score_change:.2g} off in the mean, {gate.worst_score_change:.2g} at worst"
+    )
 
 
 def labels_of(manifest: Manifest) -> dict[str, list[Label]]:
