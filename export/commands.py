@@ -58,7 +58,10 @@ def export(
         Path | None, typer.Option(metavar="FILE", help='Try it on these lines {"text", "response"?}.')
     ] = None,
     max_flip_rate: Annotated[
-        float | None, typer.Option(metavar="SHARE", help="More verdicts that flip fail the export (default: 0.05).")
+        float | None,
+        typer.Option(
+            metavar="SHARE", help="More verdicts that flip fail the export (default: 0.05 for four bits, else 0.02)."
+        ),
     ] = None,
     via: Annotated[str, typer.Option(help="own, or optimum for architectures outside our table.")] = "own",
     force: Force = False,
@@ -66,13 +69,12 @@ def export(
 ) -> None:
     """Compile a checkpoint into a guard."""
     from . import export_guard
-    from .gate import MAX_FLIP_RATE
 
     with _bar(checkpoint.name) as progress:
         manifest = export_guard(
             checkpoint, out, family=_row(family), policies=policy or (), date=date, format=cast("Format", format),
             quant=quant, via=cast("Via", via), gate=not no_gate, gate_texts=gate_texts,
-            max_flip_rate=MAX_FLIP_RATE if max_flip_rate is None else max_flip_rate, force=force, progress=progress,
+            max_flip_rate=max_flip_rate, force=force, progress=progress,
         )  # fmt: skip
     _report(out, manifest, as_json)
 
@@ -122,6 +124,8 @@ def _bar(name: str) -> Iterator["Told"]:
 
 
 def _report(out: Path, manifest: "Manifest", as_json: bool) -> None:
+    from guardpass.describe import gate_line
+
     size, quant, gate = sum(file.size for file in manifest.files.values()), manifest.engine.quant, manifest.gate
     if as_json:
         found = {"guard": str(out), "family": manifest.family, "quant": quant, "bytes": size}
@@ -133,10 +137,7 @@ def _report(out: Path, manifest: "Manifest", as_json: bool) -> None:
         return
     print(f"{out}: {manifest.family}, {quant}, {size / 1e6:.1f} MB")
     if gate:
-        print(
-            f"gate: {gate.agreement:.2%} of {gate.texts} verdicts as in fp32, "
-            f"scores off by {gate.mean_score_change:.4f} (worst {gate.worst_score_change:.4f})"
-        )
+        print(f"gate: {gate_line(manifest)}")
 
 
 def _stop(number: int, _frame: object) -> None:

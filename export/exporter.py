@@ -21,7 +21,6 @@ from .families import detect, find
 from .family import Family
 from .family_file import with_policies
 from .finish import check_sizes, draft, finish
-from .gate import MAX_FLIP_RATE
 from .gguf_model import context_of
 from .optimum import write_via_optimum
 from .own import Gating, write_model
@@ -48,7 +47,7 @@ def export_guard(
     via: Via = "own",
     gate: bool = True,
     gate_texts: Path | None = None,
-    max_flip_rate: float = MAX_FLIP_RATE,
+    max_flip_rate: float | None = None,
     force: bool = False,
     progress: Progress = lambda _done, _total: None,
 ) -> Manifest:
@@ -59,7 +58,8 @@ def export_guard(
     for llama.cpp. quant: of onnx fp32, int8 (default) or int4; of gguf one of `gguf_quantize.QUANTS` (default q8_0).
     via: "own" for the architectures of our table; "optimum" for any that optimum-onnx exports, at fp32 and with
     nothing baked. gate: let the quantized guard judge texts (`gate_texts`, JSONL of text and maybe response, or the
-    built-in ones) beside the original weights in fp32, and refuse more flipped verdicts than `max_flip_rate` of them.
+    built-in ones) beside the original weights in fp32, and refuse a larger share of flipped verdicts than
+    `max_flip_rate` (default 0.05 for four bits, else 0.02).
     force: replace an existing `out`. progress is told work done and work in all.
 
     Raises CheckpointError (TemplateError among them) for a checkpoint that cannot be exported exactly, GateError for a

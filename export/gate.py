@@ -18,9 +18,9 @@ from guardpass.windows import Limits, spans
 
 from .gate_texts import Text, Texts
 
-# One built-in text in sixteen is meant to be close, and the set may be as small as 60, where one flip is 1.6 %; int8 and
-# int4 stay below 3 % on weights that were never trained to guard (docs/quantization.md), broken ones do not.
-MAX_FLIP_RATE = 0.05
+# One built-in text in sixteen is meant to be close, and of a long prompt maybe 60 fit, where one flip is 1.6 %: what is
+# allowed is about twice what was measured (docs/quantization.md).
+_FOUR_BITS = frozenset({"int4", "q4_k_m", "q4_0", "iq4_nl"})
 _MOST_TOKENS = 1 << 16  # of a caller's file, more are refused
 
 Scores = npt.NDArray[np.float32]
@@ -34,6 +34,11 @@ class Case:
     mode: Mode
     request: Pass
     decider: Decider
+
+
+def default_flip_rate(quant: str) -> float:
+    """The share of verdicts that may flip where the caller names none."""
+    return 0.05 if quant in _FOUR_BITS else 0.02
 
 
 def cases(texts: Texts, manifest: Manifest, directory: Path, most: int) -> list[Case]:

@@ -1,13 +1,12 @@
 """Texts that an export is tried on: the built-in ones, or the caller's."""
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from guardpass.content import checked
 from guardpass.errors import InputError
+from guardpass.jsonl import parse
 
 _BUILT_IN = Path(__file__).parent / "texts"
 
@@ -41,7 +40,7 @@ def built_in(name: str) -> Texts:
 
 
 def read_texts(path: Path) -> Texts:
-    """JSONL of {"text", "response"?}; other keys are left alone. Raises InputError naming the line that is wrong."""
+    """JSONL of {"text", "response"?, "id"?}. Raises InputError naming the line that is wrong, never quoting it."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -50,19 +49,16 @@ def read_texts(path: Path) -> Texts:
 
 
 def _parsed(data: bytes, source: str) -> Texts:
-    lines = [(number, line) for number, line in enumerate(data.splitlines(), start=1) if line.strip()]
-    items = tuple(_text(line, f"{source}, line {number}", number) for number, line in lines)
-    return Texts(items, source, hashlib.sha256(data).hexdigest())
+    lines = [(number, line) for number, line in enumerate(data.split(b"\n"), start=1) if line.strip()]
+    return Texts(tuple(_text(line, source, number) for number, line in lines), source, hashlib.sha256(data).hexdigest())
 
 
-def _text(line: bytes, where: str, number: int) -> Text:
+def _text(line: bytes, source: str, number: int) -> Text:
     try:
-        value: Any = json.loads(line.decode())
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not JSON in UTF-8 ({error})") from None
-    if not isinstance(value, dict) or "text" not in value:
-        raise InputError(f'{where}: expected an object with "text"')
-    text, response = value["text"], value.get("response")
-    return Text(
-        checked(text, f"{where}: text"), None if response is None else checked(response, f"{where}: response"), number
-    )
+        item = parse(line, ("text", "response", "id"))
+        if "text" not in item:
+            raise InputError('the line has no "text"')
+        response = None if item.get("response") is None else checked(item["response"], "response")
+        return Text(checked(item["text"], "text"), response, number)
+    except InputError as error:
+        raise InputError(f"{source} line {number}: {error}") from None

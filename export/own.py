@@ -11,7 +11,7 @@ from guardpass.manifest import Manifest, Ungated
 
 from .architecture import Architecture
 from .checkpoint import Checkpoint
-from .gate import cases, judge
+from .gate import cases, default_flip_rate, judge
 from .gate_texts import Texts, built_in, read_texts
 from .gguf_guard import write_gguf
 from .onnx_guard import reference_scores, write_onnx
@@ -34,8 +34,10 @@ class Gating:
     ungated: Ungated | None
 
     @classmethod
-    def of(cls, gate: bool, texts: Path | None, max_flip_rate: float, quant: str) -> "Gating":
+    def of(cls, gate: bool, texts: Path | None, max_flip_rate: float | None, quant: str) -> "Gating":
         """The caller's options. Raises InputError, and MissingDependency where no engine could run the gate."""
+        if max_flip_rate is None:
+            max_flip_rate = default_flip_rate(quant)
         if isinstance(max_flip_rate, bool) or not 0 <= max_flip_rate <= 1:
             raise InputError(f"max_flip_rate is {max_flip_rate!r}, expected a share from 0 to 1")
         if quant in ("fp32", "f32") or not gate:

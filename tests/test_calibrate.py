@@ -463,7 +463,7 @@ def test_the_command(guard: Path, blind: Path, tmp_path: Path) -> None:
     assert "category <UNSAFE-S4>" in out
     shown, _ = _run("info", guard)
     assert f"verdict: unsafe from {found.score:.6g}, chosen for recall=0.95 on {found.texts} texts" in shown
-    assert "gate: none, the export was asked to skip it" in shown
+    assert "verdicts (built-in) as in fp32" in shown
     info = json.loads(_run("info", guard, "--json")[0])
     assert info["modes"]["prompt"]["thresholds"] == {"verdict": encode(found)}
 
