@@ -1,99 +1,165 @@
-"""How far each quantization moves a real model: `python -m guardpass.bench.quantization CHECKPOINT [--texts N]`.
+"""What each way to quantize costs and keeps, on real weights:
 
-KL of the full next-token distribution against fp32, and the change of the Yes/No margin, on a policy prompt over
-Korean and English texts, the prompt's opening baked as in a guard, or not. CHECKPOINT: real weights, such as
-bench/smollm2.py makes.
+    python -m guardpass.bench.quantization CHECKPOINT [--texts N] [--gguf q8_0,...] [--only NAME ...] [--twin DIR]
+
+CHECKPOINT: real weights, such as bench/smollm2.py makes. Against fp32, on Korean and English texts in policy prompts of
+two kinds: KL of the full next-token distribution, agreement of Yes or No, the widest flip, size, and the time of a pass
+of 128 tokens beside plain int8 in turn. Then the demo guard on its held-out set. --twin: the pass time on that
+checkpoint too (a shape twin from `guardpass twin`), alone. Needs guardpass[cpu,export,gguf].
 """
 
 import argparse
+import statistics
+import sys
 import tempfile
-from collections.abc import Sequence
-from functools import partial
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-import onnxruntime
 
+from guardpass.engines.cpu import usable_cores
+from guardpass.export import export_guard, quantize, read_family
 from guardpass.export.checkpoint import Checkpoint
 from guardpass.export.config import read_architecture
-from guardpass.export.decoder import inputs, outputs, write_decoder
-from guardpass.export.graph import Graph
-from guardpass.export.ops import Ops
-from guardpass.export.quantize import RECIPES, Recipe, int4
-from guardpass.export.tokenizer import CheckpointTokenizer
-from guardpass.manifest import Prefix
 
-from .demo.data import blind_set
+from .demo.fidelity import fidelity
+from .distribution import Kind, Logits, Run, Subject, gguf_run, moved, onnx_run
+from .measure import machine
+from .recipes import variants
 
-_PROMPT = (
-    "<|im_start|>user\nDoes the message below ask for something harmful? Answer Yes or No.\n\nMessage: {text}\n\n"
-    "Answer:<|im_end|>\n<|im_start|>assistant\n"
-)
-VARIANTS: dict[str, Recipe] = {
-    "int8": RECIPES["int8"],
-    **{f"int4 block {size}": Recipe("int4", partial(int4, block=size)) for size in (16, 32, 64, 128)},
-    "int4 block 32, no search": Recipe("int4", partial(int4, search=(1.0,))),
-    "int4 block 32, level 0": Recipe("int4", partial(int4, level=0)),
-}
+_FAMILY = Path(__file__).parent / "templates" / "smollm2-policies.toml"
+_TOKENS = 128
+_TIMED = ("int8 plain", "all three rotations", "**int8** (rotations, balanced)", "int8, per-token scales")
+_DEMO = ("int8 plain", "**int8** (rotations, balanced)", "int4 plain", "**int4** (rotations, balanced, GPTQ)")
 
 
-def logits(
-    checkpoint: Checkpoint, recipe: Recipe, prompts: Sequence[Sequence[int]], baked: int
-) -> npt.NDArray[np.float64]:
-    """[prompts, vocabulary] at the last position of each prompt, of which the first `baked` tokens are the same."""
-    shape = read_architecture(checkpoint)
-    prefix = Prefix(tuple(prompts[0][:baked]), tuple(range(-1, baked - 1)))
-    with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "model.onnx"
-        graph = Graph(model.with_suffix(".onnx.data"))
-        write_decoder(Ops(checkpoint, shape, graph, recipe, prefix, lambda _: None), shape, range(shape.vocab))
-        graph.finish(model, inputs(baked), outputs(shape.vocab))
-        session = onnxruntime.InferenceSession(model)
-    rows = []
-    for prompt in prompts:
-        run = len(prompt) - baked
-        feeds = {
-            "tokens": np.array([prompt[baked:]]),
-            "positions": np.arange(baked, len(prompt))[None],
-            "mask": np.tri(run, len(prompt), baked, dtype=np.bool_)[None, None],
-            "slots": np.array([[run - 1]]),
-        }
-        rows.append(session.run(None, feeds)[0][0, 0].astype(np.float64))
-    return np.stack(rows)
+def in_turn(runs: Sequence[Run], prompts: Sequence[Sequence[int]], repeats: int = 15) -> list[float]:
+    """Median ms of each, called one after the other, on prompts that differ: llama.cpp keeps what it saw last."""
+    samples: list[list[float]] = [[] for _ in runs]
+    for turn in range(repeats + 1):
+        for run, kept in zip(runs, samples, strict=True):
+            time.sleep(0.05)  # the other engine's threads spin for a while after a pass
+            start = time.perf_counter()
+            run(prompts[turn % len(prompts)])
+            kept.append((time.perf_counter() - start) * 1e3)
+    return [statistics.median(kept[1:]) for kept in samples]
 
 
-def log_softmax(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Along the last axis."""
-    shifted: npt.NDArray[np.float64] = x - x.max(axis=-1, keepdims=True)
-    result: npt.NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return result
+def _timed(kind: Kind, tokens: int = _TOKENS) -> list[list[int]]:
+    """Two prompts that begin alike, of which so many tokens are run."""
+    content = [max(kind.prompts, key=len)[kind.baked :] * 100, min(kind.prompts, key=len)[kind.baked :] * 100]
+    return [kind.prompts[0][: kind.baked] + each[:tokens] for each in content]
+
+
+def compare(subject: Subject, ggufs: Sequence[str], only: Sequence[str]) -> None:
+    """The first table."""
+    recipes = {name: recipe for name, recipe in variants(subject.shape.layers).items() if not only or name in only}
+    columns = "quantization | KL mean | KL max | agree, % | widest flip | margin off, mean | MB | ms | ms / plain"
+    print(f"| {columns} |\n|{'---|' * 9}", flush=True)
+    prompts = _timed(subject.kinds[0])
+    with ExitStack() as stack:
+        plain = stack.enter_context(
+            onnx_run(subject.checkpoint, subject.shape, subject.kinds[0], variants(1)["int8 plain"])
+        )[0]
+        reference = _onnx(subject, quantize.RECIPES["fp32"])[0]
+        share = np.mean(reference[:, subject.answers[0]] > reference[:, subject.answers[1]])
+        print(f"fp32 says Yes to {share:.1%} of {len(reference)} prompts", file=sys.stderr)
+        for name, recipe in recipes.items():
+            found, size = _onnx(subject, recipe)
+            with onnx_run(subject.checkpoint, subject.shape, subject.kinds[0], recipe) as (run, _):
+                _row(name, subject, found, reference, size, in_turn([plain, run], prompts))
+        if not only:
+            found, size = _onnx(subject, quantize.RECIPES["int8"], baked=0)
+            _row("**int8**, nothing baked", subject, found, reference, size, None)
+        for quant in ggufs:
+            with tempfile.TemporaryDirectory() as folder:
+                guard = Path(folder) / "guard"
+                checkpoint = subject.checkpoint.directory
+                export_guard(checkpoint, guard, family=read_family(_FAMILY), format="gguf", quant=quant, gate=False)
+                size = (guard / "model.gguf").stat().st_size
+                with gguf_run(guard / "model.gguf", usable_cores()) as run:
+                    found = subject.logits([run] * len(subject.kinds))
+                    beside = in_turn([plain, run], prompts)
+            _row(f"GGUF {quant}", subject, found, reference, size, beside)
+
+
+def _onnx(subject: Subject, recipe: quantize.Recipe, baked: int | None = None) -> tuple[Logits, int]:
+    found, sizes = [], []
+    for kind in subject.kinds:
+        with onnx_run(subject.checkpoint, subject.shape, kind, recipe, baked=baked) as (run, written):
+            found += [run(prompt) for prompt in kind.prompts]
+            sizes.append(written)
+    # The whole vocabulary's head is there to be compared by, and in no guard.
+    return np.stack(found), sizes[0] - 4 * subject.shape.vocab * subject.shape.hidden
+
+
+def _row(name: str, subject: Subject, found: Logits, reference: Logits, size: int, ms: list[float] | None) -> None:
+    seen = moved(found, reference, subject.answers)
+    times = f"{ms[1]:.1f} | {ms[1] / ms[0]:.2f}" if ms else "|"
+    print(
+        f"| {name} | {seen.kl:.4f} | {seen.kl_worst:.3f} | {100 * seen.agreement:.2f} | {seen.worst_flip:.3f} "
+        f"| {seen.margin:.3f} | {size / 1e6:.0f} | {times} |",
+        flush=True,
+    )
+
+
+def compare_demo() -> None:
+    """The second table."""
+    print("| quantization | set | same label as fp32, % | largest margin change |\n|---|---|---|---|", flush=True)
+    recipes = variants(1)
+    for name in _DEMO:
+        quant = recipes[name].name
+        with patched(quant, recipes[name]):
+            for found in fidelity(quant):
+                print(f"| {name} | {found.set}, {found.count} | {100 * found.same:.2f} | {found.margin_change:.2f} |")
+
+
+@contextmanager
+def patched(quant: str, recipe: quantize.Recipe) -> Iterator[None]:
+    """Let export write `recipe` as `quant` for a while."""
+    kept, quantize.RECIPES[quant] = quantize.RECIPES[quant], recipe
+    try:
+        yield
+    finally:
+        quantize.RECIPES[quant] = kept
+
+
+def time_twin(path: Path) -> None:
+    """The third: pass times alone, of all variants in turn."""
+    shape = read_architecture(Checkpoint(path))
+    rng = np.random.default_rng(0)
+    prefix = rng.integers(0, shape.vocab, 16).tolist()
+    kinds = [Kind([prefix + rng.integers(0, shape.vocab, 512).tolist() for _ in range(2)], [], 16)]
+    print(f"| pass, ms: tokens | {' | '.join(_TIMED)} |\n|---|{'---|' * len(_TIMED)}", flush=True)
+    with ExitStack() as stack:
+        graphs = [onnx_run(Checkpoint(path), shape, kinds[0], variants(1)[name], rows=range(8)) for name in _TIMED]
+        runs = [stack.enter_context(graph)[0] for graph in graphs]
+        for tokens in (16, 128, 512):
+            times = in_turn(runs, _timed(kinds[0], tokens), 9)
+            shown = (f"{ms:.0f} ({ms / times[0]:.2f})" for ms in times)
+            print(f"| {tokens} | {' | '.join(shown)} |", flush=True)
 
 
 def main() -> None:
-    """Print a markdown table."""
+    """Print the tables in markdown."""
     parser = argparse.ArgumentParser(prog="python -m guardpass.bench.quantization")
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--texts", type=int, default=60)
+    parser.add_argument("--texts", type=int, help="of the built-in ones (default: all of 5 to 400 tokens)")
+    parser.add_argument("--gguf", default="q8_0,q6_k,q4_k_m,q4_0", help="llama.cpp's quants; none if empty")
+    parser.add_argument("--only", action="append", default=[], help="this variant alone (repeatable)")
+    parser.add_argument("--twin", type=Path, help="time passes on this checkpoint, and do nothing else")
     options = parser.parse_args()
-
-    checkpoint = Checkpoint(options.checkpoint)
-    tokenizer = CheckpointTokenizer(checkpoint)
-    examples = blind_set()
-    texts = [example.user for example in examples[:: max(1, len(examples) // options.texts)]]
-    prompts = [tokenizer.split(_PROMPT.format(text=text)) for text in texts]
-    answers = [tokenizer.content_ids(answer)[0] for answer in ("Yes", "No")]
-    opening = len(tokenizer.split(_PROMPT.partition("{text}")[0])) - 1  # the last may merge with the text
-    reference = logits(checkpoint, RECIPES["fp32"], prompts, opening)
-    expected = log_softmax(reference)
-    print(f"{len(texts)} texts\n\n| quantization | KL mean | KL max | largest change of the Yes/No margin |")
-    print("|---|---|---|---|")
-    runs = [(name, recipe, opening) for name, recipe in VARIANTS.items()]
-    for name, recipe, baked in [*runs, ("int8, nothing baked", RECIPES["int8"], 0)]:
-        found = logits(checkpoint, recipe, prompts, baked)
-        kl = (np.exp(expected) * (expected - log_softmax(found))).sum(axis=-1)
-        margins = [x[:, answers[0]] - x[:, answers[1]] for x in (found, reference)]
-        print(f"| {name} | {kl.mean():.4f} | {kl.max():.4f} | {np.abs(margins[0] - margins[1]).max():.3f} |")
+    print(" ".join(f"{key} {value}" for key, value in machine().items()))
+    if options.twin:
+        time_twin(options.twin)
+        return
+    subject = Subject(options.checkpoint, options.texts)
+    print(f"{subject.texts} texts, {len(subject.kinds)} prompts, {_TOKENS} tokens timed\n")
+    compare(subject, [quant for quant in options.gguf.split(",") if quant], options.only)
+    print()
+    compare_demo()
 
 
 if __name__ == "__main__":

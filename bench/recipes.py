@@ -1,0 +1,75 @@
+"""Ways to quantize a guard that were measured against each other; `export.quantize.RECIPES` holds what won."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from guardpass.export.checkpoint import Array
+from guardpass.export.graph import Graph
+from guardpass.export.quantize import RECIPES, Layer, Linear, Recipe, fp32, int4, int8
+
+_CLIPS = (1.0, 0.97, 0.94, 0.91, 0.88)
+
+
+def per_token(graph: Graph, layer: Layer) -> str:
+    """int8 with every row of activations divided by its largest value before, and multiplied after."""
+    op, name = graph.op, layer.name
+    size = op("Abs", [layer.inputs], f"{name}.abs")[0]
+    size = op("ReduceMax", [size, graph.constant(np.array([-1]))], f"{name}.largest", keepdims=1)[0]
+    size = op("Max", [size, graph.constant(np.array(1e-30, np.float32))], f"{name}.scale")[0]
+    even = op("Div", [layer.inputs, size], f"{name}.even")[0]
+    return op("Mul", [int8(graph, replace(layer, inputs=even)), size], f"{name}.rows")[0]
+
+
+def clipped(graph: Graph, layer: Layer) -> str:
+    """int8 with each channel's weights cut where that gives the least squared error."""
+    return int8(graph, replace(layer, chunks=map(_clip, layer.chunks)))
+
+
+def _clip(weights: Array) -> Array:
+    largest = np.abs(weights).max(axis=1, keepdims=True)
+    best, kept = np.full(largest.shape, np.inf), largest
+    for factor in _CLIPS:
+        step = np.maximum(largest * factor, 1e-30) / 127
+        error = np.square(np.clip(np.rint(weights / step), -127, 127) * step - weights).sum(axis=1, keepdims=True)
+        best, kept = np.where(error < best, error, best), np.where(error < best, largest * factor, kept)
+    result: Array = np.clip(weights, -kept, kept).astype(np.float32)
+    return result
+
+
+def mixed(kept: Linear, chosen: Callable[[str], bool], rest: Linear) -> Linear:
+    """Chosen layers by one way, all others by another."""
+    return lambda graph, layer: (kept if chosen(layer.name) else rest)(graph, layer)
+
+
+def variants(layers: int) -> dict[str, Recipe]:
+    """By name, for a model of so many layers."""
+    eight, four = RECIPES["int8"], RECIPES["int4"]
+    plain = Recipe("int8", int8)
+    ends = [f"model.layers.{layer}." for layer in (0, layers - 1)]
+    first_and_last = mixed(fp32, lambda name: name.startswith(tuple(ends)), int8)
+    return {
+        "fp32": RECIPES["fp32"],
+        "int8 plain": plain,
+        "+ residual rotated": replace(plain, rotates=frozenset({"residual"})),
+        "+ heads rotated": replace(plain, rotates=frozenset({"heads"})),
+        "+ MLP rotated": replace(plain, rotates=frozenset({"ffn"})),
+        "+ channels balanced": replace(plain, balanced=True),
+        "+ per-token scales": replace(plain, linear=per_token),
+        "+ weights clipped": replace(plain, linear=clipped),
+        "+ first and last layer in fp32": replace(plain, linear=first_and_last),
+        "all three rotations": replace(eight, balanced=False),
+        "**int8** (rotations, balanced)": eight,
+        "int8, weights clipped": replace(eight, linear=clipped),
+        "int8, per-token scales": replace(eight, linear=per_token),
+        "int8, blocks of 16 rotated": replace(eight, block=16),
+        "int4 plain": Recipe("int4", int4),
+        "int4, rotations, balanced": replace(four, calibrated=False),
+        "int4, GPTQ alone": Recipe("int4", int4, calibrated=True),
+        "**int4** (rotations, balanced, GPTQ)": four,
+        "int4, blocks of 64": replace(four, linear=partial(int4, block=64)),
+        "int4, values in int8": replace(four, linear=mixed(int8, lambda name: name.endswith("v_proj"), int4)),
+        "int4, accuracy level 0": replace(four, linear=partial(int4, level=0)),
+    }
