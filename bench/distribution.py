@@ -66,11 +66,6 @@ class Subject:
             for prompt in PROMPTS
         ]
 
-    def logits(self, runs: Sequence[Run]) -> Logits:
-        """[kinds x texts, vocabulary], each kind by its own run."""
-        found = [run(prompt) for run, kind in zip(runs, self.kinds, strict=True) for prompt in kind.prompts]
-        return np.stack(found)
-
 
 @contextmanager
 def onnx_run(

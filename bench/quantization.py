@@ -31,7 +31,7 @@ from .recipes import variants
 
 _FAMILY = Path(__file__).parent / "templates" / "smollm2-policies.toml"
 _TOKENS = 128
-_TIMED = ("int8 plain", "all three rotations", "**int8** (rotations, balanced)", "int8, per-token scales")
+_TIMED = ("int8 plain", "**int8** (rotations, balanced)", "int8, per-token scales")
 _DEMO = ("int8 plain", "**int8** (rotations, balanced)", "int4 plain", "**int4** (rotations, balanced, GPTQ)")
 
 
@@ -58,20 +58,16 @@ def compare(subject: Subject, ggufs: Sequence[str], only: Sequence[str]) -> None
     recipes = {name: recipe for name, recipe in variants(subject.shape.layers).items() if not only or name in only}
     columns = "quantization | KL mean | KL max | agree, % | widest flip | margin off, mean | MB | ms | ms / plain"
     print(f"| {columns} |\n|{'---|' * 9}", flush=True)
-    prompts = _timed(subject.kinds[0])
-    with ExitStack() as stack:
-        plain = stack.enter_context(
-            onnx_run(subject.checkpoint, subject.shape, subject.kinds[0], variants(1)["int8 plain"])
-        )[0]
-        reference = _onnx(subject, quantize.RECIPES["fp32"])[0]
+    with onnx_run(subject.checkpoint, subject.shape, subject.kinds[0], variants(1)["int8 plain"]) as (plain, _):
+        reference, size, ms = _onnx(subject, quantize.RECIPES["fp32"], plain)
         share = np.mean(reference[:, subject.answers[0]] > reference[:, subject.answers[1]])
         print(f"fp32 says Yes to {share:.1%} of {len(reference)} prompts", file=sys.stderr)
+        _row("fp32", subject, reference, reference, size, ms)
         for name, recipe in recipes.items():
-            found, size = _onnx(subject, recipe)
-            with onnx_run(subject.checkpoint, subject.shape, subject.kinds[0], recipe) as (run, _):
-                _row(name, subject, found, reference, size, in_turn([plain, run], prompts))
+            found, size, ms = _onnx(subject, recipe, plain)
+            _row(name, subject, found, reference, size, ms)
         if not only:
-            found, size = _onnx(subject, quantize.RECIPES["int8"], baked=0)
+            found, size, _ = _onnx(subject, quantize.RECIPES["int8"], plain, baked=0)
             _row("**int8**, nothing baked", subject, found, reference, size, None)
         for quant in ggufs:
             with tempfile.TemporaryDirectory() as folder:
@@ -80,19 +76,22 @@ def compare(subject: Subject, ggufs: Sequence[str], only: Sequence[str]) -> None
                 export_guard(checkpoint, guard, family=read_family(_FAMILY), format="gguf", quant=quant, gate=False)
                 size = (guard / "model.gguf").stat().st_size
                 with gguf_run(guard / "model.gguf", usable_cores()) as run:
-                    found = subject.logits([run] * len(subject.kinds))
-                    beside = in_turn([plain, run], prompts)
-            _row(f"GGUF {quant}", subject, found, reference, size, beside)
+                    found = np.stack([run(prompt) for kind in subject.kinds for prompt in kind.prompts])
+                    ms = in_turn([plain, run], _timed(subject.kinds[0]))
+            _row(f"GGUF {quant}", subject, found, reference, size, ms)
 
 
-def _onnx(subject: Subject, recipe: quantize.Recipe, baked: int | None = None) -> tuple[Logits, int]:
-    found, sizes = [], []
+def _onnx(
+    subject: Subject, recipe: quantize.Recipe, plain: Run, baked: int | None = None
+) -> tuple[Logits, int, list[float]]:
+    """Logits of all prompts, bytes without the head of the whole vocabulary, and times beside plain int8."""
+    found, sizes, times = [], [], []
     for kind in subject.kinds:
         with onnx_run(subject.checkpoint, subject.shape, kind, recipe, baked=baked) as (run, written):
             found += [run(prompt) for prompt in kind.prompts]
-            sizes.append(written)
-    # The whole vocabulary's head is there to be compared by, and in no guard.
-    return np.stack(found), sizes[0] - 4 * subject.shape.vocab * subject.shape.hidden
+            sizes.append(written - 4 * subject.shape.vocab * subject.shape.hidden)
+            times.append(in_turn([plain, run], _timed(kind)) if kind is subject.kinds[0] and baked is None else [])
+    return np.stack(found), sizes[0], times[0]
 
 
 def _row(name: str, subject: Subject, found: Logits, reference: Logits, size: int, ms: list[float] | None) -> None:

@@ -18,7 +18,7 @@ def per_token(graph: Graph, layer: Layer) -> str:
     op, name = graph.op, layer.name
     size = op("Abs", [layer.inputs], f"{name}.abs")[0]
     size = op("ReduceMax", [size, graph.constant(np.array([-1]))], f"{name}.largest", keepdims=1)[0]
-    size = op("Max", [size, graph.constant(np.array(1e-30, np.float32))], f"{name}.scale")[0]
+    size = op("Max", [size, graph.constant(np.array(1e-30, np.float32))], f"{name}.least")[0]
     even = op("Div", [layer.inputs, size], f"{name}.even")[0]
     return op("Mul", [int8(graph, replace(layer, inputs=even)), size], f"{name}.rows")[0]
 
@@ -51,7 +51,6 @@ def variants(layers: int) -> dict[str, Recipe]:
     ends = [f"model.layers.{layer}." for layer in (0, layers - 1)]
     first_and_last = mixed(fp32, lambda name: name.startswith(tuple(ends)), int8)
     return {
-        "fp32": RECIPES["fp32"],
         "int8 plain": plain,
         "+ residual rotated": replace(plain, rotates=frozenset({"residual"})),
         "+ heads rotated": replace(plain, rotates=frozenset({"heads"})),
@@ -62,14 +61,11 @@ def variants(layers: int) -> dict[str, Recipe]:
         "+ first and last layer in fp32": replace(plain, linear=first_and_last),
         "all three rotations": replace(eight, balanced=False),
         "**int8** (rotations, balanced)": eight,
-        "int8, weights clipped": replace(eight, linear=clipped),
         "int8, per-token scales": replace(eight, linear=per_token),
-        "int8, blocks of 16 rotated": replace(eight, block=16),
         "int4 plain": Recipe("int4", int4),
         "int4, rotations, balanced": replace(four, calibrated=False),
         "int4, GPTQ alone": Recipe("int4", int4, calibrated=True),
         "**int4** (rotations, balanced, GPTQ)": four,
         "int4, blocks of 64": replace(four, linear=partial(int4, block=64)),
         "int4, values in int8": replace(four, linear=mixed(int8, lambda name: name.endswith("v_proj"), int4)),
-        "int4, accuracy level 0": replace(four, linear=partial(int4, level=0)),
     }

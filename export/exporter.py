@@ -108,7 +108,7 @@ def export_guard(
                 partial, engine, origin, row.name, unbaked(prompts), tokenizer, context=model.context,
                 vocab=model.vocab,
             )  # fmt: skip
-            done = replace(begun, files=begun.files | model.files, ungated="unquantized")
+            done = replace(begun, files=begun.files | model.files, ungated=gating.ungated)
         return finish(partial, replace(done, source=replace(done.source, files=hashes())))
 
 

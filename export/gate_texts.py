@@ -22,7 +22,8 @@ class Text:
     @property
     def sha256(self) -> str:
         """What a report says of it in place of itself: the hash of text, or of text, NUL and response."""
-        return hashlib.sha256("\0".join(filter(None, (self.text, self.response))).encode()).hexdigest()
+        both = self.text if self.response is None else f"{self.text}\0{self.response}"
+        return hashlib.sha256(both.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,12 @@ class Texts:
     items: tuple[Text, ...]
     source: str  # "built-in", or the file's name
     sha256: str  # of the file
+    built_in: bool
 
 
 def built_in(name: str) -> Texts:
     """`gate`, or `calibration`, which has other texts: what corrects the weights must not also judge them."""
-    return _parsed((_BUILT_IN / f"{name}.jsonl").read_bytes(), "built-in")
+    return _parsed((_BUILT_IN / f"{name}.jsonl").read_bytes(), "built-in", built_in=True)
 
 
 def read_texts(path: Path) -> Texts:
@@ -45,12 +47,15 @@ def read_texts(path: Path) -> Texts:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
-    return _parsed(data, path.name)
+    # Never the name of the built-in texts, nor one that JSON cannot hold.
+    name = path.name.encode(errors="replace").decode()
+    return _parsed(data, f"./{name}" if name == "built-in" else name, built_in=False)
 
 
-def _parsed(data: bytes, source: str) -> Texts:
+def _parsed(data: bytes, source: str, *, built_in: bool) -> Texts:
     lines = [(number, line) for number, line in enumerate(data.split(b"\n"), start=1) if line.strip()]
-    return Texts(tuple(_text(line, source, number) for number, line in lines), source, hashlib.sha256(data).hexdigest())
+    items = tuple(_text(line, source, number) for number, line in lines)
+    return Texts(items, source, hashlib.sha256(data).hexdigest(), built_in)
 
 
 def _text(line: bytes, source: str, number: int) -> Text:

@@ -10,6 +10,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from guardpass.errors import CheckpointError
+
 from .checkpoint import Array
 
 _GROUP = 2048  # columns that share errors; bounds the time of a factor, which is cubic in it
@@ -33,8 +35,11 @@ class Seen:
 
 def _factor(rows: Array) -> Array:
     hessian = (rows.T @ rows).astype(np.float64)
-    if not np.isfinite(hessian).all():  # the export will be refused for it, with a better message
-        hessian = np.eye(len(hessian))
+    if not np.isfinite(hessian).all():
+        raise CheckpointError(
+            "the weights overflow float32 on the calibration's texts, so they cannot be corrected by these; check the "
+            "checkpoint, its files may be damaged"
+        )
     mean = np.trace(hessian) / len(hessian) or 1.0
     hessian[np.diag_indices_from(hessian)] += _DAMPING * mean
     upper: Array = np.linalg.cholesky(np.linalg.inv(hessian)).T.astype(np.float32)
@@ -67,7 +72,7 @@ def _scale(block: Array, search: Sequence[float]) -> Array:
     """Of a few scales [N] for a block [size, N], that of the least squared error."""
     # The value of largest magnitude maps to -8 exactly, which uses all 16 levels; other scales are near that one.
     extreme = np.take_along_axis(block, np.abs(block).argmax(axis=0)[None], axis=0)[0]
-    base = np.where(extreme == 0, 1, extreme / -8).astype(np.float32)
+    base = np.where(np.abs(extreme) < 1e-30, 1, extreme / -8).astype(np.float32)
     best, scale = np.full(base.shape, np.inf, np.float32), base
     for factor in search:
         tried = base * np.float32(factor)

@@ -31,6 +31,9 @@ from .reference import Index, Rows
 Progress = Callable[[int], None]
 
 
+_TINY = np.float32(1e-20)
+
+
 @dataclass(frozen=True)
 class Value:
     """An activation: its name in the graph and the basis it has there, and the reference's own values [rows, width]."""
@@ -164,6 +167,8 @@ class Ops:
         """RMSNorm. `folded`: the gain is left to the linear layers that read the result, as a rotation demands."""
         gain = self._tensor(f"{name}.weight").read() + np.float32(self._shape.kind.norm_offset)
         folded = folded and bool(self._recipe.rotates)
+        if folded:  # a gain of zero could not be undone
+            gain = np.where(np.abs(gain) < _TINY, _TINY, gain)
         stored = np.ones_like(gain) if folded else gain
         inputs = [x.name, self._graph.weight(f"{name}.weight", stored)]
         output = self._graph.op("RMSNormalization", inputs, name, axis=-1, epsilon=self._shape.eps)[0]
@@ -243,7 +248,8 @@ class Ops:
                 self._progress(chunk.size)
                 chunk = x.basis.read(chunk)
                 if balanced:
-                    scale[part] = np.maximum(np.linalg.norm(chunk, axis=1), 1e-30)
+                    length = np.linalg.norm(chunk.astype(np.float64), axis=1)
+                    scale[part] = np.where((length > _TINY) & (length < 1 / _TINY), length, 1)
                 yield Basis(scale[part] if balanced else None, block).write(chunk)
                 start = part.stop
 
@@ -297,7 +303,7 @@ def _embedding_dtype(table: Tensor, recipe: Recipe) -> np.dtype[Any]:
 def _check_finite(*values: Array) -> None:
     if not all(np.isfinite(each).all() for each in values):
         raise CheckpointError(
-            "the weights overflow float32 on the guard's own prompt, so no score could be trusted; "
+            "the weights overflow float32 on the guard's own prompt or texts, so no score could be trusted; "
             "check the checkpoint, its files may be damaged"
         )
 

@@ -2,16 +2,18 @@
 
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from numbers import Real
 from pathlib import Path
 
 from guardpass.engines import open_engine
 from guardpass.errors import InputError, MissingDependency
 from guardpass.guard import DEFAULT_MAX_TOKENS
 from guardpass.manifest import Manifest, Ungated
+from guardpass.passes import Pass
 
 from .architecture import Architecture
 from .checkpoint import Checkpoint
-from .gate import cases, default_flip_rate, judge
+from .gate import cases, default_flip_rate, judge, passes
 from .gate_texts import Texts, built_in, read_texts
 from .gguf_guard import write_gguf
 from .onnx_guard import reference_scores, write_onnx
@@ -20,7 +22,7 @@ from .quantize import RECIPES
 from .tokenizer import CheckpointTokenizer
 from .written import Progress
 
-_JUDGED_TOKENS, _ACTIVATIONS = 1 << 15, 1 << 28  # that the walk carries at most: its time, and a gigabyte of an MLP
+_JUDGED_TOKENS, _ACTIVATIONS = 1 << 15, 1 << 28
 CALIBRATION_TOKENS = 1 << 12  # the walk carries them all; more gain little
 _STEPS = 1000
 
@@ -34,20 +36,21 @@ class Gating:
     ungated: Ungated | None
 
     @classmethod
-    def of(cls, gate: bool, texts: Path | None, max_flip_rate: float | None, quant: str) -> "Gating":
+    def of(cls, gate: bool, texts: Path | None, rate: float | None, quant: str) -> "Gating":
         """The caller's options. Raises InputError, and MissingDependency where no engine could run the gate."""
-        if max_flip_rate is None:
-            max_flip_rate = default_flip_rate(quant)
-        if isinstance(max_flip_rate, bool) or not 0 <= max_flip_rate <= 1:
-            raise InputError(f"max_flip_rate is {max_flip_rate!r}, expected a share from 0 to 1")
-        if quant in ("fp32", "f32") or not gate:
-            if texts is not None:
-                why = f"{quant} is not quantized" if gate else "there is to be no gate"
-                raise InputError(f"gate_texts is {texts.name}, and {why}; leave one of them out")
-            return cls(None, max_flip_rate, "asked" if not gate else "unquantized")
+        whole = quant in ("fp32", "f32")
+        if whole or not gate:
+            why = f"{quant} is not quantized" if gate else "there is to be no gate"
+            for name, value in (("gate_texts", texts), ("max_flip_rate", rate)):
+                if value is not None:
+                    raise InputError(f"{name} is {value}, and {why}; leave one of them out")
+            return cls(None, 0, "unquantized" if whole else "asked")
+        rate = default_flip_rate(quant) if rate is None else rate
+        if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 <= rate <= 1:
+            raise InputError(f"max_flip_rate is {rate!r}, expected a share from 0 to 1")
         if find_spec("onnxruntime") is None and quant in RECIPES:
             raise MissingDependency("the gate runs the guard, and onnxruntime is not installed; install guardpass[cpu]")
-        return cls(read_texts(texts) if texts else built_in("gate"), max_flip_rate, None)
+        return cls(read_texts(texts) if texts else built_in("gate"), float(rate), None)
 
 
 def write_model(
@@ -62,7 +65,12 @@ def write_model(
 ) -> Manifest:
     """Write and try the model; returns `begun` with its files and its gate. Raises CheckpointError and GateError."""
     quant = begun.engine.quant
+    # What a gigabyte of an MLP's activations holds: it bounds memory, and the other number the time of small models.
     most = min(_JUDGED_TOKENS, _ACTIVATIONS // shape.ffn)
+    shown: list[Pass] = []
+    if begun.engine.name == "onnx" and RECIPES[quant].calibrated:
+        shown = passes(built_in("calibration"), begun, directory, CALIBRATION_TOKENS)
+        most -= sum(each.tokens.size for each in shown)
     tried = [] if gating.texts is None else cases(gating.texts, begun, directory, most)
     judged = [case.request for case in tried]
     if begun.engine.name == "llamacpp":
@@ -71,16 +79,14 @@ def write_model(
         reference = reference_scores(source, shape, prompts, judged, _part(progress, 1, parts)) if tried else []
     else:
         parts = 2 if tried else 1
-        texts = (
-            cases(built_in("calibration"), begun, directory, CALIBRATION_TOKENS) if RECIPES[quant].calibrated else []
-        )
-        shown, told = [case.request for case in texts], _part(progress, 0, parts)
+        told = _part(progress, 0, parts)
         files, reference = write_onnx(source, shape, prompts, quant, directory, shown, judged, told)
     done = replace(begun, files=begun.files | files, ungated=gating.ungated)
     if gating.texts is None:
         return done
     told = _part(progress, parts - 1, parts)
-    engine = open_engine(directory, done, threads=None, max_tokens=DEFAULT_MAX_TOKENS, device="cpu")
+    longest = min(done.context, DEFAULT_MAX_TOKENS)
+    engine = open_engine(directory, done, threads=None, max_tokens=longest, device="cpu")
     found = []
     for number, request in enumerate(judged, start=1):
         found.append(engine.run(request)[0])

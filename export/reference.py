@@ -101,7 +101,8 @@ def rope(x: Array, cos: Array, sin: Array) -> Array:
 def norm(x: Array, gain: Array, eps: float) -> Array:
     """RMSNorm along the last axis (arXiv 1910.07467)."""
     mean = np.mean(np.square(x), axis=-1, keepdims=True)
-    normed: Array = (x / np.sqrt(mean + np.float32(eps)) * gain).astype(np.float32)
+    normed: Array = x / np.sqrt(mean + np.float32(eps))
+    normed *= gain
     return normed
 
 

@@ -142,8 +142,8 @@ class Flip:
 class Gate:
     """What the gate measured at export: this guard beside the checkpoint's own weights in fp32, on the same texts.
 
-    A text counts once for each mode that judges it. Scores are probabilities of unsafe; kl is of the labels'
-    distribution, in nats, mean over texts and slots.
+    Each text is judged once, with its response where it has one. Scores are probabilities of unsafe; kl is of the
+    labels' distribution, in nats, mean over texts and slots.
     """
 
     texts: int

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -151,9 +152,12 @@ _BAD: list[tuple[bytes, str]] = [
     (b'{"text": 5}', "mine.jsonl line 1: text is int, expected str"),
     (b'{"text": "\\ud800"}', "mine.jsonl line 1: text has a lone surrogate"),
     (b'{"text": "a", "response": 5}', "mine.jsonl line 1: response is int"),
-    (b"", "mine.jsonl: no text for the modes"),
-    (json.dumps({"text": "word " * 9000}).encode(), "mine.jsonl, line 1: the text takes .* tokens"),
-    (b"\n".join([json.dumps({"text": "안녕 세상 " * 150}).encode()] * 200), "the texts take .* expected at most 65536"),
+    (b"", "mine.jsonl: found no text that fits the modes"),
+    (json.dumps({"text": "word " * 9000}).encode(), "mine.jsonl line 1: the text takes .* tokens"),
+    (
+        b"\n".join([json.dumps({"text": "안녕 세상 " * 150}).encode()] * 200),
+        "the first .* texts take .* expected at most 32768 in all",
+    ),
 ]
 
 
@@ -165,14 +169,31 @@ def test_bad_texts(data: bytes, says: str, tmp_path: Path) -> None:
     assert files(tmp_path) == ["mine.jsonl"]
 
 
+def test_what_a_file_may_be_called(tmp_path: Path) -> None:
+    """Nobody's file passes for the built-in texts: all of it is judged, and guard.json says so."""
+    given = tmp_path / "built-in"
+    _lines(given, {"text": "hi"}, {"text": "word " * 9000})
+    with pytest.raises(InputError, match="built-in line 2: the text takes"):
+        export_guard(CHECKPOINT, tmp_path / "guard", gate_texts=given)
+    gate = export_guard(CHECKPOINT, tmp_path / "guard", gate_texts=_lines(given, {"text": "hi"}), max_flip_rate=1).gate
+    assert gate
+    assert (gate.texts, gate.source) == (1, "./built-in")
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.jsonl"))
+    gate = export_guard(CHECKPOINT, tmp_path / "odd", gate_texts=_lines(odd, {"text": "hi"}), max_flip_rate=1).gate
+    assert gate
+    assert gate.source == "?.jsonl"
+
+
 def test_bad_options(tmp_path: Path) -> None:
     given = _lines(tmp_path / "mine.jsonl", {"text": "a"})
     for options, says in [
         ({"max_flip_rate": 1.5}, "max_flip_rate is 1.5, expected a share from 0 to 1"),
+        ({"max_flip_rate": "0.1"}, "max_flip_rate is '0.1', expected a share"),
+        ({"max_flip_rate": 0.1, "gate": False}, "max_flip_rate is 0.1, and there is to be no gate"),
         ({"max_flip_rate": float("nan")}, "expected a share from 0 to 1"),
         ({"gate_texts": tmp_path / "absent"}, "cannot read .*absent: No such file"),
-        ({"gate_texts": given, "gate": False}, "gate_texts is mine.jsonl, and there is to be no gate"),
-        ({"gate_texts": given, "quant": "fp32"}, "gate_texts is mine.jsonl, and fp32 is not quantized"),
+        ({"gate_texts": given, "gate": False}, "gate_texts is .*mine.jsonl, and there is to be no gate"),
+        ({"gate_texts": given, "quant": "fp32"}, "gate_texts is .*mine.jsonl, and fp32 is not quantized"),
     ]:
         with pytest.raises(InputError, match=says):
             export_guard(CHECKPOINT, tmp_path / "guard", **options)  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """int8 that keeps the verdict: outlier channels cost nothing, and no verdict depends on what was judged before."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file as load_torch
+from safetensors.torch import save_file as save_torch
 
 from guardpass import Guard
 from guardpass.bench.demo.run import CHECKPOINT
-from guardpass.export import export_guard
+from guardpass.export import export_guard, own
 from guardpass.export.basis import Basis, rotation
 from guardpass.export.checkpoint import Checkpoint
 from guardpass.export.config import read_architecture
@@ -123,6 +126,27 @@ def test_what_was_judged_before_changes_no_score(quant: str, tmp_path: Path) -> 
         scores(guard, text)
     for text, expected in zip(given[:5], alone, strict=True):
         np.testing.assert_array_equal(scores(guard, text), expected)
+
+
+@pytest.mark.parametrize("zero", [False, True], ids=["as it is", "with gains of zero"])
+def test_calibration_corrects_the_weights(zero: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the demo guard the labels move less than half as much; a channel that a norm has switched off does no harm."""
+    shutil.copytree(CHECKPOINT, tmp_path / "checkpoint")
+    if zero:
+        weights = load_torch(tmp_path / "checkpoint" / "model.safetensors")
+        for name, value in weights.items():
+            if name.endswith("layernorm.weight"):
+                value[3] = 0
+        save_torch(weights, tmp_path / "checkpoint" / "model.safetensors", {"format": "pt"})
+
+    def moved(out: str) -> float:
+        gate = export_guard(tmp_path / "checkpoint", tmp_path / out, quant="int4", max_flip_rate=1).gate
+        assert gate
+        return gate.kl
+
+    corrected = moved("corrected")
+    monkeypatch.setattr(own, "CALIBRATION_TOKENS", 0)
+    assert corrected < 0.5 * moved("plain")
 
 
 @pytest.mark.parametrize("size", [1, 2, 16, 64, 256])
