@@ -1,0 +1,1 @@
+"""Other engines, each judging the same prompts in a process of its own."""

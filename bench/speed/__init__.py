@@ -1,0 +1,1 @@
+"""`guardpass bench`: latency, throughput, memory and fidelity of guards and of peers, measured in one run."""
