@@ -9,6 +9,7 @@ checkpoint too (a shape twin from `guardpass twin`), alone. Needs guardpass[cpu,
 """
 
 import argparse
+import random
 import statistics
 import sys
 import tempfile
@@ -31,19 +32,22 @@ from .recipes import variants
 
 _FAMILY = Path(__file__).parent / "templates" / "smollm2-policies.toml"
 _TOKENS = 128
-_TIMED = ("int8 plain", "**int8** (rotations, balanced)", "int8, per-token scales")
-_DEMO = ("int8 plain", "**int8** (rotations, balanced)", "int4 plain", "**int4** (rotations, balanced, GPTQ)")
+_INT8 = "**int8** (rotations, balanced, per-token for MLPs)"
+_TIMED = ("int8 plain", "rotations, balanced", _INT8, "int8, per-token scales everywhere")
+_DEMO = ("int8 plain", _INT8, "int4 plain", "**int4** (rotations, balanced, GPTQ)")
 
 
 def in_turn(runs: Sequence[Run], prompts: Sequence[Sequence[int]], repeats: int = 15) -> list[float]:
-    """Median ms of each, called one after the other, on prompts that differ: llama.cpp keeps what it saw last."""
+    """Median ms of each, called in turns of an order drawn anew, on prompts that differ: llama.cpp keeps what it saw
+    last, and whoever always comes second meets another clock than the first."""
     samples: list[list[float]] = [[] for _ in runs]
+    order = random.Random(0)
     for turn in range(repeats + 1):
-        for run, kept in zip(runs, samples, strict=True):
+        for index in order.sample(range(len(runs)), len(runs)):
             time.sleep(0.05)  # the other engine's threads spin for a while after a pass
             start = time.perf_counter()
-            run(prompts[turn % len(prompts)])
-            kept.append((time.perf_counter() - start) * 1e3)
+            runs[index](prompts[turn % len(prompts)])
+            samples[index].append((time.perf_counter() - start) * 1e3)
     return [statistics.median(kept[1:]) for kept in samples]
 
 
@@ -136,7 +140,7 @@ def time_twin(path: Path) -> None:
         graphs = [onnx_run(Checkpoint(path), shape, kinds[0], variants(1)[name], rows=range(8)) for name in _TIMED]
         runs = [stack.enter_context(graph)[0] for graph in graphs]
         for tokens in (16, 128, 512):
-            times = in_turn(runs, _timed(kinds[0], tokens), 9)
+            times = in_turn(runs, _timed(kinds[0], tokens), 25)
             shown = (f"{ms:.0f} ({ms / times[0]:.2f})" for ms in times)
             print(f"| {tokens} | {' | '.join(shown)} |", flush=True)
 

@@ -8,24 +8,14 @@ import numpy as np
 
 from guardpass.export.checkpoint import Array
 from guardpass.export.graph import Graph
-from guardpass.export.quantize import RECIPES, Layer, Linear, Recipe, fp32, int4, int8
+from guardpass.export.quantize import RECIPES, Layer, Linear, Recipe, fp32, int4, int8, per_tensor, per_token
 
 _CLIPS = (1.0, 0.97, 0.94, 0.91, 0.88)
 
 
-def per_token(graph: Graph, layer: Layer) -> str:
-    """int8 with every row of activations divided by its largest value before, and multiplied after."""
-    op, name = graph.op, layer.name
-    size = op("Abs", [layer.inputs], f"{name}.abs")[0]
-    size = op("ReduceMax", [size, graph.constant(np.array([-1]))], f"{name}.largest", keepdims=1)[0]
-    size = op("Max", [size, graph.constant(np.array(1e-30, np.float32))], f"{name}.least")[0]
-    even = op("Div", [layer.inputs, size], f"{name}.even")[0]
-    return op("Mul", [int8(graph, replace(layer, inputs=even)), size], f"{name}.rows")[0]
-
-
 def clipped(graph: Graph, layer: Layer) -> str:
     """int8 with each channel's weights cut where that gives the least squared error."""
-    return int8(graph, replace(layer, chunks=map(_clip, layer.chunks)))
+    return per_tensor(graph, replace(layer, chunks=map(_clip, layer.chunks)))
 
 
 def _clip(weights: Array) -> Array:
@@ -47,21 +37,23 @@ def mixed(kept: Linear, chosen: Callable[[str], bool], rest: Linear) -> Linear:
 def variants(layers: int) -> dict[str, Recipe]:
     """By name, for a model of so many layers."""
     eight, four = RECIPES["int8"], RECIPES["int4"]
-    plain = Recipe("int8", int8)
+    plain = Recipe("int8", per_tensor)
     ends = [f"model.layers.{layer}." for layer in (0, layers - 1)]
-    first_and_last = mixed(fp32, lambda name: name.startswith(tuple(ends)), int8)
+    first_and_last = mixed(fp32, lambda name: name.startswith(tuple(ends)), per_tensor)
     return {
         "int8 plain": plain,
         "+ residual rotated": replace(plain, rotates=frozenset({"residual"})),
         "+ heads rotated": replace(plain, rotates=frozenset({"heads"})),
         "+ MLP rotated": replace(plain, rotates=frozenset({"ffn"})),
         "+ channels balanced": replace(plain, balanced=True),
+        "+ per-token scales for MLPs": replace(plain, linear=int8),
         "+ per-token scales": replace(plain, linear=per_token),
         "+ weights clipped": replace(plain, linear=clipped),
         "+ first and last layer in fp32": replace(plain, linear=first_and_last),
-        "all three rotations": replace(eight, balanced=False),
-        "**int8** (rotations, balanced)": eight,
-        "int8, per-token scales": replace(eight, linear=per_token),
+        "all three rotations": replace(eight, linear=per_tensor, balanced=False),
+        "rotations, balanced": replace(eight, linear=per_tensor),
+        "**int8** (rotations, balanced, per-token for MLPs)": eight,
+        "int8, per-token scales everywhere": replace(eight, linear=per_token),
         "int4 plain": Recipe("int4", int4),
         "int4, rotations, balanced": replace(four, calibrated=False),
         "int4, GPTQ alone": Recipe("int4", int4, calibrated=True),

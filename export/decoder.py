@@ -49,7 +49,7 @@ def _attention(ops: Ops, shape: Architecture, x: Value, layer: int, rotation: Ro
 
 
 def _mlp(ops: Ops, shape: Architecture, x: Value, name: str) -> Value:
-    mixed = ops.linear(_gated(ops, shape, x, name), f"{name}.mlp.down_proj", block=x.basis.block)
+    mixed = ops.linear(_gated(ops, shape, x, name), f"{name}.mlp.down_proj", block=x.basis.block, uneven=True)
     if shape.kind.post_norms:
         mixed = ops.norm(mixed, f"{name}.post_feedforward_layernorm")
     return ops.add(x, mixed)

@@ -228,11 +228,11 @@ class Ops:
         ends = np.cumsum([len(scores) - sum(self._judged), *self._judged])
         return [scores[start:end] for start, end in pairwise(ends)]
 
-    def linear(self, x: Value, name: str, *, block: int = 1, balanced: bool = False) -> Value:
+    def linear(self, x: Value, name: str, *, block: int = 1, balanced: bool = False, uneven: bool = False) -> Value:
         """x times the transposed weights of layer `name`, the result rotated in blocks for what reads it.
 
-        balanced: rows of weights are scaled to length 1, for the layer that reads the result to scale it back: no
-        channel is an outlier only because its weights are large.
+        uneven: no norm has brought the rows of x to one size. balanced: rows of weights are scaled to length 1, for
+        the layer that reads the result to scale it back: no channel is an outlier only because its weights are large.
         """
         balanced = balanced and self._recipe.balanced
         tensor = self._tensor(f"{name}.weight")
@@ -255,7 +255,7 @@ class Ops:
 
         if x.name != self._seen[0]:
             self._seen = x.name, Seen(lambda: x.basis.of(x.rows[self._calibrating(x)]))
-        output = self._recipe.linear(self._graph, Layer(name, x.name, n, k, chunks(), self._seen[1]))
+        output = self._recipe.linear(self._graph, Layer(name, x.name, n, k, chunks(), self._seen[1], uneven))
         return Value(output, rows, Basis(scale if balanced else None, block))
 
     def _calibrating(self, x: Value) -> Index:

@@ -1,7 +1,7 @@
 """Linear layers as ONNX operators, at three precisions. One row each; weights pass through in row chunks."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -23,6 +23,7 @@ class Layer:
     k: int
     chunks: Iterable[Array]
     seen: Seen  # what calibration shows of its input
+    uneven: bool = False  # whether rows of its input differ much in size
 
 
 Linear = Callable[[Graph, Layer], str]  # adds weights and the node that applies them; returns the node's output
@@ -51,7 +52,7 @@ def fp32(graph: Graph, layer: Layer) -> str:
     return graph.op("MatMul", [layer.inputs, graph.weight(f"{layer.name}.weight", weights)], layer.name)[0]
 
 
-def int8(graph: Graph, layer: Layer) -> str:
+def per_tensor(graph: Graph, layer: Layer) -> str:
     """W8A8: weights symmetric per output channel, activations asymmetric per pass (DynamicQuantizeMatMul)."""
     weights, scales = np.empty((layer.k, layer.n), np.int8), np.empty(layer.n, np.float32)
     start = 0
@@ -63,6 +64,23 @@ def int8(graph: Graph, layer: Layer) -> str:
         start = rows.stop
     names = [graph.weight(f"{layer.name}.weight", weights), graph.weight(f"{layer.name}.scale", scales)]
     return graph.op("DynamicQuantizeMatMul", [layer.inputs, *names], layer.name, domain=CONTRIB)[0]
+
+
+def per_token(graph: Graph, layer: Layer) -> str:
+    """`per_tensor` with rows brought to one size before, and back after: nearly a scale for each.
+
+    ONNX Runtime's RMS norm, one operator, tells what it divided by. A row that overflows it comes out as NaN.
+    """
+    ones = graph.constant(np.ones(layer.k, np.float32))
+    even, factor = graph.op(
+        "SimplifiedLayerNormalization", [layer.inputs, ones], f"{layer.name}.even", outputs=2, axis=-1, epsilon=1e-30
+    )
+    return graph.op("Div", [per_tensor(graph, replace(layer, inputs=even)), factor], f"{layer.name}.rows")[0]
+
+
+def int8(graph: Graph, layer: Layer) -> str:
+    """W8A8, with scales per token where it matters."""
+    return (per_token if layer.uneven else per_tensor)(graph, layer)
 
 
 def int4(graph: Graph, layer: Layer, *, block: int = 32, search: Sequence[float] = SEARCH, level: int = 4) -> str:
