@@ -1,0 +1,178 @@
+"""The pictures of a report: latency, its distribution, rate against p95, roofline, size against fidelity."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from ..needs import need
+from ..plots import make_folder
+from .canvas import GREY, Look, looks, picture, plain_ticks
+from .labels import Point, label_ends, label_points
+from .result import Contender, Cost, Fidelity, Latency, Peaks, Rate, Report
+from .subjects import Subject, contenders, only, subjects
+from .tables import speed
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Looks = dict[Contender, Look]
+R = TypeVar("R", Latency, Rate)
+
+
+def draw(report: Report, folder: Path) -> tuple[Path, ...]:
+    """Draw all that the report has rows for, each as PNG and SVG; the files made, in a folder that is made too.
+
+    Raises InputError where something cannot be written, MissingDependency without matplotlib.
+    """
+    need("drawing plots", "matplotlib", "sklearn")
+    make_folder(folder)
+    paths = [path for subject in subjects(report) for path in _drawn(only(report, subject), subject, folder)]
+    return tuple(Path(f"{path}.{kind}") for path in paths for kind in ("png", "svg"))
+
+
+def _drawn(own: Report, subject: Subject, folder: Path) -> Iterator[Path]:
+    """Draws each, and names it without its suffix."""
+    look = looks(contenders(own))
+    cut = "" if subject.layers is None else f"-{subject.layers}-layers"
+    stem = f"{_slug(subject.name)}{cut}-{subject.threads}-threads"
+    for mode in dict.fromkeys(row.mode for row in own.latency):
+        rows = [row for row in own.latency if row.mode == mode]
+        lengths = sorted({row.content for row in rows})
+        middle = [row for row in rows if row.content == lengths[len(lengths) // 2] and row.samples]
+        counted = [row for row in rows if speed(row)]
+        if len(lengths) > 1:
+            yield draw_latency(folder / f"{stem}-latency-{_slug(mode)}", subject, rows, look)
+        if middle:
+            yield draw_distribution(folder / f"{stem}-distribution-{_slug(mode)}", subject, middle, look)
+        if counted:
+            yield draw_roofline(folder / f"{stem}-roofline-{_slug(mode)}", subject, counted, own.peaks, look)
+    for content in dict.fromkeys(row.content for row in own.rate):
+        tried = [row for row in own.rate if row.content == content and row.ms.p95 is not None]
+        if tried:
+            yield draw_rate(folder / f"{stem}-rate-{content}", subject, tried, look)
+    sizes = {row.contender: row for row in own.cost}
+    judged = [(row, sizes[row.contender]) for row in own.fidelity if row.contender in sizes]
+    if judged:
+        yield draw_fidelity(folder / f"{stem}-fidelity", subject, judged, look)
+
+
+def draw_latency(path: Path, subject: Subject, rows: Sequence[Latency], look: Looks) -> Path:
+    """Medians by content length, with their intervals."""
+    title = f"Latency by length, mode {rows[0].mode}"
+    with picture(path, title, subject, rows[0].environment, "tokens of content", "median ms of a verdict") as axes:
+        axes.set(xscale="log", yscale="log")
+        ends: list[tuple[Look, Point]] = []
+        for who, own in _by_contender(rows, lambda row: row.content):
+            x, y = [row.content for row in own], [row.ms.median for row in own]
+            bounds = [row.ms.median_interval or (row.ms.median,) * 2 for row in own]
+            axes.fill_between(x, [low for low, _ in bounds], [high for _, high in bounds], color=look[who].color,
+                              alpha=0.2, linewidth=0)  # fmt: skip
+            axes.plot(x, y, **look[who].line())
+            ends.append((look[who], (x[-1], y[-1])))
+        plain_ticks(axes.xaxis, sorted({row.content for row in rows}))
+        plain_ticks(axes.yaxis)
+        label_ends(axes, ends)
+    return path
+
+
+def draw_distribution(path: Path, subject: Subject, rows: Sequence[Latency], look: Looks) -> Path:
+    """Empirical distribution of one length's samples."""
+    title = f"Latency at {rows[0].content} tokens of content, mode {rows[0].mode}"
+    with picture(path, title, subject, rows[0].environment, "ms of a verdict", "share of requests within") as axes:
+        axes.set(xscale="log", ylim=(-0.02, 1.02))
+        for row in sorted(rows, key=lambda row: row.ms.median):
+            style = look[row.contender].line() | {"marker": ""}
+            label = f"{look[row.contender].label}, median {row.ms.median:.4g}, N = {row.ms.n}"
+            axes.ecdf(row.samples, label=label, **style)
+        plain_ticks(axes.xaxis)
+        _legend(axes)
+    return path
+
+
+def draw_rate(path: Path, subject: Subject, rows: Sequence[Rate], look: Looks) -> Path:
+    """p95 by offered rate; hollow where the bound was not held, ringed the highest rate that held it."""
+    title = f"p95 under load, {rows[0].content} tokens of content"
+    names = "requests a second, offered", "p95 in ms, from the intended send time"
+    with picture(path, title, subject, rows[0].environment, *names) as axes:
+        axes.set(xscale="log", yscale="log")
+        for who, own in _by_contender(rows, lambda row: row.rate):
+            points = [(row.rate, row.ms.p95) for row in own]
+            best = next((f", {row.rate:.3g}/s" for row in own if row.chosen), "")
+            style = look[who].line()
+            axes.plot(*zip(*points, strict=True), **style | {"marker": ""})
+            axes.plot([], [], label=look[who].label + best, **style)
+            for row, point in zip(own, points, strict=True):
+                fill = "white" if row.held is False else look[who].color
+                axes.plot(*point, **style | {"markerfacecolor": fill})
+                if row.chosen:
+                    axes.plot(*point, "o", markersize=13, markerfacecolor="none", color=look[who].color)
+        for bound in sorted({row.bound_ms for row in rows if row.bound_ms is not None}):
+            axes.axhline(bound, color=GREY, linewidth=1, linestyle=":")
+            axes.annotate(f"bound {bound:g} ms", (0, bound), (4, 3), xycoords=("axes fraction", "data"),
+                          textcoords="offset points", color=GREY, fontsize=8.5)  # fmt: skip
+        plain_ticks(axes.xaxis)
+        plain_ticks(axes.yaxis)
+        _legend(axes)
+    return path
+
+
+def draw_roofline(path: Path, subject: Subject, rows: Sequence[Latency], peaks: Sequence[Peaks], look: Looks) -> Path:
+    """Operations over time by tokens that are run, under what the machine itself can do."""
+    title = f"Speed beside the machine's own, mode {rows[0].mode}"
+    names = "tokens that are run", "GOP/s of the pass, else of the request"
+    with picture(path, title, subject, rows[0].environment, *names) as axes:
+        axes.set(xscale="log", yscale="log")
+        ends = []
+        for who, own in _by_contender(rows, lambda row: row.run):
+            points = [(row.run, speed(row) or 0.0) for row in own]
+            axes.plot(*zip(*points, strict=True), **look[who].line())
+            ends.append((look[who], points[-1]))
+        least, most = min(row.run for row in rows), max(row.run for row in rows)
+        for row in peaks[:1]:
+            for name, peak in (("int8", row.int8), ("bf16", row.bf16), ("fp32", row.fp32)):
+                if peak:
+                    axes.axhline(peak, color=GREY, linewidth=1.2, zorder=2)
+                    axes.annotate(f"{name} peak, {peak:.0f} GOP/s", (0, peak), (4, 3), fontsize=8.5, color=GREY,
+                                  xycoords=("axes fraction", "data"), textcoords="offset points")  # fmt: skip
+            # A byte a weight, read once for all tokens, 2 operations each.
+            ridge = np.geomspace(least, most, 2)
+            axes.autoscale(False)
+            axes.plot(ridge, 2 * ridge * row.read_gb_s, color=GREY, linewidth=1, linestyle=":", zorder=2)
+        ticks = [2**power for power in range(21) if least / 2 < 2**power < most * 2]
+        plain_ticks(axes.xaxis, ticks)
+        plain_ticks(axes.yaxis)
+        label_ends(axes, ends)
+    return path
+
+
+def draw_fidelity(path: Path, subject: Subject, rows: Sequence[tuple[Fidelity, Cost]], look: Looks) -> Path:
+    """Agreement with fp32 by the size of the files: the best are at the upper left."""
+    title = f"Size against fidelity, {min(row.texts for row, _ in rows)} texts"
+    names = "MB of files", "same verdict as fp32, %"
+    with picture(path, title, subject, rows[0][0].environment, *names) as axes:
+        axes.set(xscale="log")
+        points = [(look[row.contender], (cost.file_mb, 100 * row.agreement)) for row, cost in rows]
+        for each, point in points:
+            axes.plot(*point, **each.line() | {"linestyle": "none", "markersize": 10 if each.ours else 7})
+        axes.margins(0.12)
+        plain_ticks(axes.xaxis)
+        label_points(axes, points)
+    return path
+
+
+def _by_contender(rows: Sequence[R], place: Callable[[R], float]) -> Iterator[tuple[Contender, list[R]]]:
+    """Each contender's rows, by their place on the x axis."""
+    for who in dict.fromkeys(row.contender for row in rows):
+        yield who, sorted((row for row in rows if row.contender == who), key=place)
+
+
+def _legend(axes: "Axes") -> None:
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=8.5, frameon=False, borderaxespad=0)
+
+
+def _slug(name: str) -> str:
+    """A name for files."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.") or "unnamed"
