@@ -13,6 +13,7 @@ from .subjects import OURS, Subject, name_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 # Okabe and Ito's palette (2008), which colour-blind readers tell apart; its vermillion is guardpass's alone.
 _OURS, GREY = "#D55E00", "#666666"
@@ -28,9 +29,9 @@ class Look:
 
     label: str
     color: str
-    marker: str
-    dashed: bool
-    ours: bool
+    marker: str = ""
+    dashed: bool = False
+    ours: bool = False
 
     def line(self) -> dict[str, Any]:
         """Keywords of Axes.plot."""
@@ -67,16 +68,17 @@ def picture(path: Path, title: str, subject: Subject, environment: Environment, 
     from matplotlib.figure import Figure
 
     # Names are no formulas; SVG keeps text as text, and is the same for the same report.
-    settings = {
+    settings: dict[Any, Any] = {
         "text.parse_math": False, "text.usetex": False, "svg.fonttype": "none", "svg.hashsalt": OURS,
         "axes.spines.top": False, "axes.spines.right": False,
     }  # fmt: skip
     with rc_context(settings):
         figure = Figure(figsize=(10, 6), dpi=_DPI, layout="constrained")
         FigureCanvasAgg(figure)
-        figure.suptitle(f"{title}: {plain(subject.title)}", x=0.01, ha="left", fontsize=12, fontweight="bold")
+        figure.suptitle(plain(title), x=0.01, ha="left", fontsize=13, fontweight="bold")
         axes = figure.add_subplot()
-        axes.set_title(_where(environment), loc="left", fontsize=8.5, color=GREY, pad=10)
+        about = f"{plain(subject.title)}\n{_where(environment)}"
+        axes.set_title(about, loc="left", fontsize=8.5, color=GREY, pad=10, linespacing=1.5)
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         axes.grid(alpha=0.25, linewidth=0.6)
@@ -94,11 +96,16 @@ def _where(environment: Environment) -> str:
     return plain(f"{environment.cpu}, {environment.cores} cores{flag}; guardpass{commit}, {environment.date[:10]}")
 
 
-def plain_ticks(axis: Any, ticks: Sequence[float] | None = None) -> None:
-    """Numbers as they are read, not powers of ten; at `ticks` alone where they are given."""
-    from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator, StrMethodFormatter
+def plain_ticks(axis: "Axis", ticks: Sequence[float] | None = None) -> None:
+    """Numbers as they are read, not powers of ten, on a logarithmic axis; at `ticks` alone where they are given."""
+    from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
-    axis.set_major_locator(FixedLocator(ticks) if ticks is not None else LogLocator(subs=(1, 2, 5)))
+    low, high = axis.get_view_interval()
+    if ticks is not None:
+        axis.set_major_locator(FixedLocator(ticks))
+    elif high < 4 * low:
+        axis.set_major_locator(MaxNLocator(6))
+    else:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 20 * low else (1, 1.5, 2, 3, 5, 7)))
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_locator(NullLocator())
-    axis.set_minor_formatter(NullFormatter())

@@ -10,9 +10,11 @@ import numpy as np
 from ..needs import need
 from ..plots import make_folder
 from .canvas import GREY, Look, looks, picture, plain_ticks
+from .cells import number
 from .labels import Point, label_ends, label_points
 from .result import Contender, Cost, Fidelity, Latency, Peaks, Rate, Report
 from .subjects import Subject, contenders, only, subjects
+from .summary import share_interval
 from .tables import speed
 
 if TYPE_CHECKING:
@@ -84,9 +86,8 @@ def draw_distribution(path: Path, subject: Subject, rows: Sequence[Latency], loo
     with picture(path, title, subject, rows[0].environment, "ms of a verdict", "share of requests within") as axes:
         axes.set(xscale="log", ylim=(-0.02, 1.02))
         for row in sorted(rows, key=lambda row: row.ms.median):
-            style = look[row.contender].line() | {"marker": ""}
-            label = f"{look[row.contender].label}, median {row.ms.median:.4g}, N = {row.ms.n}"
-            axes.ecdf(row.samples, label=label, **style)
+            label = f"{look[row.contender].label}: median {number(row.ms.median)}, N = {row.ms.n}"
+            axes.ecdf(row.samples, label=label, markevery=(0.15, 0.3), **look[row.contender].line())
         plain_ticks(axes.xaxis)
         _legend(axes)
     return path
@@ -99,23 +100,20 @@ def draw_rate(path: Path, subject: Subject, rows: Sequence[Rate], look: Looks) -
     with picture(path, title, subject, rows[0].environment, *names) as axes:
         axes.set(xscale="log", yscale="log")
         for who, own in _by_contender(rows, lambda row: row.rate):
-            points = [(row.rate, row.ms.p95) for row in own]
-            best = next((f", {row.rate:.3g}/s" for row in own if row.chosen), "")
             style = look[who].line()
-            axes.plot(*zip(*points, strict=True), **style | {"marker": ""})
+            best = next((f": {number(row.rate)}/s" for row in own if row.chosen), "")
             axes.plot([], [], label=look[who].label + best, **style)
-            for row, point in zip(own, points, strict=True):
-                fill = "white" if row.held is False else look[who].color
-                axes.plot(*point, **style | {"markerfacecolor": fill})
+            axes.plot([row.rate for row in own], [row.ms.p95 or 0 for row in own], **style | {"marker": ""})
+            for row in own:
+                x, y, fill = row.rate, row.ms.p95 or 0, "white" if row.held is False else look[who].color
+                axes.plot(x, y, **style | {"markerfacecolor": fill})
                 if row.chosen:
-                    axes.plot(*point, "o", markersize=13, markerfacecolor="none", color=look[who].color)
+                    axes.plot(x, y, "o", markersize=13, markerfacecolor="none", color=look[who].color)
         for bound in sorted({row.bound_ms for row in rows if row.bound_ms is not None}):
-            axes.axhline(bound, color=GREY, linewidth=1, linestyle=":")
-            axes.annotate(f"bound {bound:g} ms", (0, bound), (4, 3), xycoords=("axes fraction", "data"),
-                          textcoords="offset points", color=GREY, fontsize=8.5)  # fmt: skip
+            axes.axhline(bound, color=GREY, linewidth=1, linestyle=":", label=f"bound, {bound:g} ms")
         plain_ticks(axes.xaxis)
         plain_ticks(axes.yaxis)
-        _legend(axes)
+        _legend(axes, "ringed: the highest rate that held the bound\nhollow: not held")
     return path
 
 
@@ -125,38 +123,43 @@ def draw_roofline(path: Path, subject: Subject, rows: Sequence[Latency], peaks: 
     names = "tokens that are run", "GOP/s of the pass, else of the request"
     with picture(path, title, subject, rows[0].environment, *names) as axes:
         axes.set(xscale="log", yscale="log")
-        ends = []
+        ends: list[tuple[Look, Point]] = []
         for who, own in _by_contender(rows, lambda row: row.run):
-            points = [(row.run, speed(row) or 0.0) for row in own]
-            axes.plot(*zip(*points, strict=True), **look[who].line())
-            ends.append((look[who], points[-1]))
+            x, y = [row.run for row in own], [speed(row) or 0 for row in own]
+            axes.plot(x, y, **look[who].line())
+            ends.append((look[who], (x[-1], y[-1])))
         least, most = min(row.run for row in rows), max(row.run for row in rows)
         for row in peaks[:1]:
             for name, peak in (("int8", row.int8), ("bf16", row.bf16), ("fp32", row.fp32)):
                 if peak:
                     axes.axhline(peak, color=GREY, linewidth=1.2, zorder=2)
-                    axes.annotate(f"{name} peak, {peak:.0f} GOP/s", (0, peak), (4, 3), fontsize=8.5, color=GREY,
-                                  xycoords=("axes fraction", "data"), textcoords="offset points")  # fmt: skip
+                    ends.append((Look(f"{name} peak, {number(peak)} GOP/s", GREY), (most, peak)))
             # A byte a weight, read once for all tokens, 2 operations each.
-            ridge = np.geomspace(least, most, 2)
-            axes.autoscale(False)
-            axes.plot(ridge, 2 * ridge * row.read_gb_s, color=GREY, linewidth=1, linestyle=":", zorder=2)
-        ticks = [2**power for power in range(21) if least / 2 < 2**power < most * 2]
-        plain_ticks(axes.xaxis, ticks)
+            ridge = np.array([least, max(least, min(most, (row.int8 or np.inf) / (2 * row.read_gb_s)))])
+            label = f"int8 weights read at {number(row.read_gb_s)} GB/s"
+            axes.plot(ridge, 2 * row.read_gb_s * ridge, color=GREY, linestyle=":", zorder=2, label=label)
+            axes.legend(loc="best", fontsize=8.5, frameon=False)
+        axes.margins(y=0.08)
+        plain_ticks(axes.xaxis, [2**power for power in range(21) if least / 2 < 2**power < most * 2])
         plain_ticks(axes.yaxis)
         label_ends(axes, ends)
     return path
 
 
 def draw_fidelity(path: Path, subject: Subject, rows: Sequence[tuple[Fidelity, Cost]], look: Looks) -> Path:
-    """Agreement with fp32 by the size of the files: the best are at the upper left."""
-    title = f"Size against fidelity, {min(row.texts for row, _ in rows)} texts"
-    names = "MB of files", "same verdict as fp32, %"
+    """Agreement with fp32 by the size of the files, with intervals: the best are at the upper left."""
+    counts = sorted({row.texts for row, _ in rows})
+    title = f"Size against fidelity, N = {counts[0]}" + (f" to {counts[-1]}" if len(counts) > 1 else "")
+    names = "MB of files", "same verdict as fp32, % (bars: 95 % intervals)"
     with picture(path, title, subject, rows[0][0].environment, *names) as axes:
         axes.set(xscale="log")
-        points = [(look[row.contender], (cost.file_mb, 100 * row.agreement)) for row, cost in rows]
-        for each, point in points:
-            axes.plot(*point, **each.line() | {"linestyle": "none", "markersize": 10 if each.ours else 7})
+        points: list[tuple[Look, Point]] = []
+        for row, cost in rows:
+            each, share = look[row.contender], 100 * row.agreement
+            low, high = (100 * end for end in share_interval(row.agreement, row.texts))
+            axes.vlines(cost.file_mb, low, high, color=each.color, alpha=0.35, linewidth=1.5)
+            axes.plot(cost.file_mb, share, **each.line() | {"markersize": 10 if each.ours else 7})
+            points.append((each, (cost.file_mb, share)))
         axes.margins(0.12)
         plain_ticks(axes.xaxis)
         label_points(axes, points)
@@ -169,8 +172,11 @@ def _by_contender(rows: Sequence[R], place: Callable[[R], float]) -> Iterator[tu
         yield who, sorted((row for row in rows if row.contender == who), key=place)
 
 
-def _legend(axes: "Axes") -> None:
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=8.5, frameon=False, borderaxespad=0)
+def _legend(axes: "Axes", title: str = "") -> None:
+    axes.legend(
+        loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=8.5, frameon=False, borderaxespad=0, title=title or None,
+        title_fontsize=8.5, alignment="left",
+    )  # fmt: skip
 
 
 def _slug(name: str) -> str:

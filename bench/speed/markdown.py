@@ -32,9 +32,9 @@ def markdown(report: Report) -> str:
 def _ahead(report: Report, found: Sequence[tuple[Subject, Report]]) -> list[str]:
     parts = ["## Where a peer is ahead of guardpass"]
     for subject, own in found:
-        stands = standings(own)
+        stands = tuple(standings(own))
         ahead, level = ([each for each in stands if each.standing == kind] for kind in ("ahead", "level"))
-        shown = ahead + [each for each in level if each.n > 1]  # one measurement that is the same says little
+        shown = ahead + [each for each in level if each.peer.n > 1]  # one measurement that is the same says little
         parts += [
             f"{subject.title}: ahead in {len(ahead)}, level in {len(level)} of {len(stands)} comparisons."
             if stands
@@ -51,9 +51,10 @@ def _ahead(report: Report, found: Sequence[tuple[Subject, Report]]) -> list[str]
 
 
 def _stand(each: Stand) -> list[str]:
-    values = (f"{number(value)} {each.unit}" if each.unit else percent(value) for value in (each.value, each.ours))
     standing = bold(each.standing) if each.standing == "ahead" else each.standing
-    return [name_of(each.peer), each.measure, standing, ratio(each.ratio, each.interval), *values, str(each.n)]
+    peer, ours = each.peer, each.ours
+    numbers = (f"{number(at.value)} {at.unit}" if at.unit else percent(at.value) for at in (peer, ours))
+    return [name_of(peer.contender), peer.measure, standing, ratio(each.ratio, each.interval), *numbers, str(peer.n)]
 
 
 def _run(report: Report) -> list[str]:
