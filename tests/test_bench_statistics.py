@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from guardpass import InputError
-from guardpass.bench.speed.summary import paired_ratio, quantile_interval, share_interval, summary
+from guardpass.bench.speed.summary import paired_ratio, quantile_interval, ratio_interval, share_interval, summary
 from guardpass.bench.speed.trace import arrivals
 from guardpass.bench.speed.work import causal, operations
 from guardpass.export.architecture import Architecture
@@ -70,6 +70,22 @@ def test_intervals_hold_the_truth_as_often_as_they_say(q: float, n: int) -> None
     held = sum(low <= truth <= high for low, high in intervals)
     assert held >= scipy.stats.binom.ppf(1e-6, len(draws), 0.95)
     assert held < len(draws)  # and are no wider than they need to be
+
+
+@pytest.mark.parametrize(("n", "m"), [(9, 9), (20, 60)])
+def test_ratios_of_separate_runs_hold_the_truth_as_often_as_they_say(n: int, m: int) -> None:
+    rng, held = np.random.default_rng(1), 0
+    for _ in range(1000):
+        slow, fast = (2 * rng.lognormal(sigma=0.3, size=n)).tolist(), rng.lognormal(sigma=0.3, size=m).tolist()
+        medians = float(np.median(slow)), float(np.median(fast))
+        ends = ratio_interval(
+            medians[0], quantile_interval(slow, 0.5), medians[1], quantile_interval(fast, 0.5)
+        ) or (0, 0)  # fmt: skip
+        assert ends[0] <= medians[0] / medians[1] <= ends[1]
+        held += ends[0] <= 2 <= ends[1]
+    assert scipy.stats.binom.ppf(1e-6, 1000, 0.95) <= held < 1000
+    assert ratio_interval(2.0, (1.0, 3.0), 1.0, None) is None
+    assert ratio_interval(0.0, (0.0, 0.1), 1.0, (0.9, 1.0)) is None
 
 
 def test_ratios_are_within_turns() -> None:

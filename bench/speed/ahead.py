@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from .measures import Value, apart, better, ratio, values
+from .measures import Value, ratio, values
 from .result import Contender, Report
 from .subjects import OURS, contenders
-from .summary import Interval, paired_ratio
+from .summary import Interval, paired_ratio, ratio_interval
 
 Standing = Literal["ahead", "level", "behind"]
 
@@ -44,7 +44,10 @@ def standings(report: Report) -> Iterator[Stand]:
 def _stand(peer: Value, ours: Value) -> Stand:
     if len(peer.samples) == len(ours.samples) > 0:  # called in turn
         found, interval = paired_ratio(peer.samples, ours.samples)
-        low, high = interval or (found, found)
-        return Stand(peer, ours, found, interval, "ahead" if high < 1 else "behind" if low > 1 else "level")
-    standing: Standing = "level" if not apart(peer, ours) else "ahead" if better(peer, ours) else "behind"
-    return Stand(peer, ours, ratio(peer, ours), None, standing)
+    else:
+        found, interval = ratio(peer, ours), ratio_interval(peer.value, peer.interval, ours.value, ours.interval)
+    low, high = interval or (found, found)
+    standing: Standing = "level"
+    if not low <= 1 <= high:
+        standing = "ahead" if (low > 1) == peer.higher else "behind"
+    return Stand(peer, ours, found, interval, standing)

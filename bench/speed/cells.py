@@ -39,6 +39,12 @@ def bold(text: str) -> str:
     return f"**{text}**"
 
 
+def code(text: str) -> str:
+    """A command, as it is to be typed."""
+    marks = "``" if "`" in text else "`"
+    return f"{marks}{' '.join(text.split())}{marks}" if text.strip() else "-"
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
     """A markdown table, its first `left` columns aligned to the left and the others to the right."""
     rule = ["---" if column < left else "---:" for column in range(len(head))]

@@ -10,10 +10,10 @@ from .cells import bold, number, percent, table
 from .cells import ratio as ratio_cell
 from .files import rows
 from .markdown import machine
-from .measures import Value, apart, better, ratio, values
+from .measures import Value, ratio, values
 from .result import Contender, Peaks, Report, Skipped
 from .subjects import name_of, subject_of, subjects
-from .summary import LEVEL, Interval, quantile_interval
+from .summary import Interval, ratio_interval
 
 # "not judged": measured once, or too seldom.
 Mark = Literal["worse", "better", "within noise", "not judged"]
@@ -31,7 +31,7 @@ class Change:
     after: float
     n: tuple[int, ...]  # before, after
     ratio: float  # after to before
-    interval: Interval | None  # of the ratio, 95 % or more
+    interval: Interval | None  # 95 %, of the ratio
     mark: Mark
 
 
@@ -72,28 +72,16 @@ def compare_reports(before: Report, after: Report) -> Changes:
 
 
 def _change(before: Value, after: Value) -> Change:
-    interval = _interval(before, after)
+    interval = ratio_interval(after.value, after.interval, before.value, before.interval)
+    mark: Mark = "not judged"
     if interval:
         low, high = interval
-        moved = low > 1 or high < 1
-    else:
-        moved = apart(before, after)
-    mark: Mark = "within noise"
-    if moved:
-        mark = "better" if better(after, before) else "worse"
-    if not interval and not before.interval:
-        mark = "not judged"
+        moved: Mark = "better" if (low > 1) == after.higher else "worse"
+        mark = "within noise" if low <= 1 <= high else moved
     return Change(
         after.contender, after.measure, after.unit, before.value, after.value, (before.n, after.n),
         ratio(after, before), interval, mark,
     )  # fmt: skip
-
-
-def _interval(before: Value, after: Value) -> Interval | None:
-    """Of the ratio of medians: from the ends of both, each so wide that both hold at 95 % (Bonferroni)."""
-    level = 1 - (1 - LEVEL) / 2
-    one, other = (quantile_interval(each.samples, 0.5, level) if each.samples else None for each in (before, after))
-    return (other[0] / one[1], other[1] / one[0]) if one and other else None
 
 
 def _machine(report: Report) -> Iterable[str]:
@@ -125,9 +113,8 @@ def changes_markdown(changes: Changes) -> str:
     parts += [f"{', '.join(f'{count} {mark}' for mark, count in counts.items())}."]
     parts += ["Software that differs:", _list(changes.software)] if changes.software else []
     parts += [
-        "Ratios are after to before, of medians, with an interval of 95 % or more from the samples of both. It knows "
-        "nothing of how the machine's speed moves from run to run: hold small changes against those of a contender "
-        "that is the same in both."
+        "Ratios are after to before, with 95 % intervals from those of both. They know nothing of how the machine's "
+        "speed moves from run to run: hold small changes against those of a contender that is the same in both."
     ]
     head = ["", "measure", "", "ratio", "before", "after", "N"]
     told = [each for each in changes.changes if each.mark != "not judged" or each.before != each.after]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from . import tables
 from .ahead import Stand, reference, standings
-from .cells import bold, number, percent, ratio, table
+from .cells import bold, code, number, percent, ratio, table
 from .files import rows
 from .result import Environment, Peaks, Report, Skipped
 from .subjects import OURS, Subject, name_of, only, subjects
@@ -72,7 +72,9 @@ def _run(report: Report) -> list[str]:
     commits = ", ".join(sorted({row.environment.commit or "no checkout" for _, row in rows(report)}))
     return [
         "## The run",
-        "\n".join([f"- `{report.command}`", f"- {first}, guardpass at {commits}", *(f"- {each}" for each in machines)]),
+        "\n".join(
+            [f"- {code(report.command)}", f"- {first}, guardpass at {commits}", *(f"- {each}" for each in machines)]
+        ),
         *(["Versions:", "\n".join(versions)] if versions else []),
     ]
 

@@ -18,7 +18,7 @@ class Value:
     n: int  # requests or texts behind it
     higher: bool = False  # is better
     samples: tuple[float, ...] = ()  # whose median it is, by turn
-    interval: Interval | None = None  # 95 %, of a share
+    interval: Interval | None = None  # 95 %; None for what was measured once
 
 
 _COSTS: Sequence[tuple[str, str, Callable[[Cost], float | None]]] = (
@@ -35,7 +35,8 @@ def values(report: Report) -> Iterator[Value]:
     """All there is, latency first."""
     for latency in report.latency:
         name = f"latency, {latency.mode}, {latency.content} tokens"
-        yield Value(name, "ms", latency.contender, latency.ms.median, latency.ms.n, samples=latency.samples)
+        ms = latency.ms
+        yield Value(name, "ms", latency.contender, ms.median, ms.n, False, latency.samples, ms.median_interval)
     for rate in report.rate:
         if rate.chosen:
             bound = "no bound" if rate.bound_ms is None else f"p95 within {rate.bound_ms:g} ms"
@@ -52,19 +53,6 @@ def values(report: Report) -> Iterator[Value]:
             found = of(cost)
             if found is not None:
                 yield Value(name, unit, cost.contender, found, 1)
-
-
-def better(value: Value, beside: Value) -> bool:
-    """By the values alone."""
-    return (value.value > beside.value) == beside.higher and value.value != beside.value
-
-
-def apart(one: Value, other: Value) -> bool:
-    """Whether the intervals of two shares leave no room between them; True where they have none."""
-    if one.interval is None or other.interval is None:
-        return one.value != other.value
-    (low, high), (least, most) = one.interval, other.interval
-    return low > most or least > high
 
 
 def ratio(value: Value, beside: Value) -> float:

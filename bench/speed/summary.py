@@ -59,6 +59,20 @@ def paired_ratio(times: Sequence[float], reference: Sequence[float]) -> tuple[fl
     return float(np.median(ratios)), quantile_interval(ratios, 0.5)
 
 
+def ratio_interval(value: float, ends: Interval | None, beside: float, others: Interval | None) -> Interval | None:
+    """95 %, of the ratio of two values that were measured apart, from the 95 % intervals of both; None without them.
+
+    Their distances are squared and added, on a logarithmic scale (Zou and Donner, Statistics in Medicine 27, 2008).
+    """
+    if ends is None or others is None or min(ends[0], others[0]) <= 0:
+        return None
+    (low, high), (least, most) = ends, others
+    middle = math.log(value / beside)
+    down = math.hypot(math.log(value / low), math.log(most / beside))
+    up = math.hypot(math.log(high / value), math.log(beside / least))
+    return math.exp(middle - down), math.exp(middle + up)
+
+
 def share_interval(share: float, n: int) -> Interval:
     """Wilson's 95 % interval of a share of n trials (Wilson 1927; Agresti and Coull 1998). Raises InputError."""
     if n < 1 or not 0 <= share <= 1:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .cells import bold, number, percent, ranged, ratio, table
+from .cells import bold, code, number, percent, ranged, ratio, table
 from .result import Contender, Latency, Report
 from .subjects import name_of
 from .summary import share_interval
@@ -157,7 +157,6 @@ def peaks(report: Report) -> str:
 
 def skipped(report: Report) -> str:
     body = [
-        [f"{row.engine} {row.setting}".strip(), row.subject, row.reason, f"`{row.command}`" if row.command else "-"]
-        for row in report.skipped
+        [f"{row.engine} {row.setting}".strip(), row.subject, row.reason, code(row.command)] for row in report.skipped
     ]
     return f"## Skipped\n\n{table(['', 'subject', 'why', 'command that failed'], body, left=4)}"
