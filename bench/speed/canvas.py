@@ -43,14 +43,14 @@ class Look:
 
 
 def looks(contenders: Sequence[Contender]) -> dict[Contender, Look]:
-    """In the order of the report, so that a contender looks alike in all its pictures."""
+    """In the order of the report, so that an engine at a setting looks alike in all its pictures."""
     engines = list(dict.fromkeys(each.engine for each in contenders if each.engine != OURS))
     found: dict[Contender, Look] = {}
     for each in contenders:
         ours = each.engine == OURS
         color = _OURS if ours else _PEERS[engines.index(each.engine) % len(_PEERS)]
-        setting = sum(other.engine == each.engine for other in found)
-        marker = _MARKERS[setting % len(_MARKERS)]
+        settings = list(dict.fromkeys(other.setting for other in contenders if other.engine == each.engine))
+        marker = _MARKERS[settings.index(each.setting) % len(_MARKERS)]
         found[each] = Look(plain(name_of(each)), color, marker, not each.prefix_kept, ours)
     return found
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 Looks = dict[Contender, Look]
 R = TypeVar("R", Latency, Rate)
 
+_DASHED = " (dashed: the whole prompt is run for every request)"
+
 
 def draw(report: Report, folder: Path) -> tuple[Path, ...]:
     """Draw all that the report has rows for, each as PNG and SVG; the files made, in a folder that is made too.
@@ -31,13 +33,13 @@ def draw(report: Report, folder: Path) -> tuple[Path, ...]:
     """
     need("drawing plots", "matplotlib", "sklearn")
     make_folder(folder)
-    paths = [path for subject in subjects(report) for path in _drawn(only(report, subject), subject, folder)]
+    look = looks(contenders(report))
+    paths = [path for subject in subjects(report) for path in _drawn(only(report, subject), subject, folder, look)]
     return tuple(Path(f"{path}.{kind}") for path in paths for kind in ("png", "svg"))
 
 
-def _drawn(own: Report, subject: Subject, folder: Path) -> Iterator[Path]:
+def _drawn(own: Report, subject: Subject, folder: Path, look: Looks) -> Iterator[Path]:
     """Draws each, and names it without its suffix."""
-    look = looks(contenders(own))
     cut = "" if subject.layers is None else f"-{subject.layers}-layers"
     stem = f"{_slug(subject.name)}{cut}-{subject.threads}-threads"
     for mode in dict.fromkeys(row.mode for row in own.latency):
@@ -64,7 +66,9 @@ def _drawn(own: Report, subject: Subject, folder: Path) -> Iterator[Path]:
 def draw_latency(path: Path, subject: Subject, rows: Sequence[Latency], look: Looks) -> Path:
     """Medians by content length, with their intervals."""
     title = f"Latency by length, mode {rows[0].mode}"
-    with picture(path, title, subject, rows[0].environment, "tokens of content", "median ms of a verdict") as axes:
+    with picture(
+        path, title, subject, rows[0].environment, f"tokens of content{_DASHED}", "median ms of a verdict"
+    ) as axes:
         axes.set(xscale="log", yscale="log")
         ends: list[tuple[Look, Point]] = []
         for who, own in _by_contender(rows, lambda row: row.content):
@@ -83,7 +87,9 @@ def draw_latency(path: Path, subject: Subject, rows: Sequence[Latency], look: Lo
 def draw_distribution(path: Path, subject: Subject, rows: Sequence[Latency], look: Looks) -> Path:
     """Empirical distribution of one length's samples."""
     title = f"Latency at {rows[0].content} tokens of content, mode {rows[0].mode}"
-    with picture(path, title, subject, rows[0].environment, "ms of a verdict", "share of requests within") as axes:
+    with picture(
+        path, title, subject, rows[0].environment, f"ms of a verdict{_DASHED}", "share of requests within"
+    ) as axes:
         axes.set(xscale="log", ylim=(-0.02, 1.02))
         for row in sorted(rows, key=lambda row: row.ms.median):
             label = f"{look[row.contender].label}: median {number(row.ms.median)}, N = {row.ms.n}"
@@ -96,7 +102,7 @@ def draw_distribution(path: Path, subject: Subject, rows: Sequence[Latency], loo
 def draw_rate(path: Path, subject: Subject, rows: Sequence[Rate], look: Looks) -> Path:
     """p95 by offered rate; hollow where the bound was not held, ringed the highest rate that held it."""
     title = f"p95 under load, {rows[0].content} tokens of content"
-    names = "requests a second, offered", "p95 in ms, from the intended send time"
+    names = f"requests a second, offered{_DASHED}", "p95 in ms, from the intended send time"
     with picture(path, title, subject, rows[0].environment, *names) as axes:
         axes.set(xscale="log", yscale="log")
         for who, own in _by_contender(rows, lambda row: row.rate):
@@ -120,7 +126,7 @@ def draw_rate(path: Path, subject: Subject, rows: Sequence[Rate], look: Looks) -
 def draw_roofline(path: Path, subject: Subject, rows: Sequence[Latency], peaks: Sequence[Peaks], look: Looks) -> Path:
     """Operations over time by tokens that are run, under what the machine itself can do."""
     title = f"Speed beside the machine's own, mode {rows[0].mode}"
-    names = "tokens that are run", "GOP/s of the pass, else of the request"
+    names = f"tokens that are run{_DASHED}", "GOP/s of the pass, else of the request"
     with picture(path, title, subject, rows[0].environment, *names) as axes:
         axes.set(xscale="log", yscale="log")
         ends: list[tuple[Look, Point]] = []

@@ -2,8 +2,8 @@
 
 An interval of a quantile runs from one order statistic to another, their ranks from the binomial distribution, equal
 tails (Conover, Practical Nonparametric Statistics, 3rd ed., 3.2). It holds for independent samples of whatever
-distribution. A percentile is given where its interval ends within the samples: p95 from N = 72, p99 from N = 368 on;
-the interval of the median from N = 6 on.
+distribution; under load requests queue behind one another, and it is too narrow. A percentile is given where its
+interval ends within the samples: p95 from N = 72, p99 from N = 368 on; the interval of the median from N = 6 on.
 """
 
 import math

@@ -92,7 +92,8 @@ def rates(report: Report) -> str:
     seeds = ", ".join(sorted({str(row.seed) for row in report.rate}))
     return (
         f"### Server\n\nPoisson arrivals (seed {seeds}), latency counted from the intended send time; the highest rate "
-        f"that held the bound on p95 is bold.\n\n{table(head, body)}"
+        f"that held the bound on p95 is bold. Requests queue behind one another, so the intervals are too narrow."
+        f"\n\n{table(head, body)}"
     )
 
 
