@@ -49,6 +49,9 @@ def _dataclass(cls: Any, value: object, path: str) -> Any:
 
 
 def _expect(kind: type[T], value: object, path: str) -> T:
+    # JSON has one kind of number, and tools that rewrite it print 1.0 as 1; beyond 2**53 the two differ.
+    if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= 1 << 53:
+        value = float(value)
     # bool is an int to Python; to a manifest it is not.
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise ValueError(f"{path}: expected {kind.__name__}, found {type(value).__name__}")

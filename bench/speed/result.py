@@ -1,4 +1,4 @@
-"""What a run found: rows of frozen dataclasses, and the JSON files that hold them."""
+"""What a run found: rows of frozen dataclasses; `files.py` has the JSON that holds them."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -44,7 +44,7 @@ class Summary:
 
     n: int
     mean: float
-    stddev: float
+    stddev: float | None  # of the population they were drawn from
     least: float
     median: float
     median_interval: tuple[float, ...] | None  # low, high
@@ -66,6 +66,7 @@ class Latency:
     ms: Summary
     samples: tuple[float, ...]  # ms, in the order they were taken
     ratio: float | None  # median over turns of this contender's time to the first one's
+    ratio_interval: tuple[float, ...] | None  # low, high
     split: dict[str, float]  # medians in ms: tokenize, pass, rest
     operations: float | None  # of the pass, 2 a weight and token and those of attention; None where unknown
 
@@ -141,6 +142,7 @@ class Peaks:
 class Skipped:
     """A contender that could not run here, and why."""
 
+    environment: Environment  # without the versions of what could not run
     engine: str
     setting: str
     subject: str
