@@ -1,0 +1,59 @@
+"""guardpass itself: a guard directory judges the text, tokenization included.
+
+options: path, threads, policies (of a guard that has several: those to judge; the first one's answer counts).
+"""
+
+from typing import Any
+
+from guardpass import Guard
+from guardpass.manifest import Manifest, Tree
+
+PACKAGES = ("guardpass", "onnxruntime", "llama-cpp-python", "numpy", "tokenizers")
+
+
+def load(options: dict[str, Any]) -> Any:
+    guard = Guard.load(options["path"], threads=options["threads"])
+    policies: list[str] | None = options.get("policies")
+    fields = {name: _first_field(guard.manifest, name, policies) for name in guard.manifest.modes}
+    tokens = {name: _tokens(guard.manifest, name, field) for name, field in fields.items()}
+
+    def one(question: dict[str, Any]) -> dict[str, Any]:
+        # Argmax, as the peers go by it: {} leaves calibrated thresholds aside.
+        verdict = guard.check(question["text"], question["response"], policies=policies, threshold={})
+        field = verdict.fields[fields[verdict.mode]]
+        assert field
+        rest = verdict.ms.total - verdict.ms.tokenize - verdict.ms.run
+        return {
+            "label": question["labels"].index(tokens[verdict.mode][field.label]),
+            "split": {"tokenize": verdict.ms.tokenize, "pass": verdict.ms.run, "rest": rest},
+            "run": verdict.tokens.run,
+        }
+
+    return lambda questions: [one(each) for each in questions]
+
+
+def _first_field(manifest: Manifest, mode: str, policies: list[str] | None) -> str:
+    """Whose slot answers the question: of several policies the first that is asked, in the tree's order."""
+    spec = manifest.modes[mode]
+    roots = [spec.tree.slots[root].field for root in spec.tree.roots]
+    asked = policies or spec.asked or roots
+    return next(root for root in roots if root in asked)
+
+
+def _tokens(manifest: Manifest, mode: str, field: str) -> dict[str, int]:
+    """Labels of a root's field, and the token that the root's slot chooses on the way to each."""
+    tree = manifest.modes[mode].tree
+    root = next(root for root in tree.roots if tree.slots[root].field == field)
+    return {
+        manifest.labels[label].name: manifest.columns[choice.column]
+        for choice in tree.slots[root].choices
+        for label in _labels(tree, choice.label, choice.next, field)
+    }
+
+
+def _labels(tree: Tree, label: int | None, following: int | None, field: str) -> list[int]:
+    if label is not None:
+        return [label]
+    if following is None or tree.slots[following].field != field:
+        return []
+    return [found for each in tree.slots[following].choices for found in _labels(tree, each.label, each.next, field)]

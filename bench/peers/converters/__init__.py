@@ -1,0 +1,1 @@
+"""Scripts that make a peer's own files from a checkpoint: `python SCRIPT.py CHECKPOINT OUT ...`."""

@@ -1,0 +1,22 @@
+"""A checkpoint as GGUF, by our own export, less the guard around it: `python gguf.py CHECKPOINT OUT QUANT`."""
+
+import sys
+from pathlib import Path
+
+from guardpass.export.checkpoint import Checkpoint
+from guardpass.export.config import read_architecture
+from guardpass.export.gguf_guard import check_quant, write_gguf
+from guardpass.export.tokenizer import CheckpointTokenizer
+
+
+def main() -> None:
+    """Write OUT/model.gguf."""
+    checkpoint, out, quant = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    source = Checkpoint(checkpoint)
+    shape = read_architecture(source)
+    check_quant(quant, shape.shapes())
+    write_gguf(source, shape, CheckpointTokenizer(source), checkpoint.name, quant, out, lambda _done, _total: None)
+
+
+if __name__ == "__main__":
+    main()
