@@ -1,4 +1,4 @@
-"""`guardpass calibrate`, `compare`, `twin` and `demo`."""
+"""`guardpass calibrate`, `compare`, `twin` and `demo`; `bench` itself is in `speed/commands.py`."""
 
 import json
 import sys
@@ -14,6 +14,8 @@ from guardpass.jsonl import dump
 from guardpass.manifest import Device
 from guardpass.schema import encode
 
+from .speed.commands import app as bench
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Plots = Annotated[Path | None, typer.Option(metavar="DIR", help="Draw PNG files into this folder.")]
 Threads = Annotated[int | None, typer.Option(help="Engine threads (default: the cores at hand).")]
@@ -26,6 +28,7 @@ def register(app: typer.Typer) -> None:
     app.command()(compare)
     app.command()(twin)
     app.command()(demo)
+    app.add_typer(bench, name="bench")
 
 
 def calibrate(

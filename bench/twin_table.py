@@ -24,6 +24,8 @@ class Twin:
     shards: int
     dtype: str = "BF16"
     tokenizer: TokenizerKind = "kanana"
+    family: str | None = None  # where neither its name nor its tokens tell
+    date: str | None = None  # what today is to its template
 
 
 def _template(name: str) -> str:
@@ -144,7 +146,7 @@ TWINS = (
     Twin(
         "wildguard-ko-3b", (), _template("llama-3.2"),  # the stock template, as the repository's own is not public
         _LLAMA32 | _sizes(28, 3072, 8192, 24, 8, 128) | {"torch_dtype": "float16"},
-        shards=2, dtype="F16", tokenizer="llama3",
+        shards=2, dtype="F16", tokenizer="llama3", family="wildguard-ko", date="2024-07-26",
     ),
     _shieldgemma("2b", _sizes(26, 2304, 9216, 8, 4, 256), shards=2),
     _shieldgemma("9b", _sizes(42, 3584, 14336, 16, 8, 256), shards=4),
@@ -163,7 +165,7 @@ TWINS = (
     Twin(
         "wildguard-7b", (), "",  # raw text
         _MISTRAL | _sizes(32, 4096, 14336, 32, 8, 128) | {"tie_word_embeddings": False},
-        shards=3, tokenizer="mistral",
+        shards=3, tokenizer="mistral", family="wildguard",
     ),
     _qwen3guard("0.6b", _sizes(28, 1024, 3072, 16, 8, 128), tied=True, shards=1),
     _qwen3guard("4b", _sizes(36, 2560, 9728, 32, 8, 128) | {"max_window_layers": 36}, tied=True, shards=2),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from guardpass.errors import InputError
-from guardpass.manifest import File
+from guardpass.manifest import File, Prefix
 from guardpass.passes import Pass
 
 from .architecture import Architecture
@@ -46,13 +46,21 @@ def write_onnx(
 
 
 def reference_scores(
-    source: Checkpoint, shape: Architecture, prompts: Prompts, judged: Sequence[Pass], progress: Progress
+    source: Checkpoint,
+    shape: Architecture,
+    prefix: Prefix,
+    columns: Sequence[int],
+    judged: Sequence[Pass],
+    progress: Progress = lambda _done, _total: None,
 ) -> list[Array]:
-    """What `write_onnx` says of `judged`, with nothing written."""
+    """What the checkpoint's own weights say of `judged` in fp32, each [S, V']; nothing is written.
+
+    prefix: the baked columns of the passes. columns: the V' token ids that are scored.
+    """
     graph = Graph(Path(os.devnull))
     try:
-        ops = Ops(source, shape, graph, _UNWRITTEN, prompts.prefix, _counted(shape, progress), (), judged)
-        return write_decoder(ops, shape, prompts.columns)
+        ops = Ops(source, shape, graph, _UNWRITTEN, prefix, _counted(shape, progress), (), judged)
+        return write_decoder(ops, shape, columns)
     finally:
         graph.close()
 

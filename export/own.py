@@ -12,7 +12,7 @@ from guardpass.manifest import Manifest, Ungated
 from guardpass.passes import Pass
 
 from .architecture import Architecture
-from .checkpoint import Checkpoint
+from .checkpoint import Array, Checkpoint
 from .gate import cases, default_flip_rate, judge, passes
 from .gate_texts import Texts, built_in, read_texts
 from .gguf_guard import write_gguf
@@ -76,7 +76,7 @@ def write_model(
     if begun.engine.name == "llamacpp":
         parts = 3 if tried else 1
         files = write_gguf(source, shape, tokenizer, begun.name, quant, directory, _part(progress, 0, parts))
-        reference = reference_scores(source, shape, prompts, judged, _part(progress, 1, parts)) if tried else []
+        reference = _reference(source, shape, prompts, judged, _part(progress, 1, parts))
     else:
         parts = 2 if tried else 1
         told = _part(progress, 0, parts)
@@ -92,6 +92,12 @@ def write_model(
         found.append(engine.run(request)[0])
         told(number, len(judged))
     return replace(done, gate=judge(tried, reference, found, gating.texts, gating.max_flip_rate))
+
+
+def _reference(
+    source: Checkpoint, shape: Architecture, prompts: Prompts, judged: list[Pass], progress: Progress
+) -> list[Array]:
+    return reference_scores(source, shape, prompts.prefix, prompts.columns, judged, progress) if judged else []
 
 
 def _part(progress: Progress, number: int, parts: int) -> Progress:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from guardpass.bench.speed.environment import environment
 from guardpass.bench.speed.result import Skipped
 from guardpass.errors import GuardpassError
 
@@ -72,7 +73,7 @@ def best(
 def skipped(peer: Peer, setting: Setting, subject: str, error: GuardpassError) -> Skipped:
     """The row that says why a setting is not measured."""
     command = error.command if isinstance(error, PeerError | PeerMissing) else ""
-    return Skipped(peer.name, setting.name, subject, str(error), command)
+    return Skipped(environment({}), peer.name, setting.name, subject, str(error), command)
 
 
 def _shown(value: object) -> str:

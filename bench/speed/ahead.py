@@ -11,7 +11,7 @@ from typing import Literal
 from .measures import Value, ratio, values
 from .result import Contender, Report
 from .subjects import OURS, contenders
-from .summary import Interval, paired_ratio, ratio_interval
+from .summary import Interval, ratio_interval
 
 Standing = Literal["ahead", "level", "behind"]
 
@@ -42,8 +42,8 @@ def standings(report: Report) -> Iterator[Stand]:
 
 
 def _stand(peer: Value, ours: Value) -> Stand:
-    if len(peer.samples) == len(ours.samples) > 0:  # called in turn
-        found, interval = paired_ratio(peer.samples, ours.samples)
+    if peer.beside is not None:
+        found, interval = peer.beside, peer.beside_interval
     else:
         found, interval = ratio(peer, ours), ratio_interval(peer.value, peer.interval, ours.value, ours.interval)
     low, high = interval or (found, found)

@@ -19,6 +19,8 @@ class Value:
     higher: bool = False  # is better
     samples: tuple[float, ...] = ()  # whose median it is, by turn
     interval: Interval | None = None  # 95 %; None for what was measured once
+    beside: float | None = None  # ratio to the first contender, of times in the same turns
+    beside_interval: Interval | None = None
 
 
 _COSTS: Sequence[tuple[str, str, Callable[[Cost], float | None]]] = (
@@ -36,7 +38,10 @@ def values(report: Report) -> Iterator[Value]:
     for latency in report.latency:
         name = f"latency, {latency.mode}, {latency.content} tokens"
         ms = latency.ms
-        yield Value(name, "ms", latency.contender, ms.median, ms.n, False, latency.samples, ms.median_interval)
+        yield Value(
+            name, "ms", latency.contender, ms.median, ms.n, False, latency.samples, ms.median_interval, latency.ratio,
+            latency.ratio_interval,
+        )  # fmt: skip
     for rate in report.rate:
         if rate.chosen:
             bound = "no bound" if rate.bound_ms is None else f"p95 within {rate.bound_ms:g} ms"

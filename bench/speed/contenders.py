@@ -1,0 +1,103 @@
+"""Who is measured: the guards of a subject, then the settings of peers, each opened as a worker."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from guardpass.errors import InputError
+from guardpass.export.quantize import RECIPES
+
+from ..peers import launch
+from ..peers.files import prepare as prepare_files
+from ..peers.protocol import Question
+from ..peers.table import GUARDPASS, PEERS, Peer, Setting, find
+from ..peers.worker import Worker
+from .prepare import Exported, Prepared
+from .result import Contender
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A contender to be, and the files it opens. threads, affinity: what its process is given."""
+
+    contender: Contender
+    peer: Peer
+    setting: Setting
+    path: Path
+    mb: float
+    convert_s: float | None
+    work: Path
+    affinity: tuple[int, ...] | None
+
+    def worker(self) -> Worker:
+        """Its process, not yet started."""
+        return launch.worker(
+            self.peer, self.setting, self.path, self.work, threads=self.contender.threads, affinity=self.affinity
+        )
+
+
+@dataclass(frozen=True)
+class Given:
+    """What all entries of a run have in common. beside: said of every setting, "" where there is nothing to say."""
+
+    threads: int
+    affinity: tuple[int, ...] | None
+    work: Path
+    beside: str = ""
+
+
+def chosen(names: Sequence[str], only: Sequence[str]) -> list[tuple[Peer, Setting]]:
+    """Settings of the named peers ("all": of every one) whose name, behind the peer's, contains one of `only`.
+
+    Raises InputError for a name that is unknown, and where nothing is left.
+    """
+    peers = PEERS if list(names) == ["all"] else [find(name) for name in names]
+    found = [
+        (peer, setting)
+        for peer in peers
+        for setting in peer.settings
+        if not only or any(part in f"{peer.name} {setting.name}" for part in only)
+    ]
+    if only and not found:
+        known = "; ".join(f"{peer.name} {setting.name}" for peer in peers for setting in peer.settings)
+        raise InputError(f"--only {', '.join(only)} leaves no setting of these: {known or 'no peers were named'}")
+    return found
+
+
+def guard_entry(subject: Prepared, guard: Exported, policy: str | None, given: Given) -> Entry:
+    """A guard of ours; of one with policies, `policy` alone, as a peer judges one at a time."""
+    name = guard.quant if guard.quant in RECIPES else f"{guard.quant}, engine llamacpp"
+    options = {} if policy is None else {"policies": [policy]}
+    setting = Setting(name, guard.quant, options, prefix_kept=True)
+    contender = _contender(subject, GUARDPASS, setting, given)
+    return Entry(
+        contender, GUARDPASS, setting, guard.path.absolute(), guard.mb, guard.convert_s, given.work, given.affinity
+    )
+
+
+def peer_entry(subject: Prepared, peer: Peer, setting: Setting, questions: Sequence[Question], given: Given) -> Entry:
+    """A peer, its files made, at the fastest way of its setting's sweep on `questions`.
+
+    Raises GuardpassError where it cannot be run on this machine or checkpoint.
+    """
+    if subject.checkpoint is None:
+        raise InputError(f"{subject.name} is a guard, and {peer.name} needs the checkpoint it was exported from")
+    made = prepare_files(peer, setting, subject.checkpoint, given.work)
+    setting, _ = launch.best(
+        peer, setting, made.path, given.work, questions, threads=given.threads, affinity=given.affinity
+    )
+    contender = _contender(subject, peer, setting, given)
+    return Entry(contender, peer, setting, made.path, made.mb, made.convert_s, given.work, given.affinity)
+
+
+def _contender(subject: Prepared, peer: Peer, setting: Setting, given: Given) -> Contender:
+    return Contender(
+        engine=peer.name,
+        setting=setting.name + given.beside,
+        quant=setting.quant,
+        subject=subject.name,
+        weights=subject.weights,
+        layers=subject.layers,
+        threads=given.threads,
+        prefix_kept=setting.prefix_kept,
+    )

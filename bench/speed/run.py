@@ -1,0 +1,183 @@
+"""One run: every contender on every subject, each in turn with guardpass's first guard, so that ratios hold."""
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from guardpass.errors import GuardpassError
+from guardpass.export.checkpoint import Checkpoint
+from guardpass.export.config import read_architecture
+from guardpass.export.onnx_guard import reference_scores
+from guardpass.integrity import open_guard
+
+from ..peers import launch
+from ..peers.protocol import Question
+from ..peers.table import Peer, Setting
+from ..peers.worker import Worker
+from . import scenarios
+from .contenders import Entry, Given, guard_entry, peer_entry
+from .peaks import peaks
+from .prepare import Options, Prepared, prepare
+from .questions import Asked, Questions
+from .result import Report, Row
+from .rows import Expected, Shape, cost, fidelity, latency, offline, rate, report
+
+WARM_UP = 2  # turns that count for nothing, of each length
+_SWEPT = 4  # questions by which the ways of a sweep are told apart, the first of them to warm up
+_BELOW_HIGHEST = 0.7  # of the highest rate: where p95 is told once more
+
+Told = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure. peers: with their settings. load: content tokens of the scenarios server and offline."""
+
+    quants: tuple[str, ...]
+    peers: tuple[tuple[Peer, Setting], ...]
+    scenarios: frozenset[str]
+    lengths: tuple[int, ...]
+    turns: int
+    texts: int  # by which verdicts are compared; 0: none
+    load: int
+    requests: int
+    p95_ms: float | None  # the bound; None: five times the median of scenario single
+    neighbours: int
+    seed: int
+
+
+def run(targets: Sequence[str], plan: Plan, options: Options, given: Given, command: str, told: Told) -> Report:
+    """Measure it all. A peer that cannot run becomes a row that says why; guardpass's own failure is raised.
+
+    told: what is being done, a line at a time.
+    """
+    told("the machine's peaks")
+    rows: list[Row] = [peaks(given.threads)]
+    with _neighbours(plan.neighbours):
+        for target in targets:
+            told(f"{target}: checkpoint and guards")
+            rows += _Subject(prepare(target, plan.quants, given.work, options), plan, given, told).rows()
+    return report(command, rows)
+
+
+class _Subject:
+    """The run on one subject."""
+
+    def __init__(self, subject: Prepared, plan: Plan, given: Given, told: Told) -> None:
+        self._subject, self._plan, self._given, self._told = subject, plan, given, told
+        questions = Questions(subject.guards[0].path)
+        self._questions = questions
+        lengths = plan.lengths if "single" in plan.scenarios else ()
+        self._timed = {tokens: questions.of_length(tokens, WARM_UP + plan.turns) for tokens in lengths}
+        self._load = questions.of_length(plan.load, plan.requests, plan.seed + 1)
+        columns = len(open_guard(subject.guards[0].path, verify=False).columns)
+        self._shape = Shape.of(subject.checkpoint, questions.mode, columns)
+        self._expected = self._reference()
+
+    def rows(self) -> Iterator[Row]:
+        """All rows of the subject."""
+        first, *others = (
+            guard_entry(self._subject, guard, self._questions.policy, self._given) for guard in self._subject.guards
+        )
+        self._told(f"{self._name(first)}: opening")
+        with first.worker() as ours:
+            found: dict[int, list[float]] = {tokens: [] for tokens in self._timed}
+            kept = []
+            for entry in others:
+                kept += list(self._beside(ours, entry, found))
+            for peer, setting in self._plan.peers:
+                kept += list(self._peer(ours, peer, setting, found))
+            yield from self._whole(first, ours, found)
+            yield from kept
+
+    def _peer(self, ours: Worker, peer: Peer, setting: Setting, found: dict[int, list[float]]) -> Iterator[Row]:
+        self._told(f"{peer.name} {setting.name}: files and settings")
+        try:
+            entry = peer_entry(self._subject, peer, setting, _asks(self._load[:_SWEPT]), self._given)
+            yield from self._beside(ours, entry, found)
+        except GuardpassError as error:
+            self._told(f"{peer.name} {setting.name}: cannot run here")
+            yield launch.skipped(peer, setting, self._subject.name, error)
+
+    def _beside(self, ours: Worker, entry: Entry, found: dict[int, list[float]]) -> list[Row]:
+        """A contender in turn with the first, whose times are added to `found`; nothing where it fails on the way."""
+        times: dict[int, tuple[float, ...]] = {}
+        rows: list[Row] = []
+        with entry.worker() as worker:
+            for tokens, asked in self._timed.items():
+                self._told(f"{self._name(entry)}: single, {tokens} tokens")
+                first, answers = scenarios.in_turn([ours, worker], _asks(asked), WARM_UP)
+                times[tokens] = scenarios.milliseconds(first)
+                rows.append(latency(entry, worker, self._shape, asked[-1], tokens, answers, times[tokens]))
+            rows += self._rest(entry, worker)
+        for tokens, ms in times.items():
+            found[tokens] += ms
+        return rows
+
+    def _whole(self, entry: Entry, ours: Worker, found: dict[int, list[float]]) -> Iterator[Row]:
+        """The first contender's rows: times of all turns with others, or of turns of its own."""
+        for tokens, asked in self._timed.items():
+            self._told(f"{self._name(entry)}: single, {tokens} tokens")
+            (answers,) = scenarios.in_turn([ours], _asks(asked), WARM_UP)
+            yield latency(entry, ours, self._shape, asked[-1], tokens, answers, None, found[tokens])
+        yield from self._rest(entry, ours)
+
+    def _rest(self, entry: Entry, worker: Worker) -> Iterator[Row]:
+        """Verdicts, throughput and costs."""
+        if self._expected:
+            self._told(f"{self._name(entry)}: verdicts")
+            yield fidelity(entry, worker, self._expected)
+        asks = _asks(self._load)
+        if "server" in self._plan.scenarios:
+            yield from self._server(entry, worker, asks)
+        if "offline" in self._plan.scenarios:
+            self._told(f"{self._name(entry)}: offline")
+            yield offline(entry, worker, self._plan.load, len(asks), scenarios.offline(worker, asks))
+        yield cost(entry, worker)
+
+    def _server(self, entry: Entry, worker: Worker, asks: list[Question]) -> Iterator[Row]:
+        self._told(f"{self._name(entry)}: server, {self._plan.load} tokens")
+        (answers,) = scenarios.in_turn([worker], asks[:10], WARM_UP)
+        single = sorted(scenarios.milliseconds(answers))[len(answers) // 2]
+        bound = self._plan.p95_ms or 5 * single
+        tried = scenarios.highest_rate(worker, asks, single, bound, self._plan.seed)
+        best = tried[-1]
+        if best.held:
+            tried[-1] = replace(best, chosen=True)
+            tried.append(scenarios.offer(worker, asks, _BELOW_HIGHEST * best.rate, bound, self._plan.seed))
+        for each in tried:
+            yield rate(entry, worker, self._plan.load, each, bound, self._plan.seed)
+
+    def _reference(self) -> list[Expected]:
+        """What the checkpoint's own weights say in fp32."""
+        checkpoint = self._subject.checkpoint
+        if checkpoint is None or not self._plan.texts:
+            return []
+        self._told(f"{self._subject.name}: reference verdicts in fp32")
+        asked = self._questions.judged(self._plan.texts)
+        manifest = open_guard(self._subject.guards[0].path, verify=False)
+        source = Checkpoint(checkpoint)
+        passes = [each.request for each in asked]
+        scores = reference_scores(source, read_architecture(source), manifest.prefix, manifest.columns, passes)
+        return [Expected.of(each, found) for each, found in zip(asked, scores, strict=True)]
+
+    def _name(self, entry: Entry) -> str:
+        return f"{self._subject.name}, {entry.contender.engine} {entry.contender.setting}"
+
+
+def _asks(asked: Sequence[Asked]) -> list[Question]:
+    return [each.question for each in asked]
+
+
+@contextlib.contextmanager
+def _neighbours(count: int) -> Iterator[None]:
+    """Processes that keep a core busy each."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
