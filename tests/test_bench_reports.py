@@ -92,7 +92,12 @@ def test_standings_are_by_turn(by: float, standing: str) -> None:
     for engine, factor in (("guardpass", 1.0), ("peer", by)):
         samples = (factor * drift * rng.normal(1, 0.01, 40)).tolist()
         who = replace(own.contender, engine=engine)
-        rows.append(replace(own, contender=who, samples=tuple(samples), ms=summary(samples)))
+        ratio, interval = paired_ratio(samples, rows[0].samples if rows else samples)
+        rows.append(
+            replace(
+                own, contender=who, samples=tuple(samples), ms=summary(samples), ratio=ratio, ratio_interval=interval
+            )
+        )
     (found,) = standings(Report(1, "", latency=tuple(rows)))
     assert found.standing == standing
     assert (found.ratio, found.interval) == paired_ratio(rows[1].samples, rows[0].samples)
