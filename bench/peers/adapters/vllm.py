@@ -1,6 +1,7 @@
 """vLLM in one process, greedy for one token out of those that may answer.
 
-options: path, threads, keep (bool: prefix caching), context (tokens, default 2048).
+options: path, threads, keep (bool: prefix caching), block (tokens that are kept together), context (tokens, default
+2048).
 """
 
 import os
@@ -23,7 +24,7 @@ def load(options: dict[str, Any]) -> Any:
     torch.set_num_threads(options["threads"])
     model = vllm.LLM(
         options["path"], dtype="bfloat16", skip_tokenizer_init=True, max_model_len=options.get("context", 2048),
-        enable_prefix_caching=options["keep"], disable_log_stats=True, seed=0,
+        enable_prefix_caching=options["keep"], block_size=options.get("block"), disable_log_stats=True, seed=0,
     )  # fmt: skip
 
     def judge(questions: list[dict[str, Any]]) -> list[dict[str, Any]]:
