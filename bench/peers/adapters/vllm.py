@@ -11,7 +11,6 @@ from typing import Any
 
 # Read when vllm is imported. The engine runs in this process, so that its memory is this process's.
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, sorted(os.sched_getaffinity(0)))))
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # gigabytes
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 
@@ -23,6 +22,8 @@ BATCHES = True
 
 
 def load(options: dict[str, Any]) -> Any:
+    cores = sorted(os.sched_getaffinity(0))[: options["threads"]]
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, cores)))
     torch.set_num_threads(options["threads"])
     runpy.run_path(str(Path(__file__).parents[1] / "heads.py"))["allow"]()
     model = vllm.LLM(
