@@ -260,11 +260,11 @@ def _labels(peer: Peer, setting: Setting, path: Path, questions: Sequence[Questi
         return [answer["label"] for question in questions for answer in running.ask([question])]
 
 
-@pytest.mark.parametrize("family", ["kanana-safeguard", "shieldgemma"])
-def test_transformers_answers_as_its_scores_say(family: str, subjects: Callable[[str], Subject]) -> None:
-    subject, peer = subjects(family), find("transformers")
+def test_transformers_answers_as_its_scores_say(subjects: Callable[[str], Subject]) -> None:
+    subject, peer = subjects("kanana-safeguard"), find("transformers")
     expected = subject.expected(_ANY)
-    for setting in peer.settings:
+    assert len(set(expected)) > 3
+    for setting in peer.settings[:2]:  # generate, and the forward pass alone
         one = replace(setting, options={**setting.options, "dtype": "float32"})
         assert _labels(peer, one, subject.checkpoint, subject.questions(_ANY)) == expected
 

@@ -47,15 +47,15 @@ def prepare(peer: Peer, setting: Setting, checkpoint: Path, work: Path) -> Made:
     if (known := _record(folder)).get("key") != key:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with new_directory(folder) as partial:
-            seconds = _make(files, python, checkpoint, partial)
+            seconds = _make(files, python, checkpoint, partial, folder)
             size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
             known = {"key": key, "convert_s": seconds, "mb": size / 1e6}
             (partial / _RECORD).write_text(json.dumps(known))
     return Made(folder / files.model, known["mb"], known["convert_s"])
 
 
-def _make(files: Files, python: Path, checkpoint: Path, out: Path) -> float:
-    """Seconds that the command took."""
+def _make(files: Files, python: Path, checkpoint: Path, out: Path, named: Path) -> float:
+    """Seconds that the command took; what it fills is called `named` when it is there."""
     (package,) = guardpass.export.__path__
     places = {
         "own": sys.executable, "python": python, "scripts": Path(__file__).parent / "converters",
@@ -71,7 +71,7 @@ def _make(files: Files, python: Path, checkpoint: Path, out: Path) -> float:
         raise PeerError(
             f"{files.name} cannot be made of {checkpoint.name} (exit code {done.returncode}); the last lines:\n"
             + last_lines(done.stdout),
-            shlex.join(command),
+            shlex.join(command).replace(str(out), str(named)),
         )
     return time.perf_counter() - start
 

@@ -160,6 +160,8 @@ class Worker:
             error = found.get("error")
         except (ValueError, AttributeError):
             found, error = {}, None
+        if error is not None and key == "ready":
+            raise self._death(f"it cannot load: {error}")
         if error is not None:
             raise PeerError(f"{self._name()} failed: {error}", self.command)
         if key not in found:

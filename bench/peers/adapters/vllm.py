@@ -1,14 +1,16 @@
 """vLLM in one process, greedy for one token out of those that may answer.
 
-options: path, threads, keep (bool: prefix caching), context (tokens, default 2048).
+options: path, threads, keep (bool: prefix caching), block (tokens that are kept together), context (tokens, default
+2048).
 """
 
 import os
+import runpy
+from pathlib import Path
 from typing import Any
 
 # Read when vllm is imported. The engine runs in this process, so that its memory is this process's.
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, sorted(os.sched_getaffinity(0)))))
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # gigabytes
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 
@@ -20,10 +22,13 @@ BATCHES = True
 
 
 def load(options: dict[str, Any]) -> Any:
+    cores = sorted(os.sched_getaffinity(0))[: options["threads"]]
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, cores)))
     torch.set_num_threads(options["threads"])
+    runpy.run_path(str(Path(__file__).parents[1] / "heads.py"))["allow"]()
     model = vllm.LLM(
         options["path"], dtype="bfloat16", skip_tokenizer_init=True, max_model_len=options.get("context", 2048),
-        enable_prefix_caching=options["keep"], disable_log_stats=True, seed=0,
+        enable_prefix_caching=options["keep"], block_size=options.get("block"), disable_log_stats=True, seed=0,
     )  # fmt: skip
 
     def judge(questions: list[dict[str, Any]]) -> list[dict[str, Any]]:

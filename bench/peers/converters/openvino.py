@@ -35,15 +35,20 @@ class LastToken(torch.nn.Module):
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         positions = torch.arange(ids.shape[1])
-        distance = positions[:, None] - positions[None]
-        mask: Any = (distance >= 0)[None, None]
+        distance = (positions[:, None] - positions)[None, None]
+        mask: Any = _added(distance >= 0)
         if self.model.config.model_type == "gemma2":
-            near = mask & (distance < self.model.config.sliding_window)[None, None]
+            near = _added((distance >= 0) & (distance < self.model.config.sliding_window))
             mask = {"full_attention": mask, "sliding_attention": near}
         found = self.model(
             input_ids=ids, attention_mask=mask, position_ids=positions[None], use_cache=False, logits_to_keep=1
         )
         return found.logits[:, -1]  # type: ignore[no-any-return]
+
+
+def _added(seen: torch.Tensor) -> torch.Tensor:
+    """A mask of numbers: attention that caps its scores, as Gemma 2's, adds it."""
+    return torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)
 
 
 def main() -> None:
