@@ -24,6 +24,7 @@ from guardpass.bench.speed.markdown import markdown
 from guardpass.bench.speed.peaks import peaks
 from guardpass.bench.speed.prepare import Options, Prepared, prepare
 from guardpass.bench.speed.questions import Questions
+from guardpass.bench.speed.rows import report as report_of
 from guardpass.bench.speed.run import Plan, run
 from guardpass.bench.speed.trace import arrivals
 from guardpass.bench.twin import find, tiny, write_twin
@@ -156,14 +157,15 @@ def test_a_whole_run(checkpoint: Path, tmp_path: Path) -> None:
     )
     told: list[str] = []
     given = Given(1, None, tmp_path / "work")
-    report = run([str(checkpoint)], plan, Options(), given, "guardpass bench", told.append)
+    report = report_of("guardpass bench", list(run([str(checkpoint)], plan, Options(), given, told.append)))
 
     names = ["int8", "fp32", "label 0", "label 1", "label 2"]
     assert sorted({row.contender.setting for row in report.latency}) == sorted(names)
     latency = {(row.contender.setting, row.content): row for row in report.latency}
     for tokens in (8, 32):
         first = latency["int8", tokens]
-        assert first.ms.n == 5 * 7  # turns with the four others, and its own
+        assert first.ms.n == 7
+        assert first.ratio is None
         assert first.run < first.prompt
         assert first.split.keys() == {"tokenize", "pass", "rest"}
         for name in names[2:]:
@@ -207,7 +209,8 @@ def test_a_guard_alone_and_beside_a_busy_process(checkpoint: Path, tmp_path: Pat
     guard = prepare(str(checkpoint), ("int8",), tmp_path, Options()).guards[0].path
     before = threading.active_count()
     plan = _plan(lengths=(8,), neighbours=1, peers=tuple(chosen(["transformers"], ["fp32"])))
-    report = run([str(guard)], plan, Options(), Given(1, (0,), tmp_path, ", beside"), "", lambda _line: None)
+    given = Given(1, (0,), tmp_path, ", beside")
+    report = report_of("", list(run([str(guard)], plan, Options(), given, lambda _line: None)))
     (row,) = report.latency
     assert (row.contender.setting, row.contender.weights, row.operations) == ("int8, beside", "guard", None)
     assert not report.fidelity
@@ -262,6 +265,16 @@ def test_the_command_line(checkpoint: Path, tmp_path: Path) -> None:
     assert shown.stdout == done.stdout
     compared = subprocess.run([*bench, "compare", str(result), str(result)], capture_output=True, text=True, check=True)
     assert "within noise" in compared.stdout
+
+
+def test_what_was_measured_before_a_failure_is_kept(checkpoint: Path, tmp_path: Path) -> None:
+    options = ["--lengths", "8", "--turns", "6", "--texts", "0", "--threads", "1", "--work", str(tmp_path / "work")]
+    command = [sys.executable, "-m", "guardpass", "bench", str(checkpoint), "no-such-guard", *options]
+    done = subprocess.run([*command, "--json", str(tmp_path / "a.jsonl")], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "no-such-guard" in done.stderr
+    kept = read_report(tmp_path / "a.jsonl")
+    assert [len(kept.peaks), len(kept.latency), len(kept.cost)] == [1, 1, 1]
 
 
 def test_the_machine_has_peaks() -> None:

@@ -6,12 +6,15 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from guardpass.errors import InputError
+
+if TYPE_CHECKING:
+    from .result import Row
 
 _SCENARIOS = ("single", "server", "offline")
 
@@ -75,6 +78,7 @@ def run(
     from .files import check_file, write_report
     from .markdown import markdown
     from .prepare import Options
+    from .rows import report as report_of
     from .run import Plan
     from .run import run as measured
 
@@ -96,10 +100,15 @@ def run(
         raise InputError("--quant is empty, expected at least one")
     options = Options(family, date, layers, tokenizer)
     command = shlex.join(["guardpass", *sys.argv[1:]])
-    with _progress() as told:
-        report = measured(targets, plan, options, given, command, told)
-    if json:
-        write_report(report, json)
+    rows: list[Row] = []
+    try:
+        with _progress() as told:
+            for row in measured(targets, plan, options, given, told):
+                rows.append(row)
+    finally:  # what was measured before a failure, or before Ctrl-C, is kept
+        if json and rows:
+            write_report(report_of(command, rows), json)
+    report = report_of(command, rows)
     if plots:
         from .figures import draw
 

@@ -72,15 +72,13 @@ def latency(
     asked: Asked,
     content: int,
     answers: Sequence[Answer],
-    beside: Sequence[float] | None,
-    before: Sequence[float] = (),
+    beside: Sequence[float] | None = None,
 ) -> Latency:
-    """beside: ms of the first contender in the same turns. before: samples of other turns, to be joined to these."""
-    own, ours = milliseconds(answers), entry.contender.engine == OURS
+    """beside: ms of the first contender in the same turns."""
+    samples, ours = milliseconds(answers), entry.contender.engine == OURS
     told = [answer["run"] for answer in answers if answer["run"] is not None]
     run = int(statistics.median(told)) if told else len(asked.question["ids"])
-    samples = (*before, *own)
-    ratio, interval = (None, None) if beside is None else paired_ratio(own, beside)
+    ratio, interval = (None, None) if beside is None else paired_ratio(samples, beside)
     split = {name: statistics.median(answer["split"][name] for answer in answers) for name in answers[0]["split"]}
     return Latency(
         contender=entry.contender,

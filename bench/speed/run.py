@@ -21,8 +21,8 @@ from .contenders import Entry, Given, guard_entry, peer_entry
 from .peaks import peaks
 from .prepare import Options, Prepared, prepare
 from .questions import Asked, Questions
-from .result import Report, Row
-from .rows import Expected, Shape, cost, fidelity, latency, offline, rate, report
+from .result import Row
+from .rows import Expected, Shape, cost, fidelity, latency, offline, rate
 
 WARM_UP = 2  # turns that count for nothing, of each length
 _SWEPT = 4  # questions by which the ways of a sweep are told apart, the first of them to warm up
@@ -48,18 +48,18 @@ class Plan:
     seed: int
 
 
-def run(targets: Sequence[str], plan: Plan, options: Options, given: Given, command: str, told: Told) -> Report:
-    """Measure it all. A peer that cannot run becomes a row that says why; guardpass's own failure is raised.
+def run(targets: Sequence[str], plan: Plan, options: Options, given: Given, told: Told) -> Iterator[Row]:
+    """Measure it all, a row as soon as it is known. A peer that cannot run becomes a row that says why; guardpass's
+    own failure is raised.
 
     told: what is being done, a line at a time.
     """
     told("the machine's peaks")
-    rows: list[Row] = [peaks(given.threads)]
+    yield peaks(given.threads)
     with _neighbours(plan.neighbours):
         for target in targets:
             told(f"{target}: checkpoint and guards")
-            rows += _Subject(prepare(target, plan.quants, given.work, options), plan, given, told).rows()
-    return report(command, rows)
+            yield from _Subject(prepare(target, plan.quants, given.work, options), plan, given, told).rows()
 
 
 class _Subject:
@@ -77,52 +77,39 @@ class _Subject:
         self._expected = self._reference()
 
     def rows(self) -> Iterator[Row]:
-        """All rows of the subject."""
+        """All rows of the subject, those of its first guard first."""
         first, *others = (
             guard_entry(self._subject, guard, self._questions.policy, self._given) for guard in self._subject.guards
         )
-        self._told(f"{self._name(first)}: opening")
         with first.worker() as ours:
-            found: dict[int, list[float]] = {tokens: [] for tokens in self._timed}
-            kept = []
+            for tokens, asked in self._timed.items():
+                self._told(f"{self._name(first)}: single, {tokens} tokens")
+                (answers,) = scenarios.in_turn([ours], _asks(asked), WARM_UP)
+                yield latency(first, ours, self._shape, asked[-1], tokens, answers)
+            yield from self._rest(first, ours)
             for entry in others:
-                kept += list(self._beside(ours, entry, found))
+                yield from self._beside(ours, entry)
             for peer, setting in self._plan.peers:
-                kept += list(self._peer(ours, peer, setting, found))
-            yield from self._whole(first, ours, found)
-            yield from kept
+                yield from self._peer(ours, peer, setting)
 
-    def _peer(self, ours: Worker, peer: Peer, setting: Setting, found: dict[int, list[float]]) -> Iterator[Row]:
+    def _peer(self, ours: Worker, peer: Peer, setting: Setting) -> Iterator[Row]:
         self._told(f"{peer.name} {setting.name}: files and settings")
         try:
             entry = peer_entry(self._subject, peer, setting, _asks(self._load[:_SWEPT]), self._given)
-            yield from self._beside(ours, entry, found)
+            yield from self._beside(ours, entry)
         except GuardpassError as error:
             self._told(f"{peer.name} {setting.name}: cannot run here")
             yield launch.skipped(peer, setting, self._subject.name, error)
 
-    def _beside(self, ours: Worker, entry: Entry, found: dict[int, list[float]]) -> list[Row]:
-        """A contender in turn with the first, whose times are added to `found`; nothing where it fails on the way."""
-        times: dict[int, tuple[float, ...]] = {}
-        rows: list[Row] = []
+    def _beside(self, ours: Worker, entry: Entry) -> Iterator[Row]:
+        """A contender, in turn with the first."""
         with entry.worker() as worker:
             for tokens, asked in self._timed.items():
                 self._told(f"{self._name(entry)}: single, {tokens} tokens")
                 first, answers = scenarios.in_turn([ours, worker], _asks(asked), WARM_UP)
-                times[tokens] = scenarios.milliseconds(first)
-                rows.append(latency(entry, worker, self._shape, asked[-1], tokens, answers, times[tokens]))
-            rows += self._rest(entry, worker)
-        for tokens, ms in times.items():
-            found[tokens] += ms
-        return rows
-
-    def _whole(self, entry: Entry, ours: Worker, found: dict[int, list[float]]) -> Iterator[Row]:
-        """The first contender's rows: times of all turns with others, or of turns of its own."""
-        for tokens, asked in self._timed.items():
-            self._told(f"{self._name(entry)}: single, {tokens} tokens")
-            (answers,) = scenarios.in_turn([ours], _asks(asked), WARM_UP)
-            yield latency(entry, ours, self._shape, asked[-1], tokens, answers, None, found[tokens])
-        yield from self._rest(entry, ours)
+                beside = scenarios.milliseconds(first)
+                yield latency(entry, worker, self._shape, asked[-1], tokens, answers, beside)
+            yield from self._rest(entry, worker)
 
     def _rest(self, entry: Entry, worker: Worker) -> Iterator[Row]:
         """Verdicts, throughput and costs."""
