@@ -196,6 +196,8 @@ def test_a_whole_run(checkpoint: Path, tmp_path: Path) -> None:
     assert read_report(tmp_path / "report.json") == report
     assert "label 2" in markdown(report)
     assert any("32 tokens" in line for line in told)
+    # Of the setting that failed its files alone were begun, and that it did was told.
+    assert len(told) == plan.steps(1) - (len(plan.lengths) + 3) + 1
 
     guards = sorted((tmp_path / "work" / "guards").iterdir())
     stamps = [path.stat().st_mtime_ns for path in guards]

@@ -102,7 +102,7 @@ def run(
     command = shlex.join(["guardpass", *sys.argv[1:]])
     rows: list[Row] = []
     try:
-        with _progress() as told:
+        with _progress(plan.steps(len(targets))) as told:
             for row in measured(targets, plan, options, given, told):
                 rows.append(row)
     finally:  # what was measured before a failure, or before Ctrl-C, is kept
@@ -181,16 +181,16 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
-    """What is being done and for how long, on a terminal; else a line each."""
+def _progress(steps: int) -> Iterator[Callable[[str], None]]:
+    """What is being done, and how far it is, on a terminal; else a line each."""
     from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda line: print(line, file=sys.stderr, flush=True)
         return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("")
-        yield lambda line: bar.reset(task, description=line)
+        task = bar.add_task("", total=steps, completed=-1)  # a step is told when it begins
+        yield lambda line: bar.update(task, description=line, advance=1)

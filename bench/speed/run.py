@@ -47,6 +47,11 @@ class Plan:
     neighbours: int
     seed: int
 
+    def steps(self, targets: int) -> int:
+        """How often `run` tells what it does, if nothing is skipped."""
+        each = len(self.lengths) * ("single" in self.scenarios) + len(self.scenarios - {"single"}) + bool(self.texts)
+        return 1 + targets * (1 + bool(self.texts) + len(self.peers) + (len(self.quants) + len(self.peers)) * each)
+
 
 def run(targets: Sequence[str], plan: Plan, options: Options, given: Given, told: Told) -> Iterator[Row]:
     """Measure it all, a row as soon as it is known. A peer that cannot run becomes a row that says why; guardpass's
