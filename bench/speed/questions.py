@@ -17,6 +17,8 @@ from guardpass.tree import pruned
 
 from ..peers.protocol import Question
 
+_BEGINNING = 12  # characters that no two timed texts have in common, so that no cache knows one by another
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -43,11 +45,15 @@ class Questions:
         self._tree = pruned(spec.tree, [self.policy] if self.policy else [spec.tree.slots[spec.tree.roots[0]].field])
         self._content = ContentTokenizer.of(guard, manifest)
         self._planner = Planner(manifest, spec, self._tree, self._content)
+        self._begun: set[str] = set()
         self._splitter = Tokenizer.from_file(str(guard / "tokenizer.json"))
 
     def of_length(self, tokens: int, count: int, seed: int = 0) -> list[Asked]:
-        """Different texts, of exactly so many tokens of content. Raises InputError where a text cannot be cut so."""
-        order = random.Random(seed)
+        """Texts of exactly so many tokens of content, which begin unlike any before.
+
+        Raises InputError where too few can be cut so.
+        """
+        order = random.Random(f"{seed} {tokens}")
         found: list[Asked] = []
         texts = [each.text for each in built_in("gate").items]
         for _ in range(20 * count):
@@ -60,10 +66,13 @@ class Questions:
                 size += len(text.encode())
                 if size > 8 * tokens:
                     break
-            whole = " ".join(parts)
+            whole = " ".join(parts)[order.randrange(len(parts[0])) :].lstrip()  # from the middle of a text
             encoding = self._splitter.encode(whole, add_special_tokens=False)
             asked = self.about(whole[: encoding.offsets[min(tokens, len(encoding.offsets)) - 1][1]])
-            found += [asked] * (asked.content == tokens)
+            beginning = asked.question["text"][:_BEGINNING]
+            if asked.content == tokens and beginning not in self._begun:
+                self._begun.add(beginning)
+                found.append(asked)
         if len(found) < count:
             raise InputError(f"found no {count} texts of {tokens} tokens by this tokenizer; choose other --lengths")
         return found
