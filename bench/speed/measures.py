@@ -17,7 +17,6 @@ class Value:
     value: float
     n: int  # requests or texts behind it
     higher: bool = False  # is better
-    samples: tuple[float, ...] = ()  # whose median it is, by turn
     interval: Interval | None = None  # 95 %; None for what was measured once
     beside: float | None = None  # ratio to the first contender, of times in the same turns
     beside_interval: Interval | None = None
@@ -39,7 +38,7 @@ def values(report: Report) -> Iterator[Value]:
         name = f"latency, {latency.mode}, {latency.content} tokens"
         ms = latency.ms
         yield Value(
-            name, "ms", latency.contender, ms.median, ms.n, False, latency.samples, ms.median_interval, latency.ratio,
+            name, "ms", latency.contender, ms.median, ms.n, False, ms.median_interval, latency.ratio,
             latency.ratio_interval,
         )  # fmt: skip
     for rate in report.rate:
@@ -52,7 +51,7 @@ def values(report: Report) -> Iterator[Value]:
         yield Value(name, "requests/s", each.contender, each.rate, each.requests, higher=True)
     for row in report.fidelity:
         interval = share_interval(row.agreement, row.texts)
-        yield Value("agreement with fp32", "", row.contender, row.agreement, row.texts, True, (), interval)
+        yield Value("agreement with fp32", "", row.contender, row.agreement, row.texts, True, interval)
     for name, unit, of in _COSTS:
         for cost in report.cost:
             found = of(cost)

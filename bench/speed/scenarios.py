@@ -3,7 +3,7 @@
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,9 +24,7 @@ class Asks(Protocol):
     def receive(self) -> Answer: ...
 
 
-def in_turn(
-    workers: Sequence[Asks], questions: Sequence[Question], warm_up: int, told: Callable[[], None] = lambda: None
-) -> list[list[Answer]]:
+def in_turn(workers: Sequence[Asks], questions: Sequence[Question], warm_up: int) -> list[list[Answer]]:
     """Every worker's answer to each question, one at a time, in an order drawn anew for each; less the warm-up's."""
     found: list[list[Answer]] = [[] for _ in workers]
     order = random.Random(0)
@@ -34,7 +32,6 @@ def in_turn(
         for index in order.sample(range(len(workers)), len(workers)):
             time.sleep(_REST_S)
             found[index] += workers[index].ask([question])
-        told()
     return [answers[warm_up:] for answers in found]
 
 
