@@ -72,7 +72,7 @@ def onnx_run(
     checkpoint: Checkpoint,
     shape: Architecture,
     kind: Kind,
-    recipe: Recipe,
+    recipe: Recipe[Graph],
     *,
     baked: int | None = None,
     rows: Sequence[int] | None = None,

@@ -24,6 +24,7 @@ from guardpass.engines.cpu import usable_cores
 from guardpass.export import export_guard, quantize, read_family
 from guardpass.export.checkpoint import Checkpoint
 from guardpass.export.config import read_architecture
+from guardpass.export.graph import Graph
 
 from .demo.fidelity import fidelity
 from .distribution import Kind, Logits, Run, Subject, gguf_run, moved, onnx_run
@@ -77,7 +78,7 @@ def compare(subject: Subject, ggufs: Sequence[str], only: Sequence[str]) -> None
             with tempfile.TemporaryDirectory() as folder:
                 guard = Path(folder) / "guard"
                 checkpoint = subject.checkpoint.directory
-                export_guard(checkpoint, guard, family=read_family(_FAMILY), format="gguf", quant=quant, gate=False)
+                export_guard(checkpoint, guard, family=read_family(_FAMILY), engine="llamacpp", quant=quant, gate=False)
                 size = (guard / "model.gguf").stat().st_size
                 with gguf_run(guard / "model.gguf", usable_cores()) as run:
                     found = np.stack([run(prompt) for kind in subject.kinds for prompt in kind.prompts])
@@ -86,7 +87,7 @@ def compare(subject: Subject, ggufs: Sequence[str], only: Sequence[str]) -> None
 
 
 def _onnx(
-    subject: Subject, recipe: quantize.Recipe, plain: Run, baked: int | None = None
+    subject: Subject, recipe: quantize.Recipe[Graph], plain: Run, baked: int | None = None
 ) -> tuple[Logits, int, list[float]]:
     """Logits of all prompts, bytes without the head of the whole vocabulary, and times beside plain int8."""
     found, sizes, times = [], [], []
@@ -120,7 +121,7 @@ def compare_demo() -> None:
 
 
 @contextmanager
-def patched(quant: str, recipe: quantize.Recipe) -> Iterator[None]:
+def patched(quant: str, recipe: quantize.Recipe[Graph]) -> Iterator[None]:
     """Let export write `recipe` as `quant` for a while."""
     kept, quantize.RECIPES[quant] = quantize.RECIPES[quant], recipe
     try:
