@@ -47,8 +47,7 @@ def int4(packed: Packed, layer: Layer) -> str:
 def _channel_scale(weights: Array) -> Array:
     """Of weights [N, K] the unit [N] of which the widest group needs 16."""
     reach: Array = np.maximum(weights.max(axis=1) / 7, weights.min(axis=1) / -8)
-    unit: Array = np.maximum(reach, np.float32(1e-30)) / np.float32(_STEPS)
-    return unit
+    return np.maximum(reach / _STEPS, 1e-30, dtype=np.float32)
 
 
 def _whole_scale(unit: Array, block: Array) -> Array:
