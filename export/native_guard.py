@@ -8,7 +8,7 @@ from typing import Literal, cast
 import numpy as np
 
 from guardpass.manifest import File, Prefix
-from guardpass.packed_rules import Config
+from guardpass.packed_config import Config
 from guardpass.passes import Pass
 from guardpass.tree import depths
 
