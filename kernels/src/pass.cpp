@@ -13,15 +13,6 @@ namespace {
 std::int64_t float_stride(std::int64_t width) { return round_up(width, 32) + 16; }
 std::int64_t byte_stride(std::int64_t width) { return round_up(width, 128) + 64; }
 
-std::int64_t panel_bytes(const Linear& linear) {
-    return linear.nibbles ? linear.depth * kPanel / 2 : linear.depth * kPanel;
-}
-
-const void* panel_data(const Linear& linear, std::int64_t panel) {
-    if (linear.nibbles) return linear.nibbles + panel * panel_bytes(linear);
-    return linear.weight + panel * panel_bytes(linear);
-}
-
 }  // namespace
 
 Pass::Pass(const Config& config, const Weights& weights, const Kernels& kernels, const Request& request, Workshop& shop,
@@ -172,30 +163,7 @@ void Pass::quantize(const Matrix& x, std::int64_t width, const Rotation& rotatio
 
 void Pass::multiply(std::initializer_list<Product> products, const Linear* following, Stage stage) {
     Timed timed(profile_, stage);
-    std::int64_t tasks = 0;
-    for (const Product& each : products) tasks += each.linear.panels;
-    auto locate = [&](std::int64_t& panel) -> const Product& {
-        const Product* product = products.begin();
-        while (panel >= product->linear.panels) panel -= (product++)->linear.panels;
-        return *product;
-    };
-    pool_.run(tasks, [&](std::int64_t task, std::int64_t next, int worker) {
-        std::int64_t index = task;
-        const Product& product = locate(index);
-        PanelTask panel{&product.linear, index, product.rows, 0, product.count, product.out.data, product.out.stride,
-                        product.epilogue, nullptr, 0, nullptr};
-        if (next >= 0) {
-            const Linear& linear = locate(next).linear;
-            panel.prefetch = panel_data(linear, next), panel.prefetch_bytes = panel_bytes(linear);
-        } else if (following && worker < following->panels) {
-            panel.prefetch = panel_data(*following, worker), panel.prefetch_bytes = panel_bytes(*following);
-        }
-        if (product.linear.nibbles) {
-            scratch_[worker].reset(0);
-            panel.unpacked = scratch_[worker].cut<std::int8_t>(product.linear.depth * kPanel);
-        }
-        kernels_.panel(panel);
-    });
+    guardpass::multiply(kernels_, pool_, scratch_, products, following);
 }
 
 // Keys roped and transposed, in blocks of 64; values side by side, head by head.

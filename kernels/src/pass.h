@@ -5,24 +5,9 @@
 
 #include "attention_plan.h"
 #include "model.h"
+#include "multiply.h"
 
 namespace guardpass {
-
-// fp32 activations, rows `stride` floats apart.
-struct Matrix {
-    float* data = nullptr;
-    std::int64_t stride = 0;
-    float* row(std::int64_t i) const { return data + i * stride; }
-};
-
-// Rows times a linear layer.
-struct Product {
-    const Linear& linear;
-    Levels rows;
-    std::int64_t count;
-    Matrix out;
-    Epilogue epilogue = Epilogue::store;
-};
 
 class Pass {
   public:

@@ -1,18 +1,6 @@
 // One panel of weights times all rows of a task, tile by tile. Included inside a level's namespace, after its
 // `tile<R>`: R rows x 64 columns of i32.
 
-// Spreads the prefetch of what comes next evenly over a panel's tiles, a few lines every 16 steps.
-struct Prefetch {
-    const char* at = nullptr;
-    const char* end = nullptr;
-    std::int64_t bytes = 0;  // every 16 steps
-
-    void some() {
-        const char* until = end - at < bytes ? end : at + bytes;
-        for (; at < until; at += 64) __builtin_prefetch(at, 0, 2);
-    }
-};
-
 inline void tile_of(int rows, const std::uint8_t* a, std::int64_t stride, const std::int8_t* w, std::int64_t steps,
                     std::int32_t* acc, Prefetch& ahead) {
     switch (rows) {
