@@ -3,6 +3,7 @@
 That this basis changes no score is shown in float32, against transformers, by test_architectures.py.
 """
 
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from guardpass.export.basis import rotation
 from guardpass.export.checkpoint import Checkpoint
@@ -174,3 +176,22 @@ def test_two_level_scales(columns: int) -> None:
         best += float(np.min(tried, axis=0).sum())
     assert np.square(plain - weights).sum() < 1.01 * best
     assert np.linalg.norm(rows @ (corrected - weights).T) < 0.75 * np.linalg.norm(rows @ (plain - weights).T)
+
+
+def test_export_holds_no_more_of_a_deeper_model(tmp_path: Path) -> None:
+    """Weights stream by: three times the layers, and as much memory at the peak."""
+    peaks = []
+    for layers in (2, 6):
+        config = LlamaConfig(
+            vocab_size=300, hidden_size=256, intermediate_size=1024, num_hidden_layers=layers, num_attention_heads=4,
+            num_key_value_heads=4,
+        )  # fmt: skip
+        LlamaForCausalLM(config).bfloat16().save_pretrained(tmp_path / str(layers))
+        source = Checkpoint(tmp_path / str(layers))
+        tracemalloc.start()
+        write_packed(source, read_architecture(source), _PREFIX, _COLUMNS, RECIPES["int8"], tmp_path / "model.packed")
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        (tmp_path / "model.packed").unlink()
+    layer = 4 * 256 * 256 + 3 * 256 * 1024  # bytes of one, as integers
+    assert peaks[1] - peaks[0] < layer / 2
