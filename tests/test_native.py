@@ -15,7 +15,7 @@ from guardpass import Guard
 from guardpass.bench.demo.run import CHECKPOINT
 from guardpass.bench.twin import find, tiny, write_twin
 from guardpass.errors import EngineError, GateError
-from guardpass.export import export_guard, native_file
+from guardpass.export import export_guard, native_file, own
 from guardpass.export.checkpoint import Checkpoint
 from guardpass.export.config import read_architecture
 from guardpass.export.native_guard import write_packed
@@ -287,20 +287,22 @@ def test_what_was_judged_before_changes_no_score(exports: Callable[[Case], Path]
 
 
 @pytest.mark.parametrize("quant", RECIPES)
-def test_the_gate_runs_the_kernels(quant: str, tmp_path: Path) -> None:
-    """Its figures are those of the demo guard, which was trained: hardly a verdict flips."""
+def test_the_gate_runs_the_kernels(quant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the demo guard, which was trained, hardly a verdict flips; a quarter of the texts will do."""
+    monkeypatch.setattr(own, "_JUDGED_TOKENS", 3 << 12)
     manifest = export_guard(CHECKPOINT, tmp_path / "guard", engine="native", quant=quant)
     gate = manifest.gate
     assert gate
-    assert gate.texts >= 300
+    assert gate.texts > 60
     assert gate.agreement > (0.985 if quant == "int8" else 0.95)
     assert gate.kl < (0.001 if quant == "int8" else 0.02)
 
 
 def test_a_broken_guard_does_not_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own, "_JUDGED_TOKENS", 1 << 12)
     interleaved = native_file.interleaved
     monkeypatch.setattr(native_file, "interleaved", lambda gate, up: interleaved(up, gate))
-    with pytest.raises(GateError, match=r"judges \d+ of 320 texts otherwise"):
+    with pytest.raises(GateError, match=r"judges \d+ of \d+ texts otherwise"):
         export_guard(CHECKPOINT, tmp_path / "guard", engine="native")
 
 

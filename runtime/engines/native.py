@@ -30,8 +30,14 @@ def library() -> ModuleType:
 
 
 def fits() -> bool:
-    """Whether the kernels are installed, and are more here than the portable ones."""
-    return find_spec("guardpass_kernels") is not None and library().level() != "portable"
+    """Whether the kernels are installed, and are more here than the portable ones. Raises EngineError."""
+    if find_spec("guardpass_kernels") is None:
+        return False
+    try:
+        level: str = library().level()
+    except ValueError as error:  # GUARDPASS_KERNELS_LEVEL asks for what this CPU lacks
+        raise EngineError(f"guardpass-kernels cannot run here: {error}") from None
+    return level != "portable"
 
 
 class NativeEngine:
