@@ -73,7 +73,7 @@ class Layer:
             result["weight"] = weight.reshape(-1, PANEL, k // 4, 4).transpose(0, 2, 1, 3)
         else:
             group = rows(self.group, up and up.group)
-            group = np.pad(group, ((0, n - len(group)), (0, 0)), constant_values=1)
+            group = np.maximum(np.pad(group, ((0, n - len(group)), (0, 0))), 1)
             levels = weight.astype(np.int32) // np.repeat(group.astype(np.int32), 32, 1) + 8
             apart = levels.reshape(-1, PANEL, k // 32, 4, 2, 4).transpose(0, 2, 3, 4, 1, 5)  # panel g h half n b
             result["weight"] = (apart[:, :, :, 0] | apart[:, :, :, 1] << 4).astype(np.uint8)
@@ -117,7 +117,7 @@ def linear(x: F32, layer: Layer, signs: F32 | None = None, eps: float | None = N
 
 def silu(x: F32) -> F32:
     wide = x.astype(np.float64)
-    result: F32 = (wide / (1 + np.exp(-wide))).astype(np.float32)
+    result: F32 = (wide / (1 + np.exp(np.minimum(-wide, 700)))).astype(np.float32)
     return result
 
 

@@ -13,6 +13,7 @@
 #include "arrays.h"
 #include "attention_plan.h"
 #include "error.h"
+#include "gemm_rate.h"
 #include "memory.h"
 
 namespace nb = nanobind;
@@ -177,6 +178,8 @@ void define_testing(nb::module_& module) {
                nb::arg("factor"));
     module.def("attention", &attention, nb::arg("level"), nb::arg("queries"), nb::arg("keys"), nb::arg("values"),
                nb::arg("sees"), nb::arg("scale"), nb::arg("softcap"));
+    module.def("gemm_rate", &gemm_rate, nb::arg("m"), nb::arg("n"), nb::arg("k"), nb::arg("int4"), nb::arg("threads"),
+               nb::arg("layers"), nb::arg("seconds"), nb::call_guard<nb::gil_scoped_release>());
 }
 
 }  // namespace guardpass

@@ -17,6 +17,20 @@ inline F exponential(F x) {
     return scaled(p, n);
 }
 
+// 2^x, for x up to 0: where e^x would only cost another rounding. The same bounds.
+inline F power_of_two(F x) {
+    x = max(set(-126.0f), x);
+    F n = rounded(x);
+    F r = x - n;
+    F p = set(1.535336188e-4f);  // minimax of (2^r - 1) / r (Cephes exp2f)
+    p = fma(p, r, set(1.339887440e-3f));
+    p = fma(p, r, set(9.618437357e-3f));
+    p = fma(p, r, set(5.550332471e-2f));
+    p = fma(p, r, set(2.402264791e-1f));
+    p = fma(p, r, set(6.931472028e-1f));
+    return scaled(fma(p, r, set(1.0f)), n);
+}
+
 // cap * tanh(x / cap)
 inline F softcapped(F x, float cap) {
     F e = exponential(x * set(2.0f / cap));
