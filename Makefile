@@ -1,9 +1,11 @@
-# `make demo` and `make test` set up all they need in .venv; nothing but Python 3.11+, git and make is expected.
+# `make demo` and `make test` set up all they need in .venv; nothing but Python 3.11+, git and make is expected. Where a
+# C++ compiler is found the native kernels are built too.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 OPTIMUM := .venv-optimum
 SOURCES := $(sort $(wildcard runtime/*.py runtime/*/*.py export/*.py export/*/*.py bench/*.py bench/peers/*.py bench/peers/*/*.py bench/speed/*.py bench/templates/* bench/demo/* bench/demo/checkpoint/*))
+KERNELS := $(sort $(wildcard kernels/pyproject.toml kernels/CMakeLists.txt kernels/guardpass_kernels/* kernels/src/* kernels/src/*/*))
 # Strict editable mode links files one by one, so that mypy and pytest see plain packages; new files need a re-link.
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --config-settings editable_mode=strict
 
@@ -25,16 +27,25 @@ test-optimum: $(OPTIMUM)/.test  ## The tests of `export --via optimum`, which ne
 	$(OPTIMUM)/bin/pytest tests/test_optimum.py
 
 clean:           ## Remove the environment and build leftovers
-	rm -rf $(VENV) $(OPTIMUM) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OPTIMUM) build kernels/build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo: $(BIN)/python pyproject.toml $(SOURCES)
+$(VENV)/.kernels: $(BIN)/python $(KERNELS)
+	@if command -v $(firstword $(CXX)) >/dev/null; then \
+		echo 'Building guardpass-kernels with $(CXX).'; \
+		$(BIN)/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps ./kernels; \
+	else \
+		echo 'Found no C++ compiler ($(CXX)): guardpass-kernels is left out, and with it engine native and its tests.'; \
+	fi
+	@touch $@
+
+$(VENV)/.demo: $(BIN)/python $(VENV)/.kernels pyproject.toml $(SOURCES)
 	$(INSTALL) -e '.[cpu,export,bench]'
 	@touch $@
 
-$(VENV)/.test: $(BIN)/python pyproject.toml $(SOURCES)
+$(VENV)/.test: $(BIN)/python $(VENV)/.kernels pyproject.toml $(SOURCES)
 	@echo 'Setting up the test environment: torch and transformers are large, and pip builds llama-cpp-python from source.'
 	@echo 'This takes about ten minutes on two cores.'
 	$(INSTALL) -e '.[cpu,export,bench,test]'

@@ -86,7 +86,7 @@ def main() -> None:
     adopt_gguf(options.gguf, options.work / "adopted", family=family, force=True)
     for quant in (quants := options.quants.split(",")):
         export_guard(
-            checkpoint, options.work / quant, family=family, format="gguf", quant=quant, gate=False, force=True
+            checkpoint, options.work / quant, family=family, engine="llamacpp", quant=quant, gate=False, force=True
         )
     reference = margins(Guard.load(options.work / "fp32"), given)
     report: dict[str, Any] = {"machine": machine(), "texts": len(given)}

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -15,6 +15,9 @@ from guardpass.manifest import Device
 from guardpass.schema import encode
 
 from .speed.commands import app as bench
+
+if TYPE_CHECKING:
+    from guardpass.export.engines import Asked
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Plots = Annotated[Path | None, typer.Option(metavar="DIR", help="Draw PNG files into this folder.")]
@@ -140,6 +143,7 @@ def twin(
 
 
 def demo(
+    engine: Annotated[str, typer.Option(help="onnx, native or auto.")] = "onnx",
     quant: Annotated[str, typer.Option(help="fp32, int8 or int4.")] = "int8",
     held_out: Annotated[bool, typer.Option("--held-out", help="Accuracy on the held-out sets instead.")] = False,
     as_json: Json = False,
@@ -150,11 +154,11 @@ def demo(
     from .demo import fidelity, run
 
     if held_out:
-        found = fidelity.fidelity(quant)
+        found = fidelity.fidelity(quant, cast("Asked", engine))
         print(json.dumps([asdict(each) for each in found]) if as_json else "\n".join(map(str, found)))
         return
-    verdicts = run.judge(quant)
+    verdicts = run.judge(quant, cast("Asked", engine))
     if as_json:
         print(json.dumps([verdict.to_json() for verdict in verdicts], ensure_ascii=False))
     else:
-        run.show(quant, verdicts)
+        run.show(f"{engine} {quant}", verdicts)

@@ -9,17 +9,24 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from guardpass.engines.cpu import usable_cores
+from guardpass.engines.native import library
 from guardpass.export.architecture import Architecture
 from guardpass.export.checkpoint import Checkpoint
 from guardpass.export.config import read_architecture
 from guardpass.export.decoder import inputs, outputs, write_decoder
 from guardpass.export.gate_texts import built_in
 from guardpass.export.graph import Graph
+from guardpass.export.native_file import Packed
+from guardpass.export.native_guard import write_packed
 from guardpass.export.ops import Ops
 from guardpass.export.quantize import Recipe
 from guardpass.export.tokenizer import CheckpointTokenizer
 from guardpass.manifest import Prefix
+from guardpass.packed_config import Config
+from guardpass.packed_file import open_tensors
 from guardpass.passes import Pass
+from guardpass.schema import encode
 
 _POLICY = "The text must not ask how to steal, break in, cheat or defraud, nor for weapons, drugs or other harm."
 # The policy before the text, so that nearly all is baked, and behind it, so that little is.
@@ -72,7 +79,7 @@ def onnx_run(
     checkpoint: Checkpoint,
     shape: Architecture,
     kind: Kind,
-    recipe: Recipe,
+    recipe: Recipe[Graph],
     *,
     baked: int | None = None,
     rows: Sequence[int] | None = None,
@@ -135,6 +142,28 @@ def gguf_run(path: Path, threads: int) -> Iterator[Run]:
 
     yield run
     llama.close()
+
+
+@contextmanager
+def native_run(
+    checkpoint: Checkpoint, shape: Architecture, kind: Kind, recipe: Recipe[Packed]
+) -> Iterator[tuple[Run, int]]:
+    """guardpass-kernels scoring the whole vocabulary, and the bytes of its file."""
+    prefix = Prefix(tuple(kind.prompts[0][: kind.baked]), tuple(range(-1, kind.baked - 1)))
+    shown = [_pass(prompt, kind.baked) for prompt in kind.calibration] if recipe.calibrated else []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.packed"
+        write_packed(checkpoint, shape, prefix, range(shape.vocab), recipe, path, shown)
+        header, tensors = open_tensors(path)
+        model = library().Model(encode(Config.of(header.metadata)), tensors, usable_cores())
+
+        def run(prompt: Sequence[int]) -> Logits:
+            asked = _pass(prompt, kind.baked)
+            chain = np.array(asked.chain, np.int32)
+            found: Logits = model.run(asked.tokens[0], asked.positions[0], asked.slots[0], chain, asked.sees)[0]
+            return found.astype(np.float64)
+
+        yield run, path.stat().st_size
 
 
 @dataclass(frozen=True)

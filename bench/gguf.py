@@ -106,7 +106,7 @@ def main() -> None:
     report: dict[str, Any] = {"machine": machine() | {"llama-cpp-python": version("llama-cpp-python")}}
     for quant in options.quants.split(","):
         guard = options.work / f"{options.name}-{quant}"
-        costs = export_costs(checkpoint, guard, "--format", "gguf", "--quant", quant) | load_costs(guard)
+        costs = export_costs(checkpoint, guard, "--engine", "llamacpp", "--quant", quant) | load_costs(guard)
         rows = []
         workers: list[tuple[Worker, Path]] = [(_guard, guard), (_stock, guard), (_guard, onnx)]
         samples = in_turn(workers, texts, options.repeats)

@@ -4,8 +4,9 @@
 
 CHECKPOINT: real weights, such as bench/smollm2.py makes. Against fp32, on Korean and English texts in policy prompts of
 two kinds: KL of the full next-token distribution, agreement of Yes or No, the widest flip, size, and the time of a pass
-of 128 tokens beside plain int8 in turn. Then the demo guard on its held-out set. --twin: the pass time on that
-checkpoint too (a shape twin from `guardpass twin`), alone. Needs guardpass[cpu,export,gguf].
+of 128 tokens beside plain int8 in turn; engine native's where guardpass-kernels is installed. Then the demo guard on
+its held-out set. --twin: the pass time on that checkpoint too (a shape twin from `guardpass twin`), alone. Needs
+guardpass[cpu,export,gguf].
 """
 
 import argparse
@@ -16,17 +17,19 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from guardpass.engines.cpu import usable_cores
-from guardpass.export import export_guard, quantize, read_family
+from guardpass.export import export_guard, native_quantize, quantize, read_family
 from guardpass.export.checkpoint import Checkpoint
 from guardpass.export.config import read_architecture
+from guardpass.export.graph import Graph
 
 from .demo.fidelity import fidelity
-from .distribution import Kind, Logits, Run, Subject, gguf_run, moved, onnx_run
+from .distribution import Kind, Logits, Run, Subject, gguf_run, moved, native_run, onnx_run
 from .measure import machine
 from .recipes import variants
 
@@ -34,6 +37,7 @@ _FAMILY = Path(__file__).parent / "templates" / "smollm2-policies.toml"
 _TOKENS = 128
 _INT8 = "**int8** (rotations, balanced, per-token for MLPs)"
 _TIMED = ("int8 plain", "rotations, balanced", _INT8, "int8, per-token scales everywhere")
+_NATIVE = {"**int8**, engine native": "int8", "**int4**, engine native": "int4"}
 _DEMO = ("int8 plain", _INT8, "int4 plain", "**int4** (rotations, balanced, GPTQ)")
 
 
@@ -73,11 +77,15 @@ def compare(subject: Subject, ggufs: Sequence[str], only: Sequence[str]) -> None
         if not only:
             found, size, _ = _onnx(subject, quantize.RECIPES["int8"], plain, baked=0)
             _row("**int8**, nothing baked", subject, found, reference, size, None)
+        for name, quant in _NATIVE.items():
+            if find_spec("guardpass_kernels") and (not only or name in only):
+                found, size, ms = _native(subject, quant, plain)
+                _row(name, subject, found, reference, size, ms)
         for quant in ggufs:
             with tempfile.TemporaryDirectory() as folder:
                 guard = Path(folder) / "guard"
                 checkpoint = subject.checkpoint.directory
-                export_guard(checkpoint, guard, family=read_family(_FAMILY), format="gguf", quant=quant, gate=False)
+                export_guard(checkpoint, guard, family=read_family(_FAMILY), engine="llamacpp", quant=quant, gate=False)
                 size = (guard / "model.gguf").stat().st_size
                 with gguf_run(guard / "model.gguf", usable_cores()) as run:
                     found = np.stack([run(prompt) for kind in subject.kinds for prompt in kind.prompts])
@@ -86,7 +94,7 @@ def compare(subject: Subject, ggufs: Sequence[str], only: Sequence[str]) -> None
 
 
 def _onnx(
-    subject: Subject, recipe: quantize.Recipe, plain: Run, baked: int | None = None
+    subject: Subject, recipe: quantize.Recipe[Graph], plain: Run, baked: int | None = None
 ) -> tuple[Logits, int, list[float]]:
     """Logits of all prompts, bytes without the head of the whole vocabulary, and times beside plain int8."""
     found, sizes, times = [], [], []
@@ -95,6 +103,17 @@ def _onnx(
             found += [run(prompt) for prompt in kind.prompts]
             sizes.append(written - 4 * subject.shape.vocab * subject.shape.hidden)
             times.append(in_turn([plain, run], _timed(kind)) if kind is subject.kinds[0] and baked is None else [])
+    return np.stack(found), sizes[0], times[0]
+
+
+def _native(subject: Subject, quant: str, plain: Run) -> tuple[Logits, int, list[float]]:
+    """The same on guardpass-kernels."""
+    found, sizes, times = [], [], []
+    for kind in subject.kinds:
+        with native_run(subject.checkpoint, subject.shape, kind, native_quantize.RECIPES[quant]) as (run, written):
+            found += [run(prompt) for prompt in kind.prompts]
+            sizes.append(written - 4 * subject.shape.vocab * subject.shape.hidden)
+            times.append(in_turn([plain, run], _timed(kind)) if kind is subject.kinds[0] else [])
     return np.stack(found), sizes[0], times[0]
 
 
@@ -120,7 +139,7 @@ def compare_demo() -> None:
 
 
 @contextmanager
-def patched(quant: str, recipe: quantize.Recipe) -> Iterator[None]:
+def patched(quant: str, recipe: quantize.Recipe[Graph]) -> Iterator[None]:
     """Let export write `recipe` as `quant` for a while."""
     kept, quantize.RECIPES[quant] = quantize.RECIPES[quant], recipe
     try:

@@ -34,7 +34,7 @@ def mixed(kept: Linear, chosen: Callable[[str], bool], rest: Linear) -> Linear:
     return lambda graph, layer: (kept if chosen(layer.name) else rest)(graph, layer)
 
 
-def variants(layers: int) -> dict[str, Recipe]:
+def variants(layers: int) -> dict[str, Recipe[Graph]]:
     """By name, for a model of so many layers."""
     eight, four = RECIPES["int8"], RECIPES["int4"]
     plain = Recipe("int8", per_tensor)

@@ -1,5 +1,6 @@
 """The architectures: classes of decoders as a table, and the sizes of one of them."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -94,6 +95,11 @@ class Architecture:
     def head(self) -> str:
         """Name of the tensor whose rows score the vocabulary."""
         return "model.embed_tokens.weight" if self.tied else "lm_head.weight"
+
+    @property
+    def streamed(self) -> int:
+        """Weights that a walk through the decoder reads in chunks."""
+        return sum(math.prod(s) for name, s in self.shapes().items() if len(s) == 2 and name != "lm_head.weight")
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Every tensor the checkpoint must hold."""

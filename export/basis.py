@@ -67,6 +67,12 @@ def rotation(size: int) -> Array:
     matrix = np.ones((1, 1))
     while len(matrix) < size:
         matrix = np.block([[matrix, matrix], [matrix, -matrix]])
-    signs = np.random.default_rng(size).choice([-1.0, 1.0], size)
-    result: Array = (matrix * signs[:, None] / np.sqrt(size)).astype(np.float32)
+    result: Array = (matrix * signs(size)[:, None] / np.sqrt(size)).astype(np.float32)
     return result
+
+
+def signs(size: int) -> Array:
+    """[size], of a rotation: 1 or -1 for each of its rows."""
+    if size == 1:
+        return np.ones(1, np.float32)
+    return np.random.default_rng(size).choice([-1.0, 1.0], size).astype(np.float32)

@@ -13,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from guardpass.manifest import Manifest
 
-    from .exporter import Format, Via
+    from .engines import Asked, Via
     from .family import Family as Row
     from .written import Progress as Told
 
@@ -43,12 +43,20 @@ def export(
     family: Family = None,
     policy: Policies = None,
     date: Date = None,
-    format: Annotated[str, typer.Option(help="onnx, or gguf for llama.cpp.")] = "onnx",
+    engine: Annotated[
+        str,
+        typer.Option(
+            "--engine",
+            "--format",
+            help="What runs the guard: onnx, native (guardpass-kernels), llamacpp (or gguf), or auto: native where "
+            "that is installed and made for this CPU, else onnx.",
+        ),
+    ] = "onnx",
     quant: Annotated[
         str | None,
         typer.Option(
-            help="onnx: fp32, int8 (default) or int4. "
-            "gguf: f32, f16, bf16, q8_0 (default), q6_k, q5_k_m, q4_k_m, q4_0 or iq4_nl."
+            help="onnx: fp32, int8 (default) or int4. native: int8 (default) or int4. "
+            "llamacpp: f32, f16, bf16, q8_0 (default), q6_k, q5_k_m, q4_k_m, q4_0 or iq4_nl."
         ),
     ] = None,
     no_gate: Annotated[
@@ -72,7 +80,7 @@ def export(
 
     with _bar(checkpoint.name) as progress:
         manifest = export_guard(
-            checkpoint, out, family=_row(family), policies=policy or (), date=date, format=cast("Format", format),
+            checkpoint, out, family=_row(family), policies=policy or (), date=date, engine=cast("Asked", engine),
             quant=quant, via=cast("Via", via), gate=not no_gate, gate_texts=gate_texts,
             max_flip_rate=max_flip_rate, force=force, progress=progress,
         )  # fmt: skip
@@ -126,16 +134,18 @@ def _bar(name: str) -> Iterator["Told"]:
 def _report(out: Path, manifest: "Manifest", as_json: bool) -> None:
     from guardpass.describe import gate_line
 
-    size, quant, gate = sum(file.size for file in manifest.files.values()), manifest.engine.quant, manifest.gate
+    size, engine, gate = sum(file.size for file in manifest.files.values()), manifest.engine, manifest.gate
     if as_json:
-        found = {"guard": str(out), "family": manifest.family, "quant": quant, "bytes": size}
+        found = {
+            "guard": str(out), "family": manifest.family, "engine": engine.name, "quant": engine.quant, "bytes": size
+        }  # fmt: skip
         if gate is None:
             print(json.dumps(found | {"gate": None, "ungated": manifest.ungated}))
         else:
             shown = {"texts": gate.texts, "agreement": gate.agreement, "flips": len(gate.flips), "kl": gate.kl}
             print(json.dumps(found | {"gate": shown}))
         return
-    print(f"{out}: {manifest.family}, {quant}, {size / 1e6:.1f} MB")
+    print(f"{out}: {manifest.family}, engine {engine.name}, {engine.quant}, {size / 1e6:.1f} MB")
     if gate:
         print(f"gate: {gate_line(manifest)}")
 

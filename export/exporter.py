@@ -8,15 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, cast, get_args
 
 from guardpass.errors import CheckpointError, InputError
-from guardpass.manifest import MANIFEST, Engine, File, Manifest, Quant, Source
+from guardpass.manifest import MANIFEST, File, Manifest, Source
 
-from . import gguf_guard, onnx_guard
 from .atomic import check_target, new_directory
 from .checkpoint import Checkpoint
 from .config import read_architecture
+from .engines import Asked, Via, check_fits, choose
 from .families import detect, find
 from .family import Family
 from .family_file import with_policies
@@ -29,9 +28,6 @@ from .template import template_text
 from .tokenizer import CheckpointTokenizer
 from .written import Progress, Written
 
-Format = Literal["onnx", "gguf"]
-Via = Literal["own", "optimum"]
-_DEFAULT_QUANT = {"onnx": "int8", "gguf": "q8_0"}
 _HASHED = 8 << 20  # bytes at a time
 
 
@@ -42,7 +38,7 @@ def export_guard(
     family: str | Family | None = None,
     policies: Sequence[str] = (),
     date: str | None = None,
-    format: Format = "onnx",
+    engine: Asked = "onnx",
     quant: str | None = None,
     via: Via = "own",
     gate: bool = True,
@@ -54,8 +50,10 @@ def export_guard(
     """Compile a checkpoint directory into the guard directory `out`; returns what guard.json says.
 
     family: a row of the families table, or its name; None detects it. policies: more to judge by, each given as
-    `name=Title: description`. date: YYYY-MM-DD, which is today to a chat template that asks. format: "onnx", or "gguf"
-    for llama.cpp. quant: of onnx fp32, int8 (default) or int4; of gguf one of `gguf_quantize.QUANTS` (default q8_0).
+    `name=Title: description`. date: YYYY-MM-DD, which is today to a chat template that asks. engine: what will run
+    the guard: "onnx", "native" (guardpass-kernels), "llamacpp" (or "gguf"), or "auto", see `engines.choose`.
+    quant: of onnx fp32, int8 (default) or int4; of native the last two; of llamacpp one of `gguf_quantize.QUANTS`
+    (default q8_0).
     via: "own" for the architectures of our table; "optimum" for any that optimum-onnx exports, at fp32 and with
     nothing baked. gate: let the quantized guard judge texts (`gate_texts`, JSONL of text and maybe response, or the
     built-in ones) beside the original weights in fp32, and refuse a larger share of flipped verdicts than
@@ -66,24 +64,15 @@ def export_guard(
     guard that flips too much, InputError for bad options or an existing `out`, and MissingDependency where the gate
     has no engine to run; in every case `out` is as it was.
     """
-    for option, value, known in (("via", via, get_args(Via)), ("format", format, get_args(Format))):
-        if value not in known:
-            raise InputError(f"{option} is {value!r}, expected one of: {', '.join(known)}")
-    quant = quant or ("fp32" if via == "optimum" else _DEFAULT_QUANT[format])
+    chosen = choose(engine, quant, via)
     row = find(family) if isinstance(family, str) else family
     check_date(date)
     check_target(out, MANIFEST if force else None)
     source = Checkpoint(checkpoint)
     shape = read_architecture(source) if via == "own" else None
-    if shape is None and (format, quant) != ("onnx", "fp32"):
-        raise InputError(
-            f"format is {format!r} and quant {quant!r}, expected onnx and fp32, which is all optimum writes"
-        )
-    if shape and format == "gguf":
-        gguf_guard.check_quant(quant, shape.shapes())
-    elif shape:
-        onnx_guard.check_quant(quant, shape.kind.refuses)
-    gating = Gating.of(gate, gate_texts, max_flip_rate, quant)
+    if shape:
+        check_fits(chosen, shape)
+    gating = Gating.of(gate, gate_texts, max_flip_rate, chosen)
     tokenizer = CheckpointTokenizer(source)
     name, revision = _provenance(checkpoint)
     added = [token.content for token in tokenizer.added.values()]
@@ -92,12 +81,11 @@ def export_guard(
     if shape:
         check_sizes(shape.vocab, shape.context, tokenizer, prompts)
 
-    engine = Engine("llamacpp" if format == "gguf" else "onnx", cast(Quant, quant), "cpu")
     with new_directory(out) as partial, _hashing(source.files()) as hashes:
         if shape:
             origin = Source(name, revision, shape.kind.name, {})
-            context = context_of(shape) if format == "gguf" else shape.context
-            begun = draft(partial, engine, origin, row.name, prompts, tokenizer, context=context, vocab=shape.vocab)
+            context = context_of(shape) if chosen.name == "llamacpp" else shape.context
+            begun = draft(partial, chosen, origin, row.name, prompts, tokenizer, context=context, vocab=shape.vocab)
             done = write_model(source, shape, tokenizer, prompts, begun, gating, partial, progress)
         else:
             model = write_via_optimum(checkpoint, partial, prompts.columns)
@@ -105,7 +93,7 @@ def export_guard(
             _check_chains(model, prompts)
             origin = Source(name, revision, model.architecture, {})
             begun = draft(
-                partial, engine, origin, row.name, unbaked(prompts), tokenizer, context=model.context,
+                partial, chosen, origin, row.name, unbaked(prompts), tokenizer, context=model.context,
                 vocab=model.vocab,
             )  # fmt: skip
             done = replace(begun, files=begun.files | model.files, ungated=gating.ungated)

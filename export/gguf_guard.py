@@ -14,14 +14,14 @@ from guardpass.manifest import File
 from .architecture import Architecture
 from .checkpoint import Checkpoint
 from .gguf_model import license_of, write_model
-from .gguf_quantize import QUANTS, check_quant, quantize
+from .gguf_quantize import QUANTS, quantize
 from .gguf_vocab import Splitting, to_gguf
 from .probes import PROBES
 from .template import template_text
 from .tokenizer import CheckpointTokenizer
 from .written import Progress, file_of
 
-__all__ = ["MODEL", "check_quant", "prove_vocabulary", "vocabulary_ids", "write_gguf"]
+__all__ = ["MODEL", "prove_vocabulary", "vocabulary_ids", "write_gguf"]
 
 MODEL = "model.gguf"
 

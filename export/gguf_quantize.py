@@ -21,10 +21,8 @@ _BUFFER = 1 << 26  # bytes of rows in memory at once
 _STEP = re.compile(rb"\[ *(\d+)/ *(\d+)\]")
 
 
-def check_quant(quant: str, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Raises InputError for a quant that is not in the table, or that cannot hold these tensors."""
-    if quant not in QUANTS:
-        raise InputError(f"quant is {quant!r}, expected one of: {', '.join(QUANTS)} (of a GGUF)")
+def check_blocks(quant: str, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Raises InputError for a quant that cannot hold these tensors."""
     unfit = {name: shape for name, shape in shapes.items() if len(shape) > 1 and shape[1] % _BLOCK}
     if QUANTS[quant] is not None and unfit:
         name, shape = next(iter(unfit.items()))

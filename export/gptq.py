@@ -4,7 +4,7 @@ Column by column, the error of rounding one is spread over those not yet rounded
 calibration's activations.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from functools import cached_property
 
 import numpy as np
@@ -15,8 +15,10 @@ from guardpass.errors import CheckpointError
 from .checkpoint import Array
 
 _GROUP = 2048  # columns that share errors; bounds the time of a factor, which is cubic in it
-SEARCH = (1.08, 1.0, 0.93, 0.86, 0.79)
+_SEARCH = (1.08, 1.0, 0.93, 0.86, 0.79)
 _DAMPING = 0.01  # of the mean of the diagonal, as in the paper
+
+ScaleOf = Callable[[Array], Array]  # the scales [N] of a block of columns [size, N]
 
 
 class Seen:
@@ -46,7 +48,7 @@ def _factor(rows: Array) -> Array:
     return upper
 
 
-def rounded(weights: Array, seen: Seen, block: int, search: Sequence[float]) -> tuple[npt.NDArray[np.int8], Array]:
+def rounded(weights: Array, seen: Seen, block: int, scale_of: ScaleOf) -> tuple[npt.NDArray[np.int8], Array]:
     """Levels [N, K] from -8 to 7 and scales [N, K / block] of weights [N, K]."""
     columns = np.array(weights.T, order="C")  # a copy, as what is not yet rounded changes
     levels = np.empty(columns.shape, np.int8)
@@ -57,7 +59,7 @@ def rounded(weights: Array, seen: Seen, block: int, search: Sequence[float]) -> 
         for start in range(0, len(upper), block):
             part = slice(start, start + block)
             now = left[part]
-            scale = scales[(first + start) // block] = _scale(now, search)
+            scale = scales[(first + start) // block] = scale_of(now)
             errors = np.empty_like(now)
             for j in range(len(now)):
                 level = np.clip(np.rint(now[j] / scale), -8, 7)
@@ -68,15 +70,19 @@ def rounded(weights: Array, seen: Seen, block: int, search: Sequence[float]) -> 
     return levels.T, scales.T
 
 
-def _scale(block: Array, search: Sequence[float]) -> Array:
+def free_scale(block: Array) -> Array:
     """Of a few scales [N] for a block [size, N], that of the least squared error."""
     # The value of largest magnitude maps to -8 exactly, which uses all 16 levels; other scales are near that one.
     extreme = np.take_along_axis(block, np.abs(block).argmax(axis=0)[None], axis=0)[0]
     base = np.where(np.abs(extreme) < 1e-30, 1, extreme / -8).astype(np.float32)
-    best, scale = np.full(base.shape, np.inf, np.float32), base
-    for factor in search:
-        tried = base * np.float32(factor)
+    return best_scale(block, (base * np.float32(factor) for factor in _SEARCH))
+
+
+def best_scale(block: Array, scales: Iterable[Array]) -> Array:
+    """Of scales, each [N], for every column of a block [size, N] that of the least squared error."""
+    best, chosen = np.full(block.shape[1], np.inf, np.float32), np.empty(block.shape[1], np.float32)
+    for tried in scales:
         error = np.square(np.clip(np.rint(block / tried), -8, 7) * tried - block).sum(axis=0)
         better = error < best
-        best, scale = np.where(better, error, best), np.where(better, tried, scale)
-    return scale
+        best, chosen = np.where(better, error, best), np.where(better, tried, chosen)
+    return chosen

@@ -36,7 +36,9 @@ class Graph:
         kind: str,
         inputs: Sequence[str],
         name: str,
+        /,
         outputs: int = 1,
+        *,
         domain: str = "",
         **attributes: Any,
     ) -> tuple[str, ...]:

@@ -1,11 +1,9 @@
 """The ONNX route: a checkpoint as model.onnx and its weight file, the prefix baked."""
 
-import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from guardpass.errors import InputError
 from guardpass.manifest import File, Prefix
 from guardpass.passes import Pass
 
@@ -16,7 +14,7 @@ from .graph import Graph
 from .ops import Ops
 from .prompt import Prompts
 from .quantize import RECIPES, Layer, Recipe
-from .written import Progress, file_of
+from .written import Progress, counted, file_of
 
 
 def write_onnx(
@@ -37,7 +35,8 @@ def write_onnx(
     path = directory / "model.onnx"
     graph = Graph(directory / "model.onnx.data")
     try:
-        ops = Ops(source, shape, graph, RECIPES[quant], prompts.prefix, _counted(shape, progress), calibration, judged)
+        told = counted(shape.streamed, progress)
+        ops = Ops(source, shape, graph, RECIPES[quant], prompts.prefix, told, calibration, judged)
         scores = write_decoder(ops, shape, prompts.columns)
         weights = graph.finish(path, inputs(len(prompts.prefix.tokens)), outputs(len(prompts.columns)))
     finally:
@@ -59,22 +58,10 @@ def reference_scores(
     """
     graph = Graph(Path(os.devnull))
     try:
-        ops = Ops(source, shape, graph, _UNWRITTEN, prefix, _counted(shape, progress), (), judged)
+        ops = Ops(source, shape, graph, _UNWRITTEN, prefix, counted(shape.streamed, progress), (), judged)
         return write_decoder(ops, shape, columns)
     finally:
         graph.close()
-
-
-def _counted(shape: Architecture, progress: Progress) -> Callable[[int], None]:
-    """Weights as they pass, told as weights done and weights in all."""
-    done, total = 0, sum(math.prod(s) for name, s in shape.shapes().items() if len(s) == 2 and name != "lm_head.weight")
-
-    def advance(weights: int) -> None:
-        nonlocal done
-        done += weights
-        progress(done, total)
-
-    return advance
 
 
 def _unwritten(_graph: Graph, layer: Layer) -> str:
@@ -84,11 +71,3 @@ def _unwritten(_graph: Graph, layer: Layer) -> str:
 
 
 _UNWRITTEN = Recipe("fp32", _unwritten)
-
-
-def check_quant(quant: str, refused: Mapping[str, str]) -> None:
-    """Raises InputError for a precision that is not in the table, or that the architecture refuses."""
-    if quant in refused:
-        raise InputError(f"quant {quant} is refused for this architecture: {refused[quant]}")
-    if quant not in RECIPES:
-        raise InputError(f"quant is {quant!r}, expected one of: {', '.join(RECIPES)}")

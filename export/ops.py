@@ -1,5 +1,7 @@
 """The operations of a decoder, each done twice: in numpy on the reference's rows, and as ONNX nodes for the graph.
 
+A target that is no graph takes the weights alone: engine `native` has its operations in code (`native_file.py`).
+
 Weights stream by a chunk at a time; each chunk multiplies the reference's activations and is then quantized and
 written, so that a conversion reads every weight once and never holds a whole model.
 """
@@ -8,8 +10,9 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +27,7 @@ from .architecture import Activation, Architecture
 from .basis import PLAIN, Basis, block_of, rotation
 from .checkpoint import Array, Checkpoint, Tensor
 from .gptq import Seen
-from .graph import CONTRIB, Graph
+from .graph import CONTRIB
 from .quantize import Layer, Place, Recipe
 from .reference import Index, Rows
 
@@ -52,22 +55,43 @@ class Rotation:
     sin: Array
 
 
+class Target(Protocol):
+    """What is written: nodes and the tensors they read, as `graph.Graph` has them."""
+
+    def op(
+        self, kind: str, inputs: Sequence[str], name: str, /, outputs: int = 1, *, domain: str = "", **attributes: Any
+    ) -> tuple[str, ...]: ...
+
+    def constant(self, value: npt.NDArray[Any], /) -> str: ...
+
+    def weight(self, name: str, value: npt.NDArray[Any], /) -> str: ...
+
+    def begin_weight(self, name: str, dtype: np.dtype[Any], shape: Sequence[int], /) -> None: ...
+
+    def append(self, value: npt.NDArray[Any], /) -> None: ...
+
+
+T = TypeVar("T", bound=Target)
+
+
 class Ops:
-    """Operations on the tensors of one checkpoint, written into one graph at one precision."""
+    """Operations on the tensors of one checkpoint, written into one target at one precision."""
 
     def __init__(
         self,
         checkpoint: Checkpoint,
         shape: Architecture,
-        graph: Graph,
-        recipe: Recipe,
+        graph: T,
+        recipe: Recipe[T],
         prefix: Prefix,
         progress: Progress,
         calibration: Sequence[Pass] = (),
         judged: Sequence[Pass] = (),
     ) -> None:
         """calibration, judged: passes that the reference runs beside the prefix, for the recipe and for the gate."""
-        self._checkpoint, self._shape, self._graph, self._recipe = checkpoint, shape, graph, recipe
+        self._checkpoint, self._shape, self._recipe = checkpoint, shape, recipe
+        self._graph: Target = graph
+        self._linear: Callable[[Layer], str] = partial(recipe.linear, graph)
         self._progress = progress
         self._baked = len(prefix.tokens)
         passes = [*calibration, *judged]
@@ -169,9 +193,9 @@ class Ops:
         folded = folded and bool(self._recipe.rotates)
         if folded:  # a gain of zero could not be undone
             gain = np.where(np.abs(gain) < _TINY, _TINY, gain)
-        stored = np.ones_like(gain) if folded else gain
-        inputs = [x.name, self._graph.weight(f"{name}.weight", stored)]
-        output = self._graph.op("RMSNormalization", inputs, name, axis=-1, epsilon=self._shape.eps)[0]
+        graph = self._graph
+        stored = graph.constant(np.ones_like(gain)) if folded else graph.weight(f"{name}.weight", gain)
+        output = graph.op("RMSNormalization", [x.name, stored], name, axis=-1, epsilon=self._shape.eps)[0]
         basis = Basis(gain if folded else None, x.basis.block)
         return Value(output, reference.norm(x.rows, gain, self._shape.eps), basis)
 
@@ -255,7 +279,7 @@ class Ops:
 
         if x.name != self._seen[0]:
             self._seen = x.name, Seen(lambda: x.basis.of(x.rows[self._calibrating(x)]))
-        output = self._recipe.linear(self._graph, Layer(name, x.name, n, k, chunks(), self._seen[1], uneven))
+        output = self._linear(Layer(name, x.name, n, k, chunks(), self._seen[1], uneven))
         return Value(output, rows, Basis(scale if balanced else None, block))
 
     def _calibrating(self, x: Value) -> Index:
@@ -293,7 +317,7 @@ def _heads(x: Array, heads: int) -> Array:
     return x.reshape(len(x), heads, x.shape[1] // heads).transpose(1, 0, 2)
 
 
-def _embedding_dtype(table: Tensor, recipe: Recipe) -> np.dtype[Any]:
+def _embedding_dtype(table: Tensor, recipe: Recipe[Any]) -> np.dtype[Any]:
     """Two bytes a weight; only a float32 checkpoint exported as the float32 reference keeps four."""
     if table.dtype.itemsize == 2 or recipe.name == "fp32":
         return table.dtype

@@ -1,24 +1,25 @@
 """The route of our own table: the model written, and tried against the checkpoint it came from."""
 
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from numbers import Real
 from pathlib import Path
 
 from guardpass.engines import open_engine
-from guardpass.errors import InputError, MissingDependency
+from guardpass.errors import InputError
 from guardpass.guard import DEFAULT_MAX_TOKENS
-from guardpass.manifest import Manifest, Ungated
+from guardpass.manifest import Engine, Manifest, Ungated
 from guardpass.passes import Pass
 
 from .architecture import Architecture
 from .checkpoint import Array, Checkpoint
+from .engines import ENGINES, check_installed
 from .gate import cases, default_flip_rate, judge, passes
 from .gate_texts import Texts, built_in, read_texts
 from .gguf_guard import write_gguf
+from .native_guard import write_native
 from .onnx_guard import reference_scores, write_onnx
 from .prompt import Prompts
-from .quantize import RECIPES
+from .quantize import Recipe
 from .tokenizer import CheckpointTokenizer
 from .written import Progress
 
@@ -36,8 +37,9 @@ class Gating:
     ungated: Ungated | None
 
     @classmethod
-    def of(cls, gate: bool, texts: Path | None, rate: float | None, quant: str) -> "Gating":
+    def of(cls, gate: bool, texts: Path | None, rate: float | None, engine: Engine) -> "Gating":
         """The caller's options. Raises InputError, and MissingDependency where no engine could run the gate."""
+        quant = engine.quant
         whole = quant in ("fp32", "f32")
         if whole or not gate:
             why = f"{quant} is not quantized" if gate else "there is to be no gate"
@@ -48,8 +50,7 @@ class Gating:
         rate = default_flip_rate(quant) if rate is None else rate
         if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 <= rate <= 1:
             raise InputError(f"max_flip_rate is {rate!r}, expected a share from 0 to 1")
-        if find_spec("onnxruntime") is None and quant in RECIPES:
-            raise MissingDependency("the gate runs the guard, and onnxruntime is not installed; install guardpass[cpu]")
+        check_installed(engine)
         return cls(read_texts(texts) if texts else built_in("gate"), float(rate), None)
 
 
@@ -64,11 +65,11 @@ def write_model(
     progress: Progress,
 ) -> Manifest:
     """Write and try the model; returns `begun` with its files and its gate. Raises CheckpointError and GateError."""
-    quant = begun.engine.quant
+    quant, recipe = begun.engine.quant, ENGINES[begun.engine.name].quants[begun.engine.quant]
     # What a gigabyte of an MLP's activations holds: it bounds memory, and the other number the time of small models.
     most = min(_JUDGED_TOKENS, _ACTIVATIONS // shape.ffn)
     shown: list[Pass] = []
-    if begun.engine.name == "onnx" and RECIPES[quant].calibrated:
+    if isinstance(recipe, Recipe) and recipe.calibrated:
         shown = passes(built_in("calibration"), begun, directory, CALIBRATION_TOKENS)
         most -= sum(each.tokens.size for each in shown)
     tried = [] if gating.texts is None else cases(gating.texts, begun, directory, most)
@@ -80,7 +81,8 @@ def write_model(
     else:
         parts = 2 if tried else 1
         told = _part(progress, 0, parts)
-        files, reference = write_onnx(source, shape, prompts, quant, directory, shown, judged, told)
+        write = write_native if begun.engine.name == "native" else write_onnx
+        files, reference = write(source, shape, prompts, quant, directory, shown, judged, told)
     done = replace(begun, files=begun.files | files, ungated=gating.ungated)
     if gating.texts is None:
         return done

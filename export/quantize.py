@@ -1,15 +1,16 @@
 """Linear layers as ONNX operators, at three precisions. One row each; weights pass through in row chunks."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from guardpass.manifest import Quant
 
 from .checkpoint import Array
-from .gptq import SEARCH, Seen, rounded
+from .gptq import Seen, free_scale, rounded
 from .graph import CONTRIB, Graph
 
 
@@ -28,14 +29,16 @@ class Layer:
 
 Linear = Callable[[Graph, Layer], str]  # adds weights and the node that applies them; returns the node's output
 Place = Literal["residual", "heads", "ffn"]
+ALL: frozenset[Place] = frozenset({"residual", "heads", "ffn"})
+T = TypeVar("T")  # what is written: a Graph, or another target of the same walk
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Generic[T]):
     """How a guard's linear layers are stored and run."""
 
     name: Quant
-    linear: Linear
+    linear: Callable[[T, Layer], str]
     rotates: frozenset[Place] = frozenset()  # activations that are rotated before they are quantized
     block: int = 64  # channels that a rotation mixes, at most
     balanced: bool = False  # whether channels of values and of the MLP are scaled alike, see `Ops.linear`
@@ -58,12 +61,18 @@ def per_tensor(graph: Graph, layer: Layer) -> str:
     start = 0
     for chunk in layer.chunks:
         rows = slice(start, start + len(chunk))
-        scales[rows] = np.maximum(np.abs(chunk).max(axis=1), 1e-30) / 127
-        quantized = chunk * (1 / scales[rows])[:, None]
-        weights[:, rows] = np.rint(quantized, out=quantized).astype(np.int8).T
+        levels, scales[rows] = symmetric(chunk)
+        weights[:, rows] = levels.T
         start = rows.stop
     names = [graph.weight(f"{layer.name}.weight", weights), graph.weight(f"{layer.name}.scale", scales)]
     return graph.op("DynamicQuantizeMatMul", [layer.inputs, *names], layer.name, domain=CONTRIB)[0]
+
+
+def symmetric(weights: Array) -> tuple[npt.NDArray[np.int8], Array]:
+    """Weights [N, K] as integers from -127 to 127, and the scales [N] of their rows."""
+    scales: Array = np.maximum(np.abs(weights).max(axis=1), 1e-30) / 127
+    levels = weights * (1 / scales)[:, None]
+    return np.rint(levels, out=levels).astype(np.int8), scales
 
 
 def per_token(graph: Graph, layer: Layer) -> str:
@@ -83,7 +92,7 @@ def int8(graph: Graph, layer: Layer) -> str:
     return (per_token if layer.uneven else per_tensor)(graph, layer)
 
 
-def int4(graph: Graph, layer: Layer, *, block: int = 32, search: Sequence[float] = SEARCH, level: int = 4) -> str:
+def int4(graph: Graph, layer: Layer, *, block: int = 32, level: int = 4) -> str:
     """4-bit weights in blocks along K, activations int8 by block at accuracy level 4 (MatMulNBits).
 
     The defaults were chosen by `python -m guardpass.bench.quantization`; docs/quantization.md has its figures.
@@ -94,7 +103,7 @@ def int4(graph: Graph, layer: Layer, *, block: int = 32, search: Sequence[float]
     start = 0
     for chunk in layer.chunks:
         rows = slice(start, start + len(chunk))
-        levels, scales[rows] = rounded(chunk, layer.seen, block, search)
+        levels, scales[rows] = rounded(chunk, layer.seen, block, free_scale)
         nibbles = np.full((len(chunk), blocks * block), 8, np.uint8)  # 8 is zero
         nibbles[:, : layer.k] += levels.astype(np.uint8)  # modulo 256, so that -8 becomes 0
         packed[rows] = (nibbles[:, 0::2] | nibbles[:, 1::2] << np.uint8(4)).reshape(len(chunk), blocks, -1)
@@ -104,9 +113,8 @@ def int4(graph: Graph, layer: Layer, *, block: int = 32, search: Sequence[float]
     return graph.op("MatMulNBits", [layer.inputs, *names], layer.name, domain=CONTRIB, **attributes)[0]
 
 
-_ALL: frozenset[Place] = frozenset({"residual", "heads", "ffn"})
-RECIPES: dict[str, Recipe] = {
+RECIPES: dict[str, Recipe[Graph]] = {
     "fp32": Recipe("fp32", fp32),
-    "int8": Recipe("int8", int8, _ALL, balanced=True),
-    "int4": Recipe("int4", int4, _ALL, balanced=True, calibrated=True),
+    "int8": Recipe("int8", int8, ALL, balanced=True),
+    "int4": Recipe("int4", int4, ALL, balanced=True, calibrated=True),
 }

@@ -25,3 +25,15 @@ class Written:
 def file_of(path: Path) -> File:
     """What the manifest says of a file."""
     return File(sha256(path), path.stat().st_size)
+
+
+def counted(total: int, progress: Progress) -> Callable[[int], None]:
+    """To be told weights as they pass; tells `progress` weights done and in all."""
+    done = 0
+
+    def advance(weights: int) -> None:
+        nonlocal done
+        done += weights
+        progress(done, total)
+
+    return advance

@@ -12,7 +12,7 @@ _COUNTS = range(1, 1 << 24)
 NODES = 1 << 13  # of a prefix or a tree; masks are square in them
 _WALK = 100  # slots from a root to a leaf
 _SHA256 = re.compile("[0-9a-f]{64}")
-_MODELS = {"onnx": "model.onnx", "llamacpp": "model.gguf"}
+_MODELS = {"onnx": "model.onnx", "native": "model.packed", "llamacpp": "model.gguf"}
 
 
 def check(m: Manifest) -> None:
@@ -32,6 +32,8 @@ def check(m: Manifest) -> None:
     for name, mode in m.modes.items():
         _mode(m, mode, f"modes.{name}", ["prompt"] if name == "prompt" else ["prompt", "response"])
     _gate(m)
+    if m.engine.name == "native" and (m.engine.device != "cpu" or m.engine.quant not in ("int8", "int4")):
+        raise ValueError(f"engine: native runs int8 and int4 on the cpu, found {m.engine.quant} on {m.engine.device}")
     needed = {_MODELS[m.engine.name], "tokenizer.json"}
     if not m.files.keys() >= needed:
         raise ValueError(f"files: expected {sorted(needed)} among them, found {sorted(m.files)}")

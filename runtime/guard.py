@@ -24,7 +24,7 @@ _KNOWN = 64  # sets of policies kept prepared
 
 
 class Guard:
-    """A guard, opened. Share one between threads: ONNX passes run side by side, llama.cpp's in turn, under a lock."""
+    """A guard, opened. Share one between threads: passes run side by side, llama.cpp's in turn, under a lock."""
 
     def __init__(
         self,

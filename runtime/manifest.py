@@ -11,8 +11,8 @@ MANIFEST = "guard.json"
 Strip = Literal["none", "left", "right", "both", "through"]
 Severity = Literal["safe", "controversial", "unsafe"]
 Role = Literal["prompt", "response"]
-EngineName = Literal["onnx", "llamacpp"]
-# Of the ONNX engine, then of llama.cpp; "other" is what else an adopted GGUF may hold.
+EngineName = Literal["onnx", "native", "llamacpp"]
+# Of the ONNX engine (the last two of native too), then of llama.cpp; "other" is what else an adopted GGUF may hold.
 Quant = Literal[
     "fp32", "int8", "int4", "f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_0", "iq4_nl", "other"
 ]

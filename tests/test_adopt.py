@@ -42,7 +42,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Case], tuple[Pa
                 row.config["query_pre_attn_scalar"] = row.config["head_dim"]
             write_twin(row, folder / "twin")
             options = {"family": case.family, "date": case.date}
-            export_guard(folder / "twin", folder / "exported", format="gguf", quant="f16", gate=False, **options)  # type: ignore[arg-type]
+            export_guard(folder / "twin", folder / "exported", engine="llamacpp", quant="f16", gate=False, **options)  # type: ignore[arg-type]
             model = shutil.copy(folder / "exported" / "model.gguf", folder / "some guard.gguf")
             adopt_gguf(Path(model), folder / "adopted", **options)  # type: ignore[arg-type]
             known[case.family] = folder / "exported", folder / "adopted"
@@ -134,7 +134,7 @@ def test_a_tokenizer_llama_cpp_has_no_name_for(plain_checkpoint: Path, tmp_path:
     spec["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = r"\p{L}+|\P{L}+"
     (tmp_path / "twin" / "tokenizer.json").write_text(json.dumps(spec))
     with pytest.raises(CheckpointError, match=r"llama\.cpp has no name for this tokenizer's way of splitting text"):
-        export_guard(tmp_path / "twin", tmp_path / "guard", format="gguf", quant="f32")
+        export_guard(tmp_path / "twin", tmp_path / "guard", engine="llamacpp", quant="f32")
     assert not (tmp_path / "guard").exists()
 
 
@@ -149,7 +149,7 @@ def test_a_wrong_name_for_the_tokenizer_is_noticed(
 
     monkeypatch.setattr(gguf_guard, "to_gguf", misnamed)
     with pytest.raises(CheckpointError, match=r"llama\.cpp tokenizes .* otherwise than the tokenizer it was given"):
-        export_guard(plain_checkpoint, tmp_path / "guard", format="gguf", quant="f32")
+        export_guard(plain_checkpoint, tmp_path / "guard", engine="llamacpp", quant="f32")
     assert not (tmp_path / "guard").exists()
 
 

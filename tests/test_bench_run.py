@@ -204,7 +204,7 @@ def test_a_whole_run(checkpoint: Path, tmp_path: Path) -> None:
     again = prepare(str(checkpoint), ("int8", "fp32"), tmp_path / "work", Options())
     assert stamps == [path.stat().st_mtime_ns for path in guards]
     alone = prepare(str(again.guards[0].path), ("int8",), tmp_path / "work", Options())
-    assert (alone.weights, alone.checkpoint, alone.guards[0].quant) == ("guard", None, "int8")
+    assert (alone.weights, alone.checkpoint, alone.guards[0].engine.quant) == ("guard", None, "int8")
 
 
 def test_a_guard_alone_and_beside_a_busy_process(checkpoint: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from guardpass.errors import CheckpointError, GateError, InputError
 from guardpass.export import export_guard, ops, own
 from guardpass.export.basis import Basis
 from guardpass.export.checkpoint import Array
-from guardpass.export.exporter import Format
+from guardpass.export.engines import Asked
 from guardpass.export.gate import Case as Judged
 from guardpass.export.gate_texts import Texts, built_in
 from guardpass.export.graph import Graph
@@ -65,10 +65,10 @@ def test_the_reference_is_transformers(case: Published, tmp_path: Path, monkeypa
     assert worst < 2e-4 * max(1.0, largest)
 
 
-@pytest.mark.parametrize(("format", "quant"), [("onnx", "int8"), ("onnx", "int4"), ("gguf", "q8_0")])
-def test_what_it_says_is_what_checks_give(format: Format, quant: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("engine", "quant"), [("onnx", "int8"), ("onnx", "int4"), ("llamacpp", "q8_0")])
+def test_what_it_says_is_what_checks_give(engine: Asked, quant: str, tmp_path: Path) -> None:
     checkpoint = CHECKPOINT
-    if format == "gguf":  # llama.cpp has no name for the demo's way of splitting text
+    if engine == "llamacpp":  # llama.cpp has no name for the demo's way of splitting text
         checkpoint = tmp_path / "twin"
         write_twin(tiny(find("kanana-safeguard-8b")), checkpoint)
     texts = built_in("gate").items[::4]
@@ -76,7 +76,7 @@ def test_what_it_says_is_what_checks_give(format: Format, quant: str, tmp_path: 
     assert export_guard(checkpoint, tmp_path / "fp32", quant="fp32").ungated == "unquantized"
     reference = Guard.load(tmp_path / "fp32", threads=1)
     manifest = export_guard(
-        checkpoint, tmp_path / "guard", format=format, quant=quant, gate_texts=given, max_flip_rate=1
+        checkpoint, tmp_path / "guard", engine=engine, quant=quant, gate_texts=given, max_flip_rate=1
     )
     gate = manifest.gate
     assert gate
@@ -93,7 +93,7 @@ def test_what_it_says_is_what_checks_give(format: Format, quant: str, tmp_path: 
     assert gate.mean_score_change == pytest.approx(np.mean(changes), abs=1e-4)
     assert gate.worst_score_change == pytest.approx(max(changes), abs=1e-3)
     # Both verdicts occur, so that it says something.
-    assert format == "gguf" or 0.2 < np.mean([verdict.safe for verdict in before]) < 0.8
+    assert engine == "llamacpp" or 0.2 < np.mean([verdict.safe for verdict in before]) < 0.8
 
 
 @pytest.mark.parametrize("fault", ["scales", "rotation"])

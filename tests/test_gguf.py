@@ -55,8 +55,8 @@ def guards(made: Callable[[Case], Path], tmp_path_factory: pytest.TempPathFactor
     def make(case: Case, quant: str) -> Path:
         if (case.family, quant) not in known:
             out = known[case.family, quant] = tmp_path_factory.mktemp("guard") / "guard"
-            format: Any = "onnx" if quant == "fp32" else "gguf"
-            export_guard(made(case), out, family=case.family, date=case.date, format=format, quant=quant, gate=False)
+            engine: Any = "onnx" if quant == "fp32" else "gguf"
+            export_guard(made(case), out, family=case.family, date=case.date, engine=engine, quant=quant, gate=False)
         return known[case.family, quant]
 
     return make
@@ -170,12 +170,17 @@ def test_rows_a_quant_cannot_hold(tmp_path: Path) -> None:
     write_twin(row, tmp_path / "twin")
     with pytest.raises(InputError, match=r"q4_k_m cannot hold .* rows of 48 are not whole blocks of 32; choose f16"):
         export_guard(
-            tmp_path / "twin", tmp_path / "guard", family="qwen3guard-gen", format="gguf", quant="q4_k_m", gate=False
+            tmp_path / "twin",
+            tmp_path / "guard",
+            family="qwen3guard-gen",
+            engine="llamacpp",
+            quant="q4_k_m",
+            gate=False,
         )
     # 96 is three blocks of 32, and no block of 256: llama.cpp puts types of the same size there.
     write_twin(replace(row, config=row.config | {"hidden_size": 96, "intermediate_size": 160}), tmp_path / "other")
     export_guard(
-        tmp_path / "other", tmp_path / "guard", family="qwen3guard-gen", format="gguf", quant="q4_k_m", gate=False
+        tmp_path / "other", tmp_path / "guard", family="qwen3guard-gen", engine="gguf", quant="q4_k_m", gate=False
     )
     kinds = {tensor.type for tensor in read_header(tmp_path / "guard" / "model.gguf").tensors.values()}
     assert kinds.isdisjoint({1, 30, _Q4_K, _Q6_K})
@@ -186,7 +191,7 @@ def test_metadata(tmp_path: Path) -> None:
     row = tiny(find("llama-guard-3-8b"))
     write_twin(replace(row, config=row.config | {"rope_scaling": LLAMA3_ROPE}), tmp_path / "twin")
     (tmp_path / "twin" / "README.md").write_text("---\nlanguage: [ko]\nlicense: llama3.1\n---\n# Guard\n")
-    export_guard(tmp_path / "twin", tmp_path / "guard", family="llama-guard-3", format="gguf", quant="f32")
+    export_guard(tmp_path / "twin", tmp_path / "guard", family="llama-guard-3", engine="llamacpp", quant="f32")
     header = read_header(tmp_path / "guard" / "model.gguf")
     config = json.loads((tmp_path / "twin" / "tokenizer_config.json").read_text())
     assert header.metadata["general.license"] == "llama3.1"
@@ -207,7 +212,12 @@ def test_weights_beyond_float16_are_refused(tmp_path: Path) -> None:
     (tmp_path / "twin" / "model.safetensors.index.json").unlink(missing_ok=True)
     with pytest.raises(InputError, match=r"f16 cannot hold model.layers.1.mlp.up_proj.weight: .*choose bf16"):
         export_guard(
-            tmp_path / "large", tmp_path / "guard", family="kanana-safeguard", format="gguf", quant="f16", gate=False
+            tmp_path / "large",
+            tmp_path / "guard",
+            family="kanana-safeguard",
+            engine="llamacpp",
+            quant="f16",
+            gate=False,
         )
     assert not (tmp_path / "guard").exists()
 
@@ -218,7 +228,7 @@ def test_windows(tmp_path: Path) -> None:
     layers = row.config["num_hidden_layers"]
     types = ["full_attention"] + ["sliding_attention"] * (layers - 1)
     write_twin(replace(row, config=row.config | {"sliding_window": 24, "layer_types": types}), tmp_path / "gemma")
-    export_guard(tmp_path / "gemma", tmp_path / "slides", family="shieldgemma", format="gguf", quant="f32")
+    export_guard(tmp_path / "gemma", tmp_path / "slides", family="shieldgemma", engine="llamacpp", quant="f32")
     header, guard = read_header(tmp_path / "slides" / "model.gguf"), opened(tmp_path / "slides")
     assert header.metadata["gemma2.attention.sliding_window_pattern"].tolist() == [False] + [True] * (layers - 1)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "gemma", dtype=torch.float32).eval()
@@ -231,9 +241,11 @@ def test_windows(tmp_path: Path) -> None:
 
     row = tiny(find("wildguard-7b"))
     write_twin(replace(row, config=row.config | {"sliding_window": 300}), tmp_path / "mistral")
-    manifest = export_guard(tmp_path / "mistral", tmp_path / "short", family="wildguard", format="gguf", quant="f32")
+    manifest = export_guard(
+        tmp_path / "mistral", tmp_path / "short", family="wildguard", engine="llamacpp", quant="f32"
+    )
     assert manifest.context == 300
     gemma = tiny(find("shieldgemma-2b"))
     write_twin(replace(gemma, config=gemma.config | {"query_pre_attn_scalar": 100}), tmp_path / "scaled")
     with pytest.raises(CheckpointError, match=r"attention scale of 0\.25 .* config\.json has 0\.1"):
-        export_guard(tmp_path / "scaled", tmp_path / "none", family="shieldgemma", format="gguf", quant="f32")
+        export_guard(tmp_path / "scaled", tmp_path / "none", family="shieldgemma", engine="llamacpp", quant="f32")

@@ -34,7 +34,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
             row, sizes = tiny(find(twin)), {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64}
             row = replace(row, config=row.config | sizes | {"query_pre_attn_scalar": 64})
             write_twin(row, folder / "twin")
-            export_guard(folder / "twin", folder / "guard", family=family, format="gguf", quant=quant, gate=False)
+            export_guard(folder / "twin", folder / "guard", family=family, engine="llamacpp", quant=quant, gate=False)
             known[twin, quant] = folder / "guard"
         return known[twin, quant]
 
@@ -167,5 +167,5 @@ def test_without_llama_cpp_the_error_names_the_extra(
     with pytest.raises(MissingDependency, match=r"guardpass\[gguf\]"):
         Guard.load(directory)
     with pytest.raises(MissingDependency, match=r"guardpass\[gguf\]"):
-        export_guard(plain_checkpoint, tmp_path / "guard", format="gguf", gate=False)
+        export_guard(plain_checkpoint, tmp_path / "guard", engine="llamacpp", gate=False)
     assert not (tmp_path / "guard").exists()

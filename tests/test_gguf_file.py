@@ -91,7 +91,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _export(folder: Path, twin: str, quant: str) -> Path:
     write_twin(tiny(find(twin)), folder / "twin")
     export_guard(folder / "twin", folder / "guard", family="wildguard" * (twin == "wildguard-7b") or None,
-                 format="gguf", quant=quant)  # fmt: skip
+                 engine="llamacpp", quant=quant)  # fmt: skip
     return folder / "guard"
 
 

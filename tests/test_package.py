@@ -19,7 +19,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
     """Built from a clean copy, as leftovers in build/ would be packed too."""
     source = tmp_path / "source"
     leftovers = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for part in PACKAGES:
+    for part in (*PACKAGES, "kernels"):  # the last has a distribution of its own
         shutil.copytree(ROOT / part, source / part, ignore=leftovers)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)

@@ -20,7 +20,7 @@ from guardpass.export.basis import Basis, rotation
 from guardpass.export.checkpoint import Checkpoint
 from guardpass.export.config import read_architecture
 from guardpass.export.decoder import inputs, outputs, write_decoder
-from guardpass.export.gptq import SEARCH, Seen, rounded
+from guardpass.export.gptq import Seen, free_scale, rounded
 from guardpass.export.graph import Graph
 from guardpass.export.ops import Ops
 from guardpass.export.quantize import RECIPES
@@ -180,7 +180,7 @@ def test_correction_beats_rounding(columns: int) -> None:
     weights = rng.normal(size=(40, columns)).astype(np.float32)
 
     def error(seen: Seen) -> float:
-        levels, scales = rounded(weights, seen, 32, SEARCH)
+        levels, scales = rounded(weights, seen, 32, free_scale)
         assert levels.min() >= -8
         assert levels.max() <= 7
         stored = levels * np.repeat(scales, 32, axis=1)[:, :columns]

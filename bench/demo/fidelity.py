@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from guardpass import Guard, Verdict
+from guardpass.export.engines import Asked
 
 from .data import Example, blind_set, held_out_set
 from .run import THRESHOLD, demo_guard
@@ -29,9 +30,9 @@ class Fidelity:
         )
 
 
-def fidelity(quant: str) -> list[Fidelity]:
+def fidelity(quant: str, engine: Asked = "onnx") -> list[Fidelity]:
     """The demo guard at a precision, on the held-out and on the blind set."""
-    with demo_guard(quant) as guard, demo_guard("fp32") as reference:
+    with demo_guard(quant, engine) as guard, demo_guard("fp32") as reference:
         return [
             _compare(name, examples, _judge(guard, examples), _judge(reference, examples))
             for name, examples in (("held-out", held_out_set()), ("blind", blind_set()))

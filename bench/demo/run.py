@@ -10,6 +10,7 @@ from rich.table import Table
 
 from guardpass import Guard, Verdict
 from guardpass.export import export_guard
+from guardpass.export.engines import Asked
 
 from .data import HERE
 
@@ -35,25 +36,25 @@ SENTENCES: tuple[tuple[str, str | None], ...] = (
 
 
 @contextmanager
-def demo_guard(quant: str) -> Iterator[Guard]:
+def demo_guard(quant: str, engine: Asked = "onnx") -> Iterator[Guard]:
     """The demo guard, exported to a temporary directory and opened."""
     with tempfile.TemporaryDirectory(prefix="guardpass-demo-") as folder:
         out = Path(folder) / "guard"
-        export_guard(CHECKPOINT, out, quant=quant)
+        export_guard(CHECKPOINT, out, engine=engine, quant=quant)
         yield Guard.load(out)
 
 
-def judge(quant: str) -> list[Verdict]:
+def judge(quant: str, engine: Asked) -> list[Verdict]:
     """Verdicts of SENTENCES."""
-    with demo_guard(quant) as guard:
+    with demo_guard(quant, engine) as guard:
         guard.check("warm up")
         return list(guard.check_many(SENTENCES, threshold=THRESHOLD))
 
 
-def show(quant: str, verdicts: Sequence[Verdict]) -> None:
+def show(name: str, verdicts: Sequence[Verdict]) -> None:
     """Print the verdicts of SENTENCES as a table, and where the time went."""
     console = Console(width=120)
-    table = Table(title=f"demo guard ({quant}, unsafe from {THRESHOLD}): shows the machinery, is no safety product")
+    table = Table(title=f"demo guard ({name}, unsafe from {THRESHOLD}): shows the machinery, is no safety product")
     table.add_column("text", max_width=56)
     for name in ("verdict", "score", "margin", "run/total", "ms"):
         table.add_column(name, justify="left" if name == "verdict" else "right", no_wrap=True)

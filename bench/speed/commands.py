@@ -44,7 +44,9 @@ def run(
         list[str],
         typer.Argument(metavar="GUARD|CHECKPOINT|NAME...", help="NAME: a published checkpoint; benches a shape twin."),
     ],
-    quant: Annotated[str, typer.Option(help="Of the guards; others are held to the first.")] = "int8",
+    quant: Annotated[
+        str, typer.Option(help="Of the guards, as int8, native int8, q8_0; others are held to the first.")
+    ] = "int8",
     peers: Annotated[str, typer.Option(help="Comma-separated, or all.")] = "",
     only: Annotated[
         list[str] | None, typer.Option(metavar="TEXT", help="Of peers, only settings that contain this (repeatable).")

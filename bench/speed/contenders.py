@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from guardpass.errors import InputError
-from guardpass.export.quantize import RECIPES
 
 from ..peers import launch
 from ..peers.files import prepare as prepare_files
@@ -66,9 +65,10 @@ def chosen(names: Sequence[str], only: Sequence[str]) -> list[tuple[Peer, Settin
 
 def guard_entry(subject: Prepared, guard: Exported, policy: str | None, given: Given) -> Entry:
     """A guard of ours; of one with policies, `policy` alone, as a peer judges one at a time."""
-    name = guard.quant if guard.quant in RECIPES else f"{guard.quant}, engine llamacpp"
+    engine, quant = guard.engine.name, guard.engine.quant
+    name = quant if engine == "onnx" else f"{quant}, engine {engine}"
     options = {} if policy is None else {"policies": [policy]}
-    setting = Setting(name, guard.quant, options, prefix_kept=True)
+    setting = Setting(name, quant, options, prefix_kept=True)
     contender = _contender(subject, GUARDPASS, setting, given)
     return Entry(
         contender, GUARDPASS, setting, guard.path.absolute(), guard.mb, guard.convert_s, given.work, given.affinity

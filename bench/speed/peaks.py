@@ -1,4 +1,4 @@
-"""What the machine can do: its best library matrix product at each precision, and how fast it reads memory."""
+"""What the machine can do: its best matrix product at each precision, and how fast it reads memory."""
 
 import os
 import time
@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from guardpass.engines.native import library
+
 from .environment import environment
 from .result import Peaks
 
@@ -19,14 +21,19 @@ _READ_MB = 512
 
 
 def peaks(threads: int) -> Peaks:
-    """By a few seconds of microbenchmark on `threads` cores: of each precision the best library at hand.
+    """By a few seconds of microbenchmark on `threads` cores: of each precision the best at hand.
 
-    It bounds what libraries reach, not what the circuits could: an engine of its own may come out above it.
+    Of int8 that is what the circuits could, where guardpass-kernels is installed: its products never leave registers.
+    Libraries bound what libraries reach; an engine of its own may come out above them.
     """
     found: dict[str, tuple[float, str]] = {}
     for kind, name, product in _products(threads):
         gops = max(_gops(product(m, k, n), 2.0 * m * k * n) for m, k, n in _SIZES)
         found[kind] = max(found.get(kind, (0.0, "")), (gops, name))
+    if find_spec("guardpass_kernels"):
+        kernels = library()
+        gops = kernels.peak(threads, _SECONDS) / 1e9
+        found["int8"] = max(found.get("int8", (0.0, "")), (gops, f"guardpass-kernels, {kernels.level()} in registers"))
     return Peaks(
         environment=environment({}),
         threads=threads,

@@ -11,9 +11,10 @@ from guardpass.errors import InputError
 from guardpass.export import export_guard, read_family
 from guardpass.export.atomic import new_directory
 from guardpass.export.checkpoint import Checkpoint
-from guardpass.export.quantize import RECIPES
+from guardpass.export.engines import ENGINES, choose
 from guardpass.integrity import open_guard
-from guardpass.manifest import MANIFEST
+from guardpass.manifest import MANIFEST, Engine
+from guardpass.schema import encode
 
 from .. import twin as twins
 from .result import Weights
@@ -25,7 +26,7 @@ _RECORD = "exported.json"
 class Exported:
     """A guard of the subject. convert_s: seconds its export took; None where it was given."""
 
-    quant: str
+    engine: Engine
     path: Path
     mb: float
     convert_s: float | None
@@ -61,7 +62,7 @@ def prepare(target: str, quants: tuple[str, ...], work: Path, options: Options) 
     path = Path(target)
     if (path / MANIFEST).exists():
         manifest = open_guard(path, verify=False)
-        exported = Exported(manifest.engine.quant, path, _mb(path), None)
+        exported = Exported(manifest.engine, path, _mb(path), None)
         return Prepared(path.absolute().name, "guard", None, None, (exported,))
     if (path / "config.json").exists():
         guards = tuple(_guard(path, quant, work, options) for quant in quants)
@@ -83,8 +84,9 @@ def prepare(target: str, quants: tuple[str, ...], work: Path, options: Options) 
 
 
 def _guard(checkpoint: Path, quant: str, work: Path, options: Options) -> Exported:
-    key = _key(checkpoint, quant, options)
-    folder = work / "guards" / f"{checkpoint.absolute().name}-{quant}-{key[:12]}"
+    engine = _engine(quant)
+    key = _key(checkpoint, engine, options)
+    folder = work / "guards" / f"{checkpoint.absolute().name}-{engine.name}-{engine.quant}-{key[:12]}"
     record = folder / _RECORD
     if not record.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -93,19 +95,25 @@ def _guard(checkpoint: Path, quant: str, work: Path, options: Options) -> Export
         with new_directory(folder) as partial:
             start = time.perf_counter()
             export_guard(
-                checkpoint, partial / "guard", family=family, date=options.date, quant=quant, gate=False,
-                format="onnx" if quant in RECIPES else "gguf",
+                checkpoint, partial / "guard", family=family, date=options.date, engine=engine.name,
+                quant=engine.quant, gate=False,
             )  # fmt: skip
             (partial / _RECORD).write_text(json.dumps({"convert_s": time.perf_counter() - start}))
     seconds: float = json.loads(record.read_text())["convert_s"]
-    return Exported(quant, folder / "guard", _mb(folder / "guard"), seconds)
+    return Exported(engine, folder / "guard", _mb(folder / "guard"), seconds)
 
 
-def _key(checkpoint: Path, quant: str, options: Options) -> str:
+def _engine(quant: str) -> Engine:
+    """Of a quant as `--quant` has it: "int8" (onnx), "native int8", "q8_0" (llamacpp)."""
+    name, _, quant = quant.rpartition(" ")
+    return choose(name or ("onnx" if quant in ENGINES["onnx"].quants else "llamacpp"), quant, "own")
+
+
+def _key(checkpoint: Path, engine: Engine, options: Options) -> str:
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in Checkpoint(checkpoint).files()]
     (package,) = guardpass.export.__path__
     code = [path.read_text(encoding="utf-8") for path in sorted(Path(package).rglob("*.py"))]
-    return hashlib.sha256(json.dumps([stats, quant, options.family, options.date, code]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([stats, encode(engine), options.family, options.date, code]).encode()).hexdigest()
 
 
 def _mb(guard: Path) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 from guardpass import Guard
 from guardpass.manifest import Manifest, Tree
 
-PACKAGES = ("guardpass", "onnxruntime", "llama-cpp-python", "numpy", "tokenizers")
+PACKAGES = ("guardpass", "onnxruntime", "guardpass-kernels", "llama-cpp-python", "numpy", "tokenizers")
 
 
 def load(options: dict[str, Any]) -> Any:

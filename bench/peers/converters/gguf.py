@@ -5,7 +5,8 @@ from pathlib import Path
 
 from guardpass.export.checkpoint import Checkpoint
 from guardpass.export.config import read_architecture
-from guardpass.export.gguf_guard import check_quant, write_gguf
+from guardpass.export.gguf_guard import write_gguf
+from guardpass.export.gguf_quantize import check_blocks
 from guardpass.export.tokenizer import CheckpointTokenizer
 
 
@@ -14,7 +15,7 @@ def main() -> None:
     checkpoint, out, quant = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     source = Checkpoint(checkpoint)
     shape = read_architecture(source)
-    check_quant(quant, shape.shapes())
+    check_blocks(quant, shape.shapes())
     write_gguf(source, shape, CheckpointTokenizer(source), checkpoint.name, quant, out, lambda _done, _total: None)
 
 

@@ -1,0 +1,73 @@
+"""What an export is for: an engine, and one of its precisions."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, Literal, cast, get_args
+
+from guardpass.engines.native import fits
+from guardpass.errors import InputError, MissingDependency
+from guardpass.manifest import Engine, EngineName, Quant
+
+from . import gguf_quantize, native_quantize, quantize
+from .architecture import Architecture
+
+Asked = Literal["onnx", "native", "llamacpp", "gguf", "auto"]  # gguf is what the file of llamacpp is called
+Via = Literal["own", "optimum"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """An engine: its precisions, the one it has by default, and what it is installed by."""
+
+    quants: Mapping[str, Any]
+    default: str
+    module: str
+    install: str
+
+
+ENGINES: dict[EngineName, Row] = {
+    "onnx": Row(quantize.RECIPES, "int8", "onnxruntime", "guardpass[cpu]"),
+    "native": Row(native_quantize.RECIPES, "int8", "guardpass_kernels", "./kernels of guardpass's repository"),
+    "llamacpp": Row(gguf_quantize.QUANTS, "q8_0", "llama_cpp", "guardpass[gguf]"),
+}
+
+
+def choose(asked: str, quant: str | None, via: str) -> Engine:
+    """The engine and the precision that the caller's options come to. Raises InputError.
+
+    "auto" is native where its kernels are installed, are made for this CPU, and have the precision; else onnx.
+    """
+    for option, value, allowed in (("via", via, get_args(Via)), ("engine", asked, get_args(Asked))):
+        if value not in allowed:
+            raise InputError(f"{option} is {value!r}, expected one of: {', '.join(allowed)}")
+    name: EngineName
+    if via == "optimum":
+        name, quant = "onnx", quant or "fp32"
+        if (asked, quant) not in (("onnx", "fp32"), ("auto", "fp32")):
+            raise InputError(
+                f"engine is {asked!r} and quant {quant!r}, expected onnx and fp32, which is all optimum writes"
+            )
+    elif asked == "auto":
+        name = "native" if quant in (None, *ENGINES["native"].quants) and fits() else "onnx"
+    else:
+        name = "llamacpp" if asked == "gguf" else cast(EngineName, asked)
+    quant, known = quant or ENGINES[name].default, ENGINES[name].quants
+    if quant not in known:
+        raise InputError(f"quant is {quant!r}, expected one of: {', '.join(known)} (of engine {name})")
+    return Engine(name, cast(Quant, quant), "cpu")
+
+
+def check_fits(engine: Engine, shape: Architecture) -> None:
+    """Raises InputError for a precision that an architecture refuses, or that cannot hold its tensors."""
+    if engine.quant in shape.kind.refuses:
+        raise InputError(f"quant {engine.quant} is refused for this architecture: {shape.kind.refuses[engine.quant]}")
+    if engine.name == "llamacpp":
+        gguf_quantize.check_blocks(engine.quant, shape.shapes())
+
+
+def check_installed(engine: Engine) -> None:
+    """Raises MissingDependency where the gate could not run what is exported."""
+    row = ENGINES[engine.name]
+    if find_spec(row.module) is None:
+        raise MissingDependency(f"the gate runs the guard, and {row.module} is not installed; install {row.install}")

@@ -1,0 +1,100 @@
+"""The native route: a checkpoint as model.packed, the weights in the layout of guardpass-kernels, the prefix baked."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, cast
+
+import numpy as np
+
+from guardpass.manifest import File, Prefix
+from guardpass.packed_config import Config
+from guardpass.passes import Pass
+from guardpass.tree import depths
+
+from .architecture import Architecture
+from .basis import signs
+from .checkpoint import Array, Checkpoint
+from .decoder import write_decoder
+from .native_file import Packed
+from .native_quantize import RECIPES
+from .ops import Ops
+from .prompt import Prompts
+from .quantize import Recipe
+from .written import Progress, counted, file_of
+
+MODEL = "model.packed"
+_OF_A_LAYER, _BESIDE = 40, 16  # tensors, at most
+
+
+def write_native(
+    source: Checkpoint,
+    shape: Architecture,
+    prompts: Prompts,
+    quant: str,
+    directory: Path,
+    calibration: Sequence[Pass],
+    judged: Sequence[Pass],
+    progress: Progress,
+) -> tuple[dict[str, File], list[Array]]:
+    """As `write_onnx`, for engine native."""
+    path = directory / MODEL
+    ops = (calibration, judged, progress)
+    scores = write_packed(source, shape, prompts.prefix, prompts.columns, RECIPES[quant], path, *ops)
+    return {MODEL: file_of(path)}, scores
+
+
+def write_packed(
+    source: Checkpoint,
+    shape: Architecture,
+    prefix: Prefix,
+    columns: Sequence[int],
+    recipe: Recipe[Packed],
+    path: Path,
+    calibration: Sequence[Pass] = (),
+    judged: Sequence[Pass] = (),
+    progress: Progress = lambda _done, _total: None,
+) -> list[Array]:
+    """Write the file; returns the reference's scores of `judged`, each [S, V']. columns: token ids that are scored."""
+    packed = Packed(path, shape.layers * _OF_A_LAYER + _BESIDE)
+    try:
+        ops = Ops(source, shape, packed, recipe, prefix, counted(shape.streamed, progress), calibration, judged)
+        config = _config(ops, shape, recipe, len(prefix.tokens), len(columns))
+        packed.weight("inv_freq", shape.inv_freq)
+        packed.weight("signs.residual", signs(config.residual_block))
+        packed.weight("signs.ffn", signs(config.ffn_block))
+        if prefix.tokens:
+            packed.weight("prefix.positions", depths(prefix.parents).astype(np.int32))
+        scores = write_decoder(ops, shape, columns)
+        packed.finish(config.metadata())
+    finally:
+        packed.close()
+    return scores
+
+
+def _config(ops: Ops, shape: Architecture, recipe: Recipe[Packed], prefix: int, columns: int) -> Config:
+    return Config(
+        layers=shape.layers,
+        hidden=shape.hidden,
+        heads=shape.heads,
+        kv_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        ffn=shape.ffn,
+        vocab=shape.vocab,
+        columns=columns,
+        prefix=prefix,
+        context=shape.context,
+        eps=shape.eps,
+        scale=shape.scale,
+        softcap=shape.softcap or 0.0,
+        final_softcap=shape.final_softcap or 0.0,
+        activation=shape.kind.activation,
+        post_norms=shape.kind.post_norms,
+        head_norms=shape.kind.head_norms,
+        embed_scale=math.sqrt(shape.hidden) if shape.kind.scaled_embedding else 1.0,
+        windows=tuple(0 if window is None or window >= shape.context else window for window in shape.windows),
+        quant=cast(Literal["int8", "int4"], recipe.name),
+        residual_block=ops.block(shape.hidden, "residual"),
+        heads_block=ops.block(shape.head_dim, "heads"),
+        ffn_block=ops.block(shape.ffn, "ffn"),
+    )

@@ -1,0 +1,31 @@
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+
+Array = npt.NDArray[Any]
+
+class Model:
+    """A decoder over arrays that it keeps and reads in place. Raises ValueError for what does not fit the config."""
+
+    def __init__(
+        self, config: dict[str, Any], tensors: dict[str, Array], threads: int, *, profile: bool = False
+    ) -> None: ...
+    def run(
+        self,
+        tokens: npt.NDArray[np.int64],
+        positions: npt.NDArray[np.int64],
+        slots: npt.NDArray[np.int64],
+        chain: npt.NDArray[np.int32],
+        sees: npt.NDArray[np.bool_],
+    ) -> npt.NDArray[np.float32]:
+        """Scores [S, V'] of one pass. Without the GIL; passes of several threads run one after the other."""
+
+    def profile(self) -> dict[str, float]:
+        """Seconds by stage since the last call; all 0 unless made with `profile=True`."""
+
+def level() -> str: ...
+def levels() -> list[str]: ...
+def peak(threads: int, seconds: float) -> float: ...

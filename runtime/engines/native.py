@@ -1,0 +1,74 @@
+"""guardpass-kernels: the whole pass in native code, on weights that are used where they lie in the file."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import EngineError, GuardError, MissingDependency
+from ..manifest import Manifest
+from ..packed_file import open_tensors
+from ..packed_rules import check
+from ..passes import Pass
+from ..schema import encode
+from .cpu import usable_cores
+
+
+def library() -> ModuleType:
+    """The module guardpass_kernels. Raises MissingDependency."""
+    try:
+        import guardpass_kernels
+    except ImportError as error:
+        raise MissingDependency(
+            f"guardpass-kernels is not installed ({error}); pip install ./kernels of guardpass's repository builds it, "
+            "or export to the engine onnx"
+        ) from None
+    module: ModuleType = guardpass_kernels
+    return module
+
+
+def fits() -> bool:
+    """Whether the kernels are installed, and are more here than the portable ones. Raises EngineError."""
+    if find_spec("guardpass_kernels") is None:
+        return False
+    try:
+        level: str = library().level()
+    except ValueError as error:  # GUARDPASS_KERNELS_LEVEL asks for what this CPU lacks
+        raise EngineError(f"guardpass-kernels cannot run here: {error}") from None
+    return level != "portable"
+
+
+class NativeEngine:
+    """Runs model.packed. Passes may run side by side; a score does not depend on threads or on what runs beside it."""
+
+    def __init__(self, model: Path, manifest: Manifest, *, threads: int | None) -> None:
+        """Raises GuardError for a file that lies, MissingDependency, EngineError."""
+        try:
+            header, tensors = open_tensors(model)
+            config = check(header, tensors, manifest)
+        except (ValueError, RecursionError) as error:
+            raise GuardError(f"{model.name} cannot be opened safely: {error}; export the guard again") from None
+        except OSError as error:
+            raise GuardError(f"cannot read {model.name}: {error.strerror}") from None
+        kernels = library()
+        try:
+            self._model = kernels.Model(encode(config), tensors, threads or usable_cores())
+        except Exception as error:  # whatever a level that this CPU lacks, or a lack of memory, raises
+            raise EngineError(f"guardpass-kernels cannot open {model.name}: {error}") from None
+        self._columns = config.columns
+
+    def run(self, request: Pass) -> npt.NDArray[np.float32]:
+        """Scores [1, S, V']. Raises EngineError."""
+        chain = np.array(request.chain, np.int32)
+        try:
+            scores: npt.NDArray[np.float32] = self._model.run(
+                request.tokens[0], request.positions[0], request.slots[0], chain, request.sees
+            )
+        except Exception as error:
+            raise EngineError(f"guardpass-kernels failed on a pass of {request.tokens.size} tokens: {error}") from None
+        expected = (request.slots.size, self._columns)
+        if scores.shape != expected:
+            raise EngineError(f"guardpass-kernels gave scores of shape {scores.shape}, expected {expected}")
+        return scores[None]

@@ -1,0 +1,76 @@
+"""Which engine an export is for: the options that say so, and what `auto` comes to."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from guardpass import InputError, MissingDependency
+from guardpass.export import engines, export_guard
+from guardpass.export.engines import Asked, choose
+from guardpass.manifest import Engine
+
+
+def _kernels(monkeypatch: pytest.MonkeyPatch, level: str | None) -> None:
+    """Installed at this level, or not at all."""
+    monkeypatch.setitem(sys.modules, "guardpass_kernels", level and SimpleNamespace(level=lambda: level, __spec__=""))
+
+
+@pytest.mark.parametrize(
+    ("asked", "quant", "expected"),
+    [
+        ("onnx", None, ("onnx", "int8")),
+        ("onnx", "fp32", ("onnx", "fp32")),
+        ("native", None, ("native", "int8")),
+        ("native", "int4", ("native", "int4")),
+        ("llamacpp", None, ("llamacpp", "q8_0")),
+        ("gguf", "q4_0", ("llamacpp", "q4_0")),
+    ],
+)
+def test_an_engine_and_its_precision(asked: str, quant: str | None, expected: tuple[str, str]) -> None:
+    assert choose(asked, quant, "own") == Engine(*expected, "cpu")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("level", "quant", "expected"),
+    [
+        ("avx512_vnni", None, ("native", "int8")),
+        ("avx2", "int4", ("native", "int4")),
+        ("avx2", "fp32", ("onnx", "fp32")),  # which the kernels do not have
+        ("portable", None, ("onnx", "int8")),
+        (None, None, ("onnx", "int8")),
+    ],
+)
+def test_auto_is_native_where_the_kernels_fit(
+    level: str | None, quant: str | None, expected: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _kernels(monkeypatch, level)
+    assert choose("auto", quant, "own") == Engine(*expected, "cpu")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("tvm", None, "own"), "engine is 'tvm', expected one of: onnx, native, llamacpp, gguf, auto"),
+        (("onnx", None, "magic"), "via is 'magic', expected one of: own, optimum"),
+        (("onnx", "q8_0", "own"), r"quant is 'q8_0', expected one of: fp32, int8, int4 \(of engine onnx\)"),
+        (("native", "fp32", "own"), r"quant is 'fp32', expected one of: int8, int4 \(of engine native\)"),
+        (("gguf", "int8", "own"), r"quant is 'int8', expected one of: f32, .* \(of engine llamacpp\)"),
+        (("native", None, "optimum"), "engine is 'native' and quant 'fp32', expected onnx and fp32"),
+        (("onnx", "int8", "optimum"), "engine is 'onnx' and quant 'int8', expected onnx and fp32"),
+    ],
+)
+def test_what_no_engine_can_is_refused(options: tuple[str, str | None, str], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        choose(*options)
+
+
+@pytest.mark.parametrize(("engine", "install"), [("onnx", r"guardpass\[cpu\]"), ("native", r"\./kernels")])
+def test_a_gate_without_its_engine_says_what_to_install(
+    engine: Asked, install: str, plain_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "find_spec", lambda _name: None)
+    with pytest.raises(MissingDependency, match=f"the gate runs the guard, .* install {install}"):
+        export_guard(plain_checkpoint, tmp_path / "guard", engine=engine)
+    assert export_guard(plain_checkpoint, tmp_path / "guard", engine=engine, gate=False).ungated == "asked"
