@@ -7,7 +7,7 @@ from numbers import Real
 import numpy as np
 import numpy.typing as npt
 
-from .errors import EngineError, InputError
+from .errors import BadScores, InputError
 from .manifest import Label, Manifest, ModeSpec, Tree
 from .tree import UNSAFE, below, severities
 from .verdict import Field
@@ -103,12 +103,12 @@ class Decider:
     def decide(self, scores: npt.NDArray[np.float32], reading: Reading) -> tuple[Outcome, ...]:
         """Scores [S, V'] to one outcome for each root.
 
-        Raises EngineError for scores that are not finite: they must not pass for safe.
+        Raises BadScores for scores that are not finite: they must not pass for safe.
         """
         logits = [scores[slot, columns].astype(np.float64) for slot, columns in enumerate(self._columns)]
         for slot, row in enumerate(logits):
             if not np.isfinite(row).all():
-                raise EngineError(
+                raise BadScores(
                     f"the engine gave scores of {self._tree.slots[slot].field} that are not finite "
                     f"({row.tolist()}); no verdict is possible"
                 )

@@ -1,7 +1,7 @@
 """Engines run passes; which one, the manifest says."""
 
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +9,7 @@ import numpy.typing as npt
 from ..errors import InputError
 from ..manifest import Device, Manifest
 from ..passes import Pass
+from ..stop import Stop
 
 
 class Engine(Protocol):
@@ -16,6 +17,22 @@ class Engine(Protocol):
 
     def run(self, request: Pass) -> npt.NDArray[np.float32]:
         """Scores [1, S, V'] of every label at every slot. Raises EngineError."""
+
+
+@runtime_checkable
+class Stoppable(Protocol):
+    """An engine whose passes can be ended while they run."""
+
+    def run_until(self, request: Pass, stop: Stop) -> npt.NDArray[np.float32]:
+        """`run`; raises what `stop` was given soon after it was."""
+
+
+def run_pass(engine: Engine, request: Pass, stop: Stop | None) -> npt.NDArray[np.float32]:
+    """Scores of a pass that may be stopped: while it runs where the engine allows, else before it runs."""
+    if stop is None:
+        return engine.run(request)
+    stop.check()
+    return engine.run_until(request, stop) if isinstance(engine, Stoppable) else engine.run(request)
 
 
 def open_engine(

@@ -1,6 +1,8 @@
 """ONNX Runtime on the CPU."""
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -8,6 +10,7 @@ import numpy.typing as npt
 from ..errors import EngineError, MissingDependency
 from ..manifest import Manifest
 from ..passes import Pass
+from ..stop import Stop
 from .cpu import saturates, usable_cores
 
 
@@ -19,6 +22,7 @@ class OnnxEngine:
             import onnxruntime as ort
         except ImportError as error:
             raise MissingDependency(f"onnxruntime is not installed ({error}); install guardpass[cpu]") from None
+        self._ort = ort
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or usable_cores()
         options.inter_op_num_threads = 1
@@ -35,6 +39,16 @@ class OnnxEngine:
 
     def run(self, request: Pass) -> npt.NDArray[np.float32]:
         """Scores [1, S, V']. Raises EngineError."""
+        return self._run(request, None)
+
+    def run_until(self, request: Pass, stop: Stop) -> npt.NDArray[np.float32]:
+        """The same; ONNX Runtime looks between operators whether it shall end."""
+        options = self._ort.RunOptions()
+        options.log_severity_level = 4
+        with stop.ends(partial(setattr, options, "terminate", True)):
+            return self._run(request, options)
+
+    def _run(self, request: Pass, options: Any) -> npt.NDArray[np.float32]:
         feeds = {
             "tokens": request.tokens,
             "positions": request.positions,
@@ -42,7 +56,7 @@ class OnnxEngine:
             "slots": request.slots,
         }
         try:
-            (scores,) = self._session.run(["scores"], feeds)
+            (scores,) = self._session.run(["scores"], feeds, options)
         except Exception as error:
             raise EngineError(f"onnxruntime failed on a pass of {request.tokens.size} tokens: {error}") from None
         expected = (1, request.slots.shape[1], self._columns)
