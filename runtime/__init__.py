@@ -18,6 +18,8 @@ from .errors import (
     Unsupported,
 )
 from .guard import Guard
+from .panel import Panel
+from .panel_policy import PanelVerdict
 from .verdict import Failure, Field, Milliseconds, Tokens, Verdict
 from .waiting import Bounds
 
@@ -40,6 +42,8 @@ __all__ = [
     "Milliseconds",
     "MissingDependency",
     "Overloaded",
+    "Panel",
+    "PanelVerdict",
     "TemplateError",
     "TextTooLong",
     "Tokens",

@@ -25,6 +25,7 @@ from guardpass import (
     Closed,
     DeadlineExceeded,
     EngineError,
+    Failure,
     Guard,
     InputError,
     Overloaded,
