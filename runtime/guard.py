@@ -6,18 +6,20 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar, get_args
 
 from .combine import combined
 from .content import ContentTokenizer, checked
 from .decide import Decider, Outcome, Reading
+from .describe import describe
 from .engines import open_engine, run_pass
 from .errors import Closed, GuardpassError, InputError
 from .integrity import open_guard
+from .literal import literal
 from .manifest import Device, Manifest, Mode, Role
 from .passes import Planner
+from .question import Question, mode_of, pair_of
 from .scheduler import Scheduler
 from .stop import Stop
 from .tree import judged, pruned
@@ -32,21 +34,6 @@ T = TypeVar("T")
 DEFAULT_MAX_TOKENS = 2048
 DEFAULT_MAX_WINDOWS = 16
 _KNOWN = 64  # sets of policies kept prepared
-
-
-@dataclass(frozen=True)
-class Question:
-    """A request that can be judged: what `check` was given, checked."""
-
-    mode: Mode
-    texts: dict[Role, str]
-    policies: tuple[str, ...]
-    reading: Reading
-
-    @property
-    def tokens(self) -> int:
-        """About how many tokens the texts have: one for three bytes, which most languages stay below."""
-        return sum(len(text.encode()) for text in self.texts.values()) // 3 + 1
 
 
 class Guard:
@@ -66,6 +53,7 @@ class Guard:
         max_windows: int,
         long_text: LongText,
         queue: Bounds,
+        in_memory: bool,
     ) -> None:
         """For `Guard.load`, which proves what is passed here."""
         self.manifest = manifest
@@ -73,7 +61,9 @@ class Guard:
         self._judged = {name: judged(manifest.labels, mode.tree) for name, mode in manifest.modes.items()}
         self._known: dict[tuple[Mode, tuple[str, ...]], tuple[Planner, Decider]] = {}
         longest = max_tokens or min(manifest.context, DEFAULT_MAX_TOKENS)
-        self._engine = open_engine(directory, manifest, threads=threads, max_tokens=longest, device=device)
+        self._engine = open_engine(
+            directory, manifest, threads=threads, max_tokens=longest, device=device, in_memory=in_memory
+        )
         self._limits = Limits(longest, max_windows, long_text)
         self._closed = False
         self.scheduler = Scheduler(manifest.name, queue)
@@ -91,6 +81,7 @@ class Guard:
         max_windows: int = DEFAULT_MAX_WINDOWS,
         long_text: LongText = "windows",
         queue: Bounds | None = None,
+        in_memory: bool = False,
     ) -> "Guard":
         """Open the guard directory at `path`. Nothing is downloaded.
 
@@ -102,6 +93,8 @@ class Guard:
         long_text: what to do with text beyond it: judge overlapping "windows" (the worst decides), "refuse",
         or "truncate" (the verdict says so). max_windows: more windows than this are refused.
         queue: how much may wait of what is submitted.
+        in_memory: read an ONNX guard's weights, at about twice the memory; else they are mapped, and a guard whose file
+        is written to while it is open fails from then on (GGUF guards are always read).
 
         Raises GuardError for a guard that is not intact, InputError for options out of range,
         MissingDependency where the engine is not installed, EngineError where it cannot open the model.
@@ -117,7 +110,7 @@ class Guard:
             raise InputError(f"device is {device!r}, expected one of: {', '.join(get_args(Device))}")
         return cls(
             directory, manifest, threads=threads, device=device, max_tokens=max_tokens, max_windows=max_windows,
-            long_text=long_text, queue=queue or Bounds(),
+            long_text=long_text, queue=queue or Bounds(), in_memory=in_memory,
         )  # fmt: skip
 
     def check(
@@ -145,7 +138,7 @@ class Guard:
         try:
             return self._judge(self._question(text, response, policies, threshold, strict, temperature, alpha))
         except GuardpassError as error:
-            return undecided(error, on_error, _mode(response))
+            return undecided(error, on_error, mode_of(response))
 
     def check_many(self, items: Iterable[str | tuple[str, str | None]], **options: Any) -> Iterator[Verdict]:
         """Verdicts in the order of `items`, each a text or a pair (text, response), as they are drawn.
@@ -154,7 +147,7 @@ class Guard:
         touch each other's activation scales. An item that cannot be judged raises at its turn and ends the iteration.
         """
         for item in items:
-            yield self.check(*_pair(item), **options)
+            yield self.check(*pair_of(item), **options)
 
     def submit(
         self, text: str, response: str | None = None, *, timeout: float | None = None, priority: int = 0,
@@ -173,11 +166,21 @@ class Guard:
         on_error: OnError = "raise", **options: Any,
     ) -> "Future[list[Verdict]]":  # fmt: skip
         """The verdicts of several texts as one request of `submit`: admitted, answered and failed together."""
-        return self._submit([_pair(item) for item in items], lambda found: found, timeout, priority, on_error, options)
+        return self._submit(
+            [pair_of(item) for item in items], lambda found: found, timeout, priority, on_error, options
+        )
 
     async def acheck(self, text: str, response: str | None = None, **options: Any) -> Verdict:
         """`submit`, awaited. Cancelling the task cancels the request."""
         return await asyncio.wrap_future(self.submit(text, response, **options))
+
+    def literal(self, verdict: Verdict) -> str:
+        """A verdict of this guard in the checkpoint's own words. Raises InputError for one that `on_error` gave."""
+        return literal(self.manifest, self._tokenizer, verdict)
+
+    def describe(self) -> dict[str, Any]:
+        """What `guardpass info --json` prints."""
+        return describe(self.manifest, self._tokenizer)
 
     def close(self, timeout: float | None = None) -> bool:
         """Refuse what comes, and wait until what was submitted is answered; whether it was, in `timeout` seconds."""
@@ -197,7 +200,7 @@ class Guard:
         check_on_error(on_error)
 
         def fallback(error: GuardpassError) -> T:
-            return shape([undecided(error, on_error, _mode(response)) for _, response in items])
+            return shape([undecided(error, on_error, mode_of(response)) for _, response in items])
 
         try:
             questions = [self._question(text, response, **options) for text, response in items]
@@ -218,7 +221,7 @@ class Guard:
         alpha: float = 0.0,
     ) -> Question:  # fmt: skip
         """A request that can be judged. Raises InputError."""
-        mode = _mode(response)
+        mode = mode_of(response)
         texts: dict[Role, str] = {"prompt": checked(text, "text")}
         if response is not None:
             texts["response"] = checked(response, "response")
@@ -288,14 +291,3 @@ class Guard:
 def _check_count(name: str, value: int | None, most: int) -> None:
     if value is not None and (type(value) is not int or not 1 <= value <= most):
         raise InputError(f"{name} is {value!r}, expected a whole number from 1 to {most}")
-
-
-def _mode(response: str | None) -> Mode:
-    return "prompt" if response is None else "response"
-
-
-def _pair(item: str | tuple[str, str | None]) -> tuple[str, str | None]:
-    pair = item if isinstance(item, tuple) else (item, None)
-    if len(pair) != 2:
-        raise InputError(f"an item has {len(pair)} parts, expected a text or a pair (text, response)")
-    return pair

@@ -12,6 +12,7 @@ from .errors import Cancelled, DeadlineExceeded, GuardpassError, InputError
 from .guard import Guard
 from .manifest import Mode
 from .panel_policy import PanelVerdict, Policy, Settled, settle
+from .question import mode_of
 from .verdict import Verdict
 
 Order = Literal["together", "given", "cheapest"]
@@ -68,7 +69,7 @@ class Panel:
         self, text: str, response: str | None = None, *, timeout: float | None = None, **options: Any
     ) -> "Future[PanelVerdict]":
         """`check`, as a future; cancelling it gives up every member's request. timeout: seconds for all together."""
-        mode: Mode = "prompt" if response is None else "response"
+        mode = mode_of(response)
         asked = {name: guard for name, guard in self.guards.items() if mode in guard.manifest.modes}
         if not asked:
             raise InputError(f"none of {list(self.guards)} has the mode {mode!r}")

@@ -13,11 +13,13 @@ class Field:
 
     Where some of its labels are unsafe, score is the probability of those, and margin the best safe logit minus the
     best unsafe one. Else score is the probability of the label, and margin its logit's lead over the runner-up.
+    labels: the probability of each label, by the model's own softmax (temperature 1).
     """
 
     label: str
     score: float
     margin: float
+    labels: dict[str, float]
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,13 @@ def run_pass(engine: Engine, request: Pass, stop: Stop | None) -> npt.NDArray[np
 
 
 def open_engine(
-    directory: Path, manifest: Manifest, *, threads: int | None, max_tokens: int, device: Device | None
+    directory: Path,
+    manifest: Manifest,
+    *,
+    threads: int | None,
+    max_tokens: int,
+    device: Device | None,
+    in_memory: bool = False,
 ) -> Engine:
     """The engine that guard.json names, with the model opened for passes of up to `max_tokens`, prefix included."""
     # Imported here, so that importing guardpass imports neither.
@@ -49,4 +55,4 @@ def open_engine(
         raise InputError(f"device is {device!r}, and this guard was exported for {manifest.engine.device!r}")
     from .onnx import OnnxEngine
 
-    return OnnxEngine(directory / "model.onnx", manifest, threads=threads)
+    return OnnxEngine(directory / "model.onnx", manifest, threads=threads, in_memory=in_memory)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import EngineError, MissingDependency
+from ..integrity import Mapped
 from ..manifest import Manifest
 from ..passes import Pass
 from ..stop import Stop
@@ -17,7 +18,8 @@ from .cpu import saturates, usable_cores
 class OnnxEngine:
     """Runs model.onnx. `InferenceSession.run` may be called from several threads at once."""
 
-    def __init__(self, model: Path, manifest: Manifest, *, threads: int | None) -> None:
+    def __init__(self, model: Path, manifest: Manifest, *, threads: int | None, in_memory: bool = False) -> None:
+        """in_memory: read the weights, which ONNX Runtime else maps, so that what is written into them later counts."""
         try:
             import onnxruntime as ort
         except ImportError as error:
@@ -31,7 +33,12 @@ class OnnxEngine:
         if saturates():
             # Such a CPU adds u8 x s8 products in saturating 16 bits; ORT's u8 x u8 path is slower and exact.
             options.add_session_config_entry("session.x64quantprecision", "1")
+        weights = model.with_name(model.name + ".data")
+        self._mapped = None if in_memory or not weights.exists() else Mapped(weights)
         try:
+            if in_memory and weights.exists():
+                held = weights.read_bytes()
+                options.add_external_initializers_from_files_in_memory([weights.name], [held], [len(held)])
             self._session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions share no public base
             raise EngineError(f"onnxruntime {ort.__version__} cannot open {model.name}: {error}") from None
@@ -59,6 +66,8 @@ class OnnxEngine:
             (scores,) = self._session.run(["scores"], feeds, options)
         except Exception as error:
             raise EngineError(f"onnxruntime failed on a pass of {request.tokens.size} tokens: {error}") from None
+        if self._mapped is not None:
+            self._mapped.check()
         expected = (1, request.slots.shape[1], self._columns)
         if scores.shape != expected:
             raise EngineError(f"the model gave scores of shape {scores.shape}, expected {expected}; export it again")
