@@ -7,7 +7,7 @@ from typing import Any
 
 
 def log(level: str, event: str, **values: Any) -> None:
-    """One line. Callers pass numbers, names of their own and kinds of errors: no text, and nothing that may quote it."""
+    """One line. Callers pass numbers, own names and kinds of errors: no text, and nothing that may quote it."""
     stamp = time.time()
     when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(stamp)) + f".{int(stamp * 1000) % 1000:03d}Z"
     line = {"time": when, "level": level, "event": event} | {k: v for k, v in values.items() if v is not None}
