@@ -7,9 +7,8 @@ import re
 import sys
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -19,6 +18,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from ..errors import Cancelled, Closed, GuardpassError, InputError, Overloaded
+from ..verdict import Verdict
 from .body import read_json
 from .call import Call, Reply
 from .errors import NotFound, WrongMethod
@@ -73,15 +73,17 @@ class _Common:
         self.host, self.keys, self.metrics = host, keys, metrics
 
     def finish(
-        self, path: str, id: str, began: float, reply: Reply, judged: Iterable[tuple[str, Any]],
+        self, path: str, id: str, began: float, reply: Reply, judged: Sequence[tuple[str, Verdict]],
         error: GuardpassError | None, allow: str = "",
     ) -> Response:  # fmt: skip
         """Headers, counts, and the log line of an answer."""
         took = time.perf_counter() - began
         headers = {"x-request-id": id, "cache-control": "no-store"} | reply.headers
         phases: dict[str, float] = {}
+        kind = error.kind if error else None
         for name, verdict in judged:
-            self.metrics.judged(name, [verdict])
+            self.metrics.judged(name, verdict)
+            kind = verdict.failure.kind if verdict.failure else kind
             for phase, ms in (("tokenize", verdict.ms.tokenize), ("pass", verdict.ms.run)):
                 phases[phase] = phases.get(phase, 0.0) + ms
             phases["queue"] = max(phases.get("queue", 0.0), verdict.ms.queue)
@@ -102,7 +104,7 @@ class _Common:
         self.metrics.seconds.labels(path).observe(took)
         log(
             "error" if reply.status >= 500 else "info", "request", id=id, path=path, status=reply.status,
-            ms=round(took * 1e3, 3), error=error.kind if error else None, texts=len(list(judged)) or None,
+            ms=round(took * 1e3, 3), error=kind, texts=len(judged) or None,
             **{f"{phase}_ms": round(ms, 3) for phase, ms in phases.items()},
         )  # fmt: skip
         body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body, allow_nan=False).encode()

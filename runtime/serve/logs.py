@@ -11,4 +11,4 @@ def log(level: str, event: str, **values: Any) -> None:
     stamp = time.time()
     when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(stamp)) + f".{int(stamp * 1000) % 1000:03d}Z"
     line = {"time": when, "level": level, "event": event} | {k: v for k, v in values.items() if v is not None}
-    print(json.dumps(line), file=sys.stderr, flush=True)
+    sys.stderr.write(json.dumps(line) + "\n")  # at once, so that workers' lines do not mix

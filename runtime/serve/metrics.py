@@ -1,7 +1,6 @@
 """What /metrics counts."""
 
 import os
-from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client import generate_latest as exposition
@@ -61,26 +60,22 @@ class Metrics:
     def _several(self) -> bool:
         return "PROMETHEUS_MULTIPROC_DIR" in os.environ
 
-    def judged(self, guard: str, verdicts: Sequence[Verdict]) -> None:
-        """Count verdicts."""
-        for verdict in verdicts:
-            if verdict.failure is not None:
-                self.undecided.labels(guard, verdict.failure.on_error).inc()
-                self.failures.labels(verdict.failure.kind).inc()
-                continue
-            self.verdicts.labels(guard, verdict.label, str(verdict.safe).lower()).inc()
-            self.margins.labels(guard).observe(verdict.margin)
-            self.tokens.labels(guard).inc(verdict.tokens.run)
-            for phase, took in (
-                ("queue", verdict.ms.queue),
-                ("tokenize", verdict.ms.tokenize),
-                ("pass", verdict.ms.run),
-            ):
-                self.phases.labels(guard, phase).observe(took / 1e3)
-            if verdict.suspicious_literals:
-                self.literals.labels(guard).inc()
-            if verdict.truncated or verdict.windows > 1:
-                self.partial.labels(guard, "truncated" if verdict.truncated else "windows").inc()
+    def judged(self, guard: str, verdict: Verdict) -> None:
+        """Count a verdict."""
+        if verdict.failure is not None:
+            self.undecided.labels(guard, verdict.failure.on_error).inc()
+            self.failures.labels(verdict.failure.kind).inc()
+            return
+        self.verdicts.labels(guard, verdict.label, str(verdict.safe).lower()).inc()
+        self.margins.labels(guard).observe(verdict.margin)
+        self.tokens.labels(guard).inc(verdict.tokens.run)
+        ms = verdict.ms
+        for phase, took in (("queue", ms.queue), ("tokenize", ms.tokenize), ("pass", ms.run)):
+            self.phases.labels(guard, phase).observe(took / 1e3)
+        if verdict.suspicious_literals:
+            self.literals.labels(guard).inc()
+        if verdict.truncated or verdict.windows > 1:
+            self.partial.labels(guard, "truncated" if verdict.truncated else "windows").inc()
 
     def text(self) -> bytes:
         """The exposition format of Prometheus."""
