@@ -20,6 +20,7 @@ from .errors import (
 from .guard import Guard
 from .panel import Panel
 from .panel_policy import PanelVerdict
+from .session import Session
 from .verdict import Failure, Field, Milliseconds, Tokens, Verdict
 from .waiting import Bounds
 
@@ -44,6 +45,7 @@ __all__ = [
     "Overloaded",
     "Panel",
     "PanelVerdict",
+    "Session",
     "TemplateError",
     "TextTooLong",
     "Tokens",

@@ -1,6 +1,5 @@
 """The main path: a guard directory in, verdicts out."""
 
-import asyncio
 import os
 import time
 import weakref
@@ -13,7 +12,7 @@ from .combine import combined
 from .content import ContentTokenizer, checked
 from .decide import Decider, Outcome, Reading
 from .describe import describe
-from .engines import open_engine, run_pass
+from .engines import Keeping, open_engine, run_pass
 from .errors import Closed, GuardpassError, InputError
 from .integrity import open_guard
 from .literal import literal
@@ -21,6 +20,7 @@ from .manifest import Device, Manifest, Mode, Role
 from .passes import Planner
 from .question import Question, mode_of, pair_of
 from .scheduler import Scheduler
+from .session import Session
 from .stop import Stop
 from .tree import judged, pruned
 from .undecided import OnError, check_on_error, undecided
@@ -172,7 +172,16 @@ class Guard:
 
     async def acheck(self, text: str, response: str | None = None, **options: Any) -> Verdict:
         """`submit`, awaited. Cancelling the task cancels the request."""
+        import asyncio  # a fifth of the time of `import guardpass`, for those who await
+
         return await asyncio.wrap_future(self.submit(text, response, **options))
+
+    def stream(self, prompt: str, **options: Any) -> Session:
+        """Judge a reply to `prompt` while it grows: `session.feed(chunk)`. options: those of `check`, less on_error.
+
+        Raises Unsupported where the engine cannot keep keys and values, InputError where the guard judges no replies.
+        """
+        return Session(self, prompt, options)
 
     def literal(self, verdict: Verdict) -> str:
         """A verdict of this guard in the checkpoint's own words. Raises InputError for one that `on_error` gave."""
@@ -232,8 +241,10 @@ class Guard:
         reading.check(self._judged[mode])
         return Question(mode, texts, self._policies(mode, policies), reading)
 
-    def _judge(self, question: Question, stop: Stop | None = None, waited: float = 0.0) -> Verdict:
-        """Tokenize, run, decide. `waited`, in seconds, is for the verdict."""
+    def _judge(
+        self, question: Question, stop: Stop | None = None, waited: float = 0.0, engine: Keeping | None = None
+    ) -> Verdict:
+        """Tokenize, run, decide. `waited`, in seconds, is for the verdict; engine: a session's, instead of the own."""
         if self._closed and stop is None:
             raise Closed(f"{self.manifest.name} is closed; load it again")
         start = time.perf_counter()
@@ -246,8 +257,10 @@ class Guard:
         reused = ran = 0
         for span in covered:
             request = planner.plan(span)
-            windows.append(decider.decide(run_pass(self._engine, request, stop)[0], question.reading))
-            reused, ran = reused + len(request.chain), ran + request.tokens.size
+            scores = run_pass(engine or self._engine, request, stop)[0]
+            windows.append(decider.decide(scores, question.reading))
+            kept = engine.kept if engine else 0
+            reused, ran = reused + len(request.chain) + kept, ran + request.tokens.size - kept
         ended = time.perf_counter()
         return combined(
             windows,

@@ -1,6 +1,5 @@
 """Several guards judge the same text; the outcome is settled as early as it can be."""
 
-import asyncio
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -63,6 +62,8 @@ class Panel:
 
     async def acheck(self, text: str, response: str | None = None, **options: Any) -> PanelVerdict:
         """`check`, awaited."""
+        import asyncio
+
         return await asyncio.wrap_future(self.submit(text, response, **options))
 
     def submit(

@@ -24,7 +24,8 @@ class Field:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Tokens of a check, over all windows: taken from the baked prefix, and run."""
+    """Tokens of a check, over all windows: taken from the baked prefix (in a session also from the text so far), and
+    run."""
 
     prefix: int
     run: int

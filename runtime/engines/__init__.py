@@ -27,6 +27,23 @@ class Stoppable(Protocol):
         """`run`; raises what `stop` was given soon after it was."""
 
 
+class Keeping(Engine, Protocol):
+    """An engine for one text that grows, which keeps keys and values of what did not change."""
+
+    kept: int  # span tokens that the last pass took from there
+
+    def close(self) -> object:
+        """Give its memory back."""
+
+
+@runtime_checkable
+class Incremental(Protocol):
+    """An engine that can make engines for texts that grow."""
+
+    def session(self) -> Keeping:
+        """Raises EngineError."""
+
+
 def run_pass(engine: Engine, request: Pass, stop: Stop | None) -> npt.NDArray[np.float32]:
     """Scores of a pass that may be stopped: while it runs where the engine allows, else before it runs."""
     if stop is None:
