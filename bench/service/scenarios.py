@@ -88,8 +88,7 @@ def overload(server: Served, texts: Sequence[str], *, seconds: float, times: flo
         "refused_p95_s": percentile(refused, 95),
         "refused_without_retry_after": sum("retry-after" not in s.answer.headers for s in refused if s.answer),
         "memory_before_mb": before,
-        "memory_most_mb": max(memory),
-        "memory_after_mb": memory[-1],
+        "memory_quarters_mb": [statistics.median(part) for part in _quarters(memory)],
         "alone_p50_s": percentile([s for s in alone if s.status == 200], 50),
         "first_second_after_p50_s": percentile([s for s in after if s.status == 200], 50),
         "first_second_after_statuses": dict(Counter(sample.status for sample in after)),
@@ -155,6 +154,11 @@ def soak(server: Served, texts: Sequence[str], *, minutes: float, share: float) 
         "memory_last_third_mb": statistics.median(each[2] for each in slices[-third:]),
         "statuses": dict(sum((each[3] for each in slices), Counter[int]())),
     }  # fmt: skip
+
+
+def _quarters(found: Sequence[float]) -> list[Sequence[float]]:
+    size = max(1, len(found) // 4)
+    return [found[start : start + size] for start in range(0, size * 4, size) if found[start:]]
 
 
 def _rate(samples: Sequence[Sample]) -> float:
