@@ -4,7 +4,6 @@ import asyncio
 import json
 import math
 import re
-import sys
 import time
 import uuid
 from collections.abc import Sequence
@@ -128,8 +127,10 @@ class _Endpoint:
                 reply = await self._answer(request, call)
             except GuardpassError as failure:
                 error, reply = failure, _failed(failure)
-            except Exception as failure:  # never the text, which its message may quote
-                log("error", "unexpected", id=call.id, kind=type(failure).__name__, where=_where(failure))
+                if isinstance(failure.__cause__, Exception):
+                    _tell(failure.__cause__, call.id)
+            except Exception as failure:
+                _tell(failure, call.id)
                 error = GuardpassError(f"unexpected {type(failure).__name__}; the log has it under {call.id}")
                 reply = _failed(error)
             response = self._common.finish(self._row.path, call.id, began, reply, call.judged, error)
@@ -167,10 +168,10 @@ def _new_id(request: Request) -> str:
     return given if _ID.fullmatch(given) else uuid.uuid4().hex
 
 
-def _where(error: Exception) -> str:
-    """File and line, without the text of anything."""
+def _tell(error: Exception, id: str) -> None:
+    """Log what nobody expected: its type and where it was raised, not its message, which may quote the text."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    frame = trace.tb_frame if trace is not None else sys._getframe()
-    return f"{Path(frame.f_code.co_filename).name}:{trace.tb_lineno if trace is not None else 0}"
+    where = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace is not None else None
+    log("error", "unexpected", id=id, kind=type(error).__name__, where=where)
