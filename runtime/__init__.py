@@ -1,22 +1,40 @@
 """guardpass: the verdict of a guard model in one prefill pass."""
 
 from .errors import (
+    BadScores,
+    BadText,
+    Cancelled,
     CheckpointError,
+    Closed,
+    DeadlineExceeded,
     EngineError,
     GuardError,
     GuardpassError,
     InputError,
     MissingDependency,
+    Overloaded,
     TemplateError,
     TextTooLong,
+    Unsupported,
 )
 from .guard import Guard
-from .verdict import Field, Milliseconds, Tokens, Verdict
+from .panel import Panel
+from .panel_policy import PanelVerdict
+from .session import Session
+from .verdict import Failure, Field, Milliseconds, Tokens, Verdict
+from .waiting import Bounds
 
 __version__ = "0.1.0"
 __all__ = [
+    "BadScores",
+    "BadText",
+    "Bounds",
+    "Cancelled",
     "CheckpointError",
+    "Closed",
+    "DeadlineExceeded",
     "EngineError",
+    "Failure",
     "Field",
     "Guard",
     "GuardError",
@@ -24,8 +42,13 @@ __all__ = [
     "InputError",
     "Milliseconds",
     "MissingDependency",
+    "Overloaded",
+    "Panel",
+    "PanelVerdict",
+    "Session",
     "TemplateError",
     "TextTooLong",
     "Tokens",
+    "Unsupported",
     "Verdict",
 ]

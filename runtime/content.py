@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tokenizers import Encoding, Tokenizer
 
-from .errors import GuardError, InputError
+from .errors import BadText, GuardError, InputError
 from .manifest import Manifest, Piece, Role, Strip
 
 _STRIPPERS: dict[Strip, Callable[[str], str]] = {
@@ -44,13 +44,13 @@ def span_ids(span: Sequence[Piece], texts: dict[Role, str], ids: Callable[[str],
 
 
 def checked(text: object, what: str) -> str:
-    """`text` if it can be judged. Raises InputError for other types and for lone surrogates."""
+    """`text` if it can be judged. Raises InputError for other types, BadText for lone surrogates."""
     if not isinstance(text, str):
         raise InputError(f"{what} is {type(text).__name__}, expected str")
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise InputError(
+        raise BadText(
             f"{what} has a lone surrogate at character {error.start}, which no tokenizer can encode; "
             "replace it (for example with U+FFFD) or refuse the message"
         ) from None
@@ -98,11 +98,11 @@ class ContentTokenizer:
         return token.replace("▁", " ") if "▁" in token else str(self._tokenizer.decode([id]))
 
     def ids(self, text: str) -> list[int]:
-        """Token ids of a span. Raises InputError if one is reserved, which only a broken tokenizer can give."""
+        """Token ids of a span. Raises BadText if one is reserved, which only a broken tokenizer can give."""
         ids: list[int] = self._encode(text).ids
         if not self._reserved.keys().isdisjoint(ids):
             found = sorted(self._reserved.keys() & ids)
-            raise InputError(f"the text encodes to control or verdict tokens {found}; it cannot be judged safely")
+            raise BadText(f"the text encodes to control or verdict tokens {found}; it cannot be judged safely")
         return ids
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
@@ -116,7 +116,7 @@ class ContentTokenizer:
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # a panic of the Rust library is no Exception; the text is not to be quoted
-            raise InputError(f"the tokenizer cannot encode the text ({error}); shorten it or refuse it") from None
+            raise BadText(f"the tokenizer cannot encode the text ({error}); shorten it or refuse it") from None
 
     def suspicious_literals(self, text: str) -> tuple[str, ...]:
         """Pieces of the guard's own prompt that stand in the text, in order of first appearance."""

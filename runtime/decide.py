@@ -7,7 +7,7 @@ from numbers import Real
 import numpy as np
 import numpy.typing as npt
 
-from .errors import EngineError, InputError
+from .errors import BadScores, InputError
 from .manifest import Label, Manifest, ModeSpec, Tree
 from .tree import UNSAFE, below, severities
 from .verdict import Field
@@ -77,6 +77,7 @@ class Outcome:
 class _Answer:
     """A field, decided, and the slot that comes next."""
 
+    slot: int
     field: str
     label: Label
     flagged: bool
@@ -103,12 +104,12 @@ class Decider:
     def decide(self, scores: npt.NDArray[np.float32], reading: Reading) -> tuple[Outcome, ...]:
         """Scores [S, V'] to one outcome for each root.
 
-        Raises EngineError for scores that are not finite: they must not pass for safe.
+        Raises BadScores for scores that are not finite: they must not pass for safe.
         """
         logits = [scores[slot, columns].astype(np.float64) for slot, columns in enumerate(self._columns)]
         for slot, row in enumerate(logits):
             if not np.isfinite(row).all():
-                raise EngineError(
+                raise BadScores(
                     f"the engine gave scores of {self._tree.slots[slot].field} that are not finite "
                     f"({row.tolist()}); no verdict is possible"
                 )
@@ -122,7 +123,7 @@ class Decider:
             slot = answers[-1].next
         worst = max((answer for answer in answers if answer.field in self._decides), key=lambda a: (a.flagged, a.score))
         fields: dict[str, Field | None] = dict.fromkeys(self._below[root])
-        fields |= {a.field: Field(a.label.name, a.score, a.margin) for a in answers}
+        fields |= {a.field: Field(a.label.name, a.score, a.margin, self._shares(a.slot, logits)) for a in answers}
         categories = (a.label.category for a in answers if a.label.category)
         return Outcome(
             flagged=worst.flagged,
@@ -136,7 +137,7 @@ class Decider:
 
     def _answer(self, slot: int, logits: list[Logits], reading: Reading) -> _Answer:
         """Decide the field of `slot`, over more than one slot where its labels begin alike."""
-        field, row = self._tree.slots[slot].field, logits[slot]
+        first, field, row = slot, self._tree.slots[slot].field, logits[slot]
         unsafe = np.array([meaning <= UNSAFE[reading.strict] for meaning in self._severities[slot]])
         judged = unsafe.any() and not unsafe.all()
         flagged, score, lead = False, 0.0, 0.0
@@ -157,7 +158,20 @@ class Decider:
             if label is None and following is not None:
                 slot, row = following, logits[following]
         found = (score, lead) if judged else (probability, margin)
-        return _Answer(field, self._labels[label], flagged, *found, following)
+        return _Answer(first, field, self._labels[label], flagged, *found, following)
+
+    def _shares(self, slot: int, logits: list[Logits]) -> dict[str, float]:
+        """Probability of each label of the field that `slot` begins."""
+        found: dict[str, float] = {}
+        shares = np.exp(logits[slot] - np.logaddexp.reduce(logits[slot])).tolist()
+        for choice, share in zip(self._tree.slots[slot].choices, shares, strict=True):
+            if choice.label is not None:
+                inner = {self._labels[choice.label].name: 1.0}
+            else:
+                inner = self._shares(choice.next, logits) if choice.next is not None else {}
+            for name, part in inner.items():
+                found[name] = found.get(name, 0.0) + share * part
+        return found
 
 
 def _share(row: Logits, unsafe: npt.NDArray[np.bool_], reading: Reading) -> float:

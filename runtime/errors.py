@@ -1,38 +1,68 @@
-"""One hierarchy of errors; the exit code of the command line is the type's."""
+"""One hierarchy of errors. Each type knows its exit code, its HTTP status, and its name in metrics and replies."""
 
 from typing import ClassVar
 
 
 class GuardpassError(Exception):
-    """Base of everything guardpass raises on purpose. `exit_code` is what the command line ends with."""
+    """Base of everything guardpass raises on purpose.
+
+    exit_code: what the command line ends with. status: what `guardpass serve` answers. kind: the error's name in
+    replies, logs and metrics. None of them ever means "safe".
+    """
 
     exit_code: ClassVar[int] = 1
+    status: ClassVar[int] = 500
+    kind: ClassVar[str] = "internal"
 
 
 class InputError(GuardpassError):
     """What the caller passed cannot be judged: not text, a mode the guard lacks, a wrong option."""
 
     exit_code = 2
+    status = 400
+    kind = "bad_input"
 
 
-class TextTooLong(InputError):
+class BadText(InputError):
+    """It is the text itself that cannot be judged."""
+
+    status = 422
+    kind = "bad_text"
+
+
+class TextTooLong(BadText):
     """The text does not fit, and the caller's policy (or the cap on windows) forbids to cut it."""
+
+    status = 413
+    kind = "text_too_long"
+
+
+class Unsupported(InputError):
+    """The guard's engine cannot do this."""
+
+    status = 501
+    kind = "unsupported"
 
 
 class MissingDependency(InputError):
     """An optional package is not installed; the message names the extra that brings it."""
+
+    status = 500
+    kind = "missing_dependency"
 
 
 class GuardError(GuardpassError):
     """A guard directory is missing, corrupt, altered, or written by another schema version."""
 
     exit_code = 3
+    kind = "bad_guard"
 
 
 class CheckpointError(GuardpassError):
     """A checkpoint cannot be exported: absent or corrupt files, an unknown shape, values that are not finite."""
 
     exit_code = 3
+    kind = "bad_checkpoint"
 
 
 class TemplateError(CheckpointError):
@@ -44,6 +74,52 @@ class GateError(CheckpointError):
 
 
 class EngineError(GuardpassError):
-    """The engine failed, or gave scores that are not finite. Never to be read as 'safe'."""
+    """The engine failed. Never to be read as 'safe'."""
 
     exit_code = 4
+    kind = "engine"
+
+
+class BadScores(EngineError):
+    """The engine gave scores that are not finite, which a text may bring about."""
+
+    kind = "bad_scores"
+
+
+class Unserved(GuardpassError):
+    """The text might have been judged, but not here and now."""
+
+    exit_code = 5
+    status = 503
+    kind = "unserved"
+
+
+class Overloaded(Unserved):
+    """Too much is waiting already. `retry_after`: seconds until there should be room."""
+
+    status = 429
+    kind = "overloaded"
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class DeadlineExceeded(Unserved):
+    """The request's deadline passed before its verdict."""
+
+    status = 504
+    kind = "deadline"
+
+
+class Closed(Unserved):
+    """The guard is closed, or closing."""
+
+    kind = "closed"
+
+
+class Cancelled(Unserved):
+    """The caller gave the request up while its pass ran."""
+
+    status = 499
+    kind = "cancelled"

@@ -2,20 +2,33 @@
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Self, TypeVar, get_args
 
+from .combine import combined
 from .content import ContentTokenizer, checked
 from .decide import Decider, Outcome, Reading
-from .engines import open_engine
-from .errors import InputError
+from .describe import describe
+from .engines import Keeping, open_engine, run_pass
+from .errors import Closed, GuardpassError, InputError
 from .integrity import open_guard
+from .literal import literal
 from .manifest import Device, Manifest, Mode, Role
 from .passes import Planner
+from .question import Question, mode_of, pair_of
+from .scheduler import Scheduler
+from .session import Session
+from .stop import Stop
 from .tree import judged, pruned
-from .verdict import Field, Milliseconds, Tokens, Verdict
+from .undecided import OnError, check_on_error, undecided
+from .verdict import Milliseconds, Tokens, Verdict
+from .waiting import Bounds
 from .windows import Limits, LongText, spans
+
+T = TypeVar("T")
 
 # The CPU attention operator holds heads x T x T scores: half a gigabyte for 32 heads at this length.
 DEFAULT_MAX_TOKENS = 2048
@@ -24,7 +37,10 @@ _KNOWN = 64  # sets of policies kept prepared
 
 
 class Guard:
-    """A guard, opened. Share one between threads: passes run side by side, llama.cpp's in turn, under a lock."""
+    """A guard, opened. Share one between threads: `submit` and `acheck` let requests wait for their turn.
+
+    Calls of `check` run where they are made: passes side by side, llama.cpp's in turn, under a lock.
+    """
 
     def __init__(
         self,
@@ -36,6 +52,8 @@ class Guard:
         max_tokens: int | None,
         max_windows: int,
         long_text: LongText,
+        queue: Bounds,
+        in_memory: bool,
     ) -> None:
         """For `Guard.load`, which proves what is passed here."""
         self.manifest = manifest
@@ -43,8 +61,13 @@ class Guard:
         self._judged = {name: judged(manifest.labels, mode.tree) for name, mode in manifest.modes.items()}
         self._known: dict[tuple[Mode, tuple[str, ...]], tuple[Planner, Decider]] = {}
         longest = max_tokens or min(manifest.context, DEFAULT_MAX_TOKENS)
-        self._engine = open_engine(directory, manifest, threads=threads, max_tokens=longest, device=device)
+        self._engine = open_engine(
+            directory, manifest, threads=threads, max_tokens=longest, device=device, in_memory=in_memory
+        )
         self._limits = Limits(longest, max_windows, long_text)
+        self._closed = False
+        self.scheduler = Scheduler(manifest.name, queue)
+        weakref.finalize(self, self.scheduler.close, 0.0)  # its threads end with the guard
 
     @classmethod
     def load(
@@ -57,6 +80,8 @@ class Guard:
         max_tokens: int | None = None,
         max_windows: int = DEFAULT_MAX_WINDOWS,
         long_text: LongText = "windows",
+        queue: Bounds | None = None,
+        in_memory: bool = False,
     ) -> "Guard":
         """Open the guard directory at `path`. Nothing is downloaded.
 
@@ -67,6 +92,9 @@ class Guard:
         2048 if less).
         long_text: what to do with text beyond it: judge overlapping "windows" (the worst decides), "refuse",
         or "truncate" (the verdict says so). max_windows: more windows than this are refused.
+        queue: how much may wait of what is submitted.
+        in_memory: read an ONNX guard's weights, at about twice the memory; else they are mapped, and a guard whose file
+        is written to while it is open fails from then on (GGUF guards are always read).
 
         Raises GuardError for a guard that is not intact, InputError for options out of range,
         MissingDependency where the engine is not installed, EngineError where it cannot open the model.
@@ -82,7 +110,7 @@ class Guard:
             raise InputError(f"device is {device!r}, expected one of: {', '.join(get_args(Device))}")
         return cls(
             directory, manifest, threads=threads, device=device, max_tokens=max_tokens, max_windows=max_windows,
-            long_text=long_text,
+            long_text=long_text, queue=queue or Bounds(), in_memory=in_memory,
         )  # fmt: skip
 
     def check(
@@ -95,64 +123,22 @@ class Guard:
         strict: bool = True,
         temperature: float = 1.0,
         alpha: float = 0.0,
+        on_error: OnError = "raise",
     ) -> Verdict:
-        """Judge a user's text, or (mode response) an assistant's reply to it.
+        """Judge a user's text, or (mode response) an assistant's reply to it, at once and in this thread.
 
         policies: of a guard that has several, those to judge (default: the manifest's `asked`); no others are run.
         threshold: unsafe from this score on; a mapping gives one to fields by name, and {} goes by argmax alone.
         By default that of the manifest, where `guardpass calibrate` chose one, else argmax.
         strict: controversial answers count as unsafe. temperature, alpha: of the score, see `decide.Reading`.
-        Raises InputError (TextTooLong among them) and EngineError; neither ever means safe.
+        on_error: what becomes of a failure, see `undecided`.
+        Raises InputError (BadText and TextTooLong among them), EngineError and Closed; none ever means safe.
         """
-        start = time.perf_counter()
-        mode: Mode = "prompt" if response is None else "response"
-        texts: dict[Role, str] = {"prompt": checked(text, "text")}
-        if response is not None:
-            texts["response"] = checked(response, "response")
-        if mode not in self.manifest.modes:
-            raise InputError(f"{self.manifest.name} judges {sorted(self.manifest.modes)}, and has no mode {mode!r}")
-        planner, decider = self._prepared(mode, self._policies(mode, policies))
-        spec = self.manifest.modes[mode]
-        calibrated = {field: each.score for field, each in spec.thresholds.items()} or None
-        reading = Reading(calibrated if threshold is None else threshold, strict, temperature, alpha)
-        reading.check(self._judged[mode])
-
-        covered, truncated = spans(texts, spec, planner, self._tokenizer, self._limits)
-        literals = self._tokenizer.suspicious_literals("\n".join(texts.values()))
-        tokenized = time.perf_counter()
-        windows: list[tuple[Outcome, ...]] = []
-        reused = ran = 0
-        for span in covered:
-            request = planner.plan(span)
-            windows.append(decider.decide(self._engine.run(request)[0], reading))
-            reused, ran = reused + len(request.chain), ran + request.tokens.size
-        ended = time.perf_counter()
-
-        # Each policy by the window where it fares worst; the worst policy speaks for the text.
-        outcomes = [max(found, key=Outcome.severity) for found in zip(*windows, strict=True)]
-        worst = max(outcomes, key=Outcome.severity)
-        fields: dict[str, Field | None] = {}
-        for outcome in outcomes:
-            fields |= outcome.fields
-        return Verdict(
-            safe=not worst.flagged,
-            label=worst.label.name,
-            field=worst.field,
-            categories=tuple(dict.fromkeys(name for outcome in outcomes for name in outcome.categories)),
-            score=worst.score,
-            margin=worst.margin,
-            fields=fields,
-            mode=mode,
-            windows=len(covered),
-            truncated=truncated,
-            suspicious_literals=literals,
-            tokens=Tokens(reused, ran),
-            ms=Milliseconds(
-                tokenize=(tokenized - start) * 1e3,
-                run=(ended - tokenized) * 1e3,
-                total=(time.perf_counter() - start) * 1e3,
-            ),
-        )
+        check_on_error(on_error)
+        try:
+            return self._judge(self._question(text, response, policies, threshold, strict, temperature, alpha))
+        except GuardpassError as error:
+            return undecided(error, on_error, mode_of(response))
 
     def check_many(self, items: Iterable[str | tuple[str, str | None]], **options: Any) -> Iterator[Verdict]:
         """Verdicts in the order of `items`, each a text or a pair (text, response), as they are drawn.
@@ -161,10 +147,134 @@ class Guard:
         touch each other's activation scales. An item that cannot be judged raises at its turn and ends the iteration.
         """
         for item in items:
-            pair = item if isinstance(item, tuple) else (item, None)
-            if len(pair) != 2:
-                raise InputError(f"an item has {len(pair)} parts, expected a text or a pair (text, response)")
-            yield self.check(*pair, **options)
+            yield self.check(*pair_of(item), **options)
+
+    def submit(
+        self, text: str, response: str | None = None, *, timeout: float | None = None, priority: int = 0,
+        on_error: OnError = "raise", **options: Any,
+    ) -> "Future[Verdict]":  # fmt: skip
+        """Judge in turn, in the guard's own thread: first come first, of higher `priority` before.
+
+        timeout: seconds from now until the request is given up; it then never reaches the engine, or leaves it if the
+        engine can be stopped. options: those of `check`. `cancel()` of the future does the same.
+        Raises, or gives the future, what `check` would, and Overloaded and DeadlineExceeded.
+        """
+        return self._submit([(text, response)], lambda found: found[0], timeout, priority, on_error, options)
+
+    def submit_many(
+        self, items: Iterable[str | tuple[str, str | None]], *, timeout: float | None = None, priority: int = 0,
+        on_error: OnError = "raise", **options: Any,
+    ) -> "Future[list[Verdict]]":  # fmt: skip
+        """The verdicts of several texts as one request of `submit`: admitted, answered and failed together."""
+        return self._submit(
+            [pair_of(item) for item in items], lambda found: found, timeout, priority, on_error, options
+        )
+
+    async def acheck(self, text: str, response: str | None = None, **options: Any) -> Verdict:
+        """`submit`, awaited. Cancelling the task cancels the request."""
+        import asyncio  # a fifth of the time of `import guardpass`, for those who await
+
+        return await asyncio.wrap_future(self.submit(text, response, **options))
+
+    def stream(self, prompt: str, **options: Any) -> Session:
+        """Judge a reply to `prompt` while it grows: `session.feed(chunk)`. options: those of `check`, less on_error.
+
+        Raises Unsupported where the engine cannot keep keys and values, InputError where the guard judges no replies.
+        """
+        return Session(self, prompt, options)
+
+    def literal(self, verdict: Verdict) -> str:
+        """A verdict of this guard in the checkpoint's own words. Raises InputError for one that `on_error` gave."""
+        return literal(self.manifest, self._tokenizer, verdict)
+
+    def describe(self) -> dict[str, Any]:
+        """What `guardpass info --json` prints."""
+        return describe(self.manifest, self._tokenizer)
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Refuse what comes, and wait until what was submitted is answered; whether it was, in `timeout` seconds."""
+        self._closed = True
+        return self.scheduler.close(timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _submit(
+        self, items: list[tuple[str, str | None]], shape: Callable[[list[Verdict]], T], timeout: float | None,
+        priority: int, on_error: OnError, options: dict[str, Any],
+    ) -> "Future[T]":  # fmt: skip
+        check_on_error(on_error)
+
+        def fallback(error: GuardpassError) -> T:
+            return shape([undecided(error, on_error, mode_of(response)) for _, response in items])
+
+        try:
+            questions = [self._question(text, response, **options) for text, response in items]
+        except GuardpassError as error:
+            answered: Future[T] = Future()
+            answered.set_result(fallback(error))
+            return answered
+
+        def work(stop: Stop, waited: float) -> T:
+            return shape([self._judge(question, stop, waited) for question in questions])
+
+        tokens = sum(question.tokens for question in questions)
+        return self.scheduler.submit(work, tokens=tokens, timeout=timeout, priority=priority, fallback=fallback)
+
+    def _question(
+        self, text: str, response: str | None = None, policies: Iterable[str] | None = None,
+        threshold: float | Mapping[str, float] | None = None, strict: bool = True, temperature: float = 1.0,
+        alpha: float = 0.0,
+    ) -> Question:  # fmt: skip
+        """A request that can be judged. Raises InputError."""
+        mode = mode_of(response)
+        texts: dict[Role, str] = {"prompt": checked(text, "text")}
+        if response is not None:
+            texts["response"] = checked(response, "response")
+        if mode not in self.manifest.modes:
+            raise InputError(f"{self.manifest.name} judges {sorted(self.manifest.modes)}, and has no mode {mode!r}")
+        calibrated = {field: each.score for field, each in self.manifest.modes[mode].thresholds.items()} or None
+        reading = Reading(calibrated if threshold is None else threshold, strict, temperature, alpha)
+        reading.check(self._judged[mode])
+        return Question(mode, texts, self._policies(mode, policies), reading)
+
+    def _judge(
+        self, question: Question, stop: Stop | None = None, waited: float = 0.0, engine: Keeping | None = None
+    ) -> Verdict:
+        """Tokenize, run, decide. `waited`, in seconds, is for the verdict; engine: a session's, instead of the own."""
+        if self._closed and stop is None:
+            raise Closed(f"{self.manifest.name} is closed; load it again")
+        start = time.perf_counter()
+        planner, decider = self._prepared(question.mode, question.policies)
+        spec = self.manifest.modes[question.mode]
+        covered, truncated = spans(question.texts, spec, planner, self._tokenizer, self._limits)
+        literals = self._tokenizer.suspicious_literals("\n".join(question.texts.values()))
+        tokenized = time.perf_counter()
+        windows: list[tuple[Outcome, ...]] = []
+        reused = ran = 0
+        for span in covered:
+            request = planner.plan(span)
+            scores = run_pass(engine or self._engine, request, stop)[0]
+            windows.append(decider.decide(scores, question.reading))
+            kept = engine.kept if engine else 0
+            reused, ran = reused + len(request.chain) + kept, ran + request.tokens.size - kept
+        ended = time.perf_counter()
+        return combined(
+            windows,
+            mode=question.mode,
+            truncated=truncated,
+            suspicious_literals=literals,
+            tokens=Tokens(reused, ran),
+            ms=Milliseconds(
+                queue=waited * 1e3,
+                tokenize=(tokenized - start) * 1e3,
+                run=(ended - tokenized) * 1e3,
+                total=(waited + time.perf_counter() - start) * 1e3,
+            ),
+        )
 
     def _policies(self, mode: Mode, asked: Iterable[str] | None) -> tuple[str, ...]:
         """The roots to walk from, in the order of the tree."""

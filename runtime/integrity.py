@@ -5,7 +5,7 @@ import os
 import stat
 from pathlib import Path
 
-from .errors import GuardError
+from .errors import EngineError, GuardError
 from .manifest import MANIFEST, Manifest
 from .seal import loads
 
@@ -39,6 +39,27 @@ def open_guard(directory: Path, *, verify: bool = True) -> Manifest:
             if found != expected.sha256:
                 raise GuardError(f"{name} has sha256 {found}, {MANIFEST} says {expected.sha256}; copy the guard again")
     return manifest
+
+
+class Mapped:
+    """A file that an engine has mapped, so that what is written into it changes what the engine computes."""
+
+    def __init__(self, path: Path) -> None:
+        # By descriptor: a file that was replaced or removed by name stays mapped as it was.
+        self._file, self._name = path.open("rb"), path.name
+        self._found = self._state()
+
+    def check(self) -> None:
+        """Raises EngineError if the file was written to; after a pass, so that it covers the pass."""
+        if self._state() != self._found:
+            raise EngineError(
+                f"{self._name} was changed under the running guard; load the guard again (replace guards by renaming, "
+                "or load them with in_memory=True)"
+            )
+
+    def _state(self) -> tuple[int, int]:
+        info = os.fstat(self._file.fileno())
+        return info.st_size, info.st_mtime_ns
 
 
 def sha256(path: Path) -> str:

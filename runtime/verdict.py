@@ -1,7 +1,7 @@
 """What a check returns."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from .manifest import Mode
 from .schema import encode
@@ -13,16 +13,19 @@ class Field:
 
     Where some of its labels are unsafe, score is the probability of those, and margin the best safe logit minus the
     best unsafe one. Else score is the probability of the label, and margin its logit's lead over the runner-up.
+    labels: the probability of each label, by the model's own softmax (temperature 1).
     """
 
     label: str
     score: float
     margin: float
+    labels: dict[str, float]
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Tokens of a check, over all windows: taken from the baked prefix, and run."""
+    """Tokens of a check, over all windows: taken from the baked prefix (in a session also from the text so far), and
+    run."""
 
     prefix: int
     run: int
@@ -30,11 +33,21 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Milliseconds:
-    """Where the time of a check went; `run` is the passes themselves ("pass" in JSON)."""
+    """Where the time of a check went; `run` is the passes themselves ("pass" in JSON), and total includes all."""
 
     tokenize: float
     run: float
     total: float
+    queue: float = 0.0  # what was submitted waits for its turn
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why nothing was decided: an error's `kind`, its message, and what the caller wanted done in that case."""
+
+    kind: str
+    message: str
+    on_error: Literal["block", "allow"]
 
 
 @dataclass(frozen=True)
@@ -61,10 +74,16 @@ class Verdict:
     suspicious_literals: tuple[str, ...]
     tokens: Tokens
     ms: Milliseconds
+    failure: Failure | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain dicts and lists, the form that `guardpass check --json` prints."""
         body: dict[str, Any] = encode(self)
         times = body["ms"]
-        body["ms"] = {"tokenize": times["tokenize"], "pass": times["run"], "total": times["total"]}
+        body["ms"] = {
+            "tokenize": times["tokenize"],
+            "pass": times["run"],
+            "queue": times["queue"],
+            "total": times["total"],
+        }
         return body

@@ -74,7 +74,7 @@ def test_from_twin_to_verdict(tmp_path: Path) -> None:
     verdict = _object("check", guard, "안녕하세요", "--response", "네")
     assert verdict.keys() >= _VERDICT
     assert verdict["tokens"].keys() == {"prefix", "run"}
-    assert verdict["ms"].keys() == {"tokenize", "pass", "total"}
+    assert verdict["ms"].keys() == {"queue", "tokenize", "pass", "total"}
     expected = Guard.load(guard).check("안녕하세요", "네").to_json()
     assert {**verdict, "ms": None} == {**expected, "ms": None}
     assert _object("check", guard, "-", stdin="안녕하세요\n")["mode"] == "prompt"

@@ -61,6 +61,14 @@ def test_arrows_point_one_way(part: str) -> None:
                 assert target in ALLOWED[part] | {part}, f"{path.name} imports {name}"
 
 
+def test_only_the_server_knows_the_server() -> None:
+    for path in (ROOT / "runtime").rglob("*.py"):
+        if path.parent.name != "serve":
+            package = ".".join(["guardpass", *path.relative_to(ROOT / "runtime").parent.parts])
+            names = _imports(path, package)
+            assert not {n for n in names if n.startswith(("guardpass.serve", "starlette", "uvicorn", "prometheus"))}
+
+
 _LIST = "import sys; print(*sorted({name.split('.')[0] for name in sys.modules}))"
 
 

@@ -1,7 +1,7 @@
 """Engines run passes; which one, the manifest says."""
 
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +9,7 @@ import numpy.typing as npt
 from ..errors import InputError
 from ..manifest import Device, Manifest
 from ..passes import Pass
+from ..stop import Stop
 
 
 class Engine(Protocol):
@@ -18,8 +19,47 @@ class Engine(Protocol):
         """Scores [1, S, V'] of every label at every slot. Raises EngineError."""
 
 
+@runtime_checkable
+class Stoppable(Protocol):
+    """An engine whose passes can be ended while they run."""
+
+    def run_until(self, request: Pass, stop: Stop) -> npt.NDArray[np.float32]:
+        """`run`; raises what `stop` was given soon after it was."""
+
+
+class Keeping(Engine, Protocol):
+    """An engine for one text that grows, which keeps keys and values of what did not change."""
+
+    kept: int  # span tokens that the last pass took from there
+
+    def close(self) -> object:
+        """Give its memory back."""
+
+
+@runtime_checkable
+class Incremental(Protocol):
+    """An engine that can make engines for texts that grow."""
+
+    def session(self) -> Keeping:
+        """Raises EngineError."""
+
+
+def run_pass(engine: Engine, request: Pass, stop: Stop | None) -> npt.NDArray[np.float32]:
+    """Scores of a pass that may be stopped: while it runs where the engine allows, else before it runs."""
+    if stop is None:
+        return engine.run(request)
+    stop.check()
+    return engine.run_until(request, stop) if isinstance(engine, Stoppable) else engine.run(request)
+
+
 def open_engine(
-    directory: Path, manifest: Manifest, *, threads: int | None, max_tokens: int, device: Device | None
+    directory: Path,
+    manifest: Manifest,
+    *,
+    threads: int | None,
+    max_tokens: int,
+    device: Device | None,
+    in_memory: bool = False,
 ) -> Engine:
     """The engine that guard.json names, with the model opened for passes of up to `max_tokens`, prefix included."""
     # Imported here, so that importing guardpass imports none of them.
@@ -36,4 +76,4 @@ def open_engine(
         return NativeEngine(directory / "model.packed", manifest, threads=threads)
     from .onnx import OnnxEngine
 
-    return OnnxEngine(directory / "model.onnx", manifest, threads=threads)
+    return OnnxEngine(directory / "model.onnx", manifest, threads=threads, in_memory=in_memory)

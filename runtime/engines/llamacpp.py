@@ -12,7 +12,7 @@ import threading
 import weakref
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,9 @@ from ..tree import ancestors, depths, leaves
 from .cpu import usable_cores
 from .llama_batch import make_batch
 from .llama_library import library, quiet
+
+if TYPE_CHECKING:
+    from .llama_session import LlamaSession
 
 _SEQUENCES = 256  # LLAMA_MAX_SEQ
 _MICRO_BATCH = 512
@@ -65,9 +68,8 @@ class LlamaCppEngine:
         self._llama = library()
         self._lock = threading.Lock()
         with quiet(self._llama) as complaints:
-            self._model, self._context = _open(
-                self._llama, model, threads, device, cells, self._sequences, outputs, tiles=branches == 1
-            )
+            self._sizes = (threads, device, cells, self._sequences, outputs, branches == 1)
+            self._model, self._context = _open(self._llama, model, *self._sizes[:5], tiles=self._sizes[5])
             if not self._context:
                 reason = " ".join(complaints) or "no reason given"
                 raise EngineError(f"llama.cpp {self._llama.__version__} cannot open {model.name}: {reason}")
@@ -95,6 +97,12 @@ class LlamaCppEngine:
                 for sequence in range(self._filling, first + len(ends)):
                     self._llama.llama_memory_seq_rm(self._memory, sequence, -1, -1)
         return np.stack(rows)[None]
+
+    def session(self) -> "LlamaSession":
+        """An engine for a text that grows. Raises EngineError."""
+        from .llama_session import LlamaSession
+
+        return LlamaSession(self)
 
     def _decode_prefixes(self) -> None:
         """All chains as the trie that they are, in one batch."""
@@ -166,6 +174,25 @@ def _open(
     model = llama.llama_model_load_from_file(bytes(path), options)
     if not model:
         return None, None
+    context = open_context(llama, model, threads, device, cells, sequences, outputs, tiles=tiles)
+    if not context:
+        llama.llama_model_free(model)
+        return None, None
+    return model, context
+
+
+def open_context(
+    llama: ModuleType,
+    model: Any,
+    threads: int | None,
+    device: Device,
+    cells: int,
+    sequences: int,
+    outputs: int,
+    *,
+    tiles: bool,
+) -> Any:
+    """A context of a model; None where llama.cpp would not make it."""
     options = llama.llama_context_default_params()
     options.n_ctx = options.n_batch = cells
     options.n_ubatch = min(_MICRO_BATCH, cells)
@@ -177,11 +204,7 @@ def _open(
     options.no_perf = True
     if device == "cpu":  # a GPU has no such tiles, and no kernels for two types
         options.flash_attn_type, options.type_k, options.type_v = 1, _F16, _F16 if tiles else _BF16
-    context = llama.llama_init_from_model(model, options)
-    if not context:
-        llama.llama_model_free(model)
-        return None, None
-    return model, context
+    return llama.llama_init_from_model(model, options)
 
 
 def _free(llama: ModuleType, model: Any, context: Any) -> None:

@@ -1,0 +1,1 @@
+"""guardpass.serve: guards behind HTTP, in the shapes that clients have already."""

@@ -1,0 +1,33 @@
+"""A worker: `python -m guardpass.serve FD`, with the settings as a line on stdin, which stays open until the end."""
+
+import json
+import socket
+import sys
+import threading
+
+from ..errors import GuardpassError
+from .server import serve
+from .settings import Settings
+
+
+def main() -> int:
+    """The exit code."""
+    settings = Settings.from_json(json.loads(sys.stdin.readline()))
+    bound = socket.socket(fileno=int(sys.argv[1]))
+    bound.setblocking(False)
+    orphaned = threading.Event()
+
+    def wait() -> None:
+        sys.stdin.read()
+        orphaned.set()
+
+    threading.Thread(target=wait, daemon=True).start()
+    try:
+        serve(settings, bound, orphaned=orphaned)
+    except GuardpassError as error:
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

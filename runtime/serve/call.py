@@ -1,0 +1,84 @@
+"""One request on its way through an endpoint."""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from starlette.types import Receive
+
+from ..errors import Cancelled
+from ..guard import Guard
+from ..panel_policy import PanelVerdict
+from ..undecided import OnError
+from ..verdict import Verdict
+from .errors import BodyTooLarge
+from .host import Host
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What an endpoint answers: JSON (a dict or list), or bytes of the media type."""
+
+    body: Any
+    status: int = 200
+    media: str = "application/json"
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Call:
+    """What an endpoint is given. `judged` collects what was found, for headers, metrics and the log."""
+
+    host: Host
+    body: dict[str, Any]
+    deadline: float  # of the event loop's clock
+    receive: Receive
+    id: str
+    judged: list[tuple[str, Verdict]] = field(default_factory=list)
+
+    async def judge(
+        self, model: object, items: Sequence[tuple[str, str | None]], *, on_error: OnError | None = None, **options: Any
+    ) -> tuple[str, Guard, list[Verdict]]:
+        """The guard's name, the guard, and its verdicts. Raises GuardpassError."""
+        name, guard = self.host.find(model)
+        most = self.host.settings.max_items
+        if len(items) > most:
+            raise BodyTooLarge(f"the request has {len(items)} texts, expected at most {most}; send several requests")
+        chosen = on_error or self.host.settings.on_error
+        verdicts = await self._answer(guard.submit_many(items, timeout=self._left(), on_error=chosen, **options))
+        self.judged += [(name, verdict) for verdict in verdicts]
+        return name, guard, verdicts
+
+    async def ask_panel(self, policy: object, text: str, response: str | None, **options: Any) -> PanelVerdict:
+        """All guards on one text."""
+        panel = self.host.panel(policy)
+        on_error = self.host.settings.on_error
+        found = await self._answer(panel.submit(text, response, timeout=self._left(), on_error=on_error, **options))
+        self.judged += [(name, verdict) for name, verdict in found.members.items() if verdict]
+        return found
+
+    def _left(self) -> float:
+        return max(self.deadline - asyncio.get_running_loop().time(), 1e-3)
+
+    async def _answer(self, future: "Future[T]") -> T:
+        """The future's result; cancelled if the client leaves first."""
+        answer = asyncio.wrap_future(future)
+        if answer.done():
+            return answer.result()
+        gone = asyncio.ensure_future(self._gone())
+        try:
+            await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+            if answer.done():
+                return answer.result()
+            answer.cancel()
+            raise Cancelled("the client went away")
+        finally:
+            gone.cancel()
+
+    async def _gone(self) -> None:
+        while (await self.receive())["type"] != "http.disconnect":
+            pass

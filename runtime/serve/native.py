@@ -1,0 +1,56 @@
+"""guardpass's own endpoints: POST /v1/check, GET /health, /ready, /info, /metrics."""
+
+from typing import Any
+
+from .. import __version__
+from ..errors import InputError
+from .call import Call, Reply
+from .fields import only, optional, text_of
+
+_KEYS = ("text", "response", "guard", "panel", "policies", "threshold", "strict", "temperature", "alpha", "priority")
+
+
+async def check(call: Call) -> Reply:
+    """Everything a guard has to say on a text, or a reply; or all guards, by a panel's policy."""
+    body = call.body
+    only(body, _KEYS)
+    text, response = text_of(body, "text"), optional(body, "response", str)
+    options: dict[str, Any] = {
+        "policies": optional(body, "policies", list),
+        "threshold": optional(body, "threshold", (int, float, dict)),
+        "strict": optional(body, "strict", bool, True),
+        "temperature": optional(body, "temperature", (int, float), 1.0),
+        "alpha": optional(body, "alpha", (int, float), 0.0),
+        "priority": max(-100, min(optional(body, "priority", int, 0), 100)),
+    }
+    if not all(isinstance(policy, str) for policy in options["policies"] or ()):
+        raise InputError("policies: expected names")
+    if body.get("panel") is not None:
+        if body.get("guard") is not None:
+            raise InputError("found both guard and panel, expected one of them")
+        found = await call.ask_panel(body["panel"], text, response, **options)
+        return Reply({"id": call.id, "panel": found.to_json()})
+    name, _, (verdict,) = await call.judge(body.get("guard"), [(text, response)], **options)
+    return Reply({"id": call.id, "guard": name, "verdict": verdict.to_json()})
+
+
+async def health(_: Call) -> Reply:
+    """The process lives."""
+    return Reply({"status": "ok"})
+
+
+async def ready(call: Call) -> Reply:
+    """Whether the guards are verified and warm, nothing hangs, and the server is not draining."""
+    yes, body = call.host.readiness()
+    return Reply(body) if yes else Reply(body, 503, headers={"retry-after": "1"})
+
+
+async def info(call: Call) -> Reply:
+    """What is served, and how a failure is answered."""
+    settings = call.host.settings
+    limits = {
+        "deadline_ms": settings.deadline * 1e3, "max_body_bytes": settings.max_body, "max_items": settings.max_items,
+        "max_queue": settings.max_queue, "max_queue_tokens": settings.max_queue_tokens,
+    }  # fmt: skip
+    guards = {name: guard.describe() for name, guard in call.host.guards.items()}
+    return Reply({"guardpass": __version__, "on_error": settings.on_error, "limits": limits, "guards": guards})

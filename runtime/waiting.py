@@ -1,0 +1,118 @@
+"""Requests that wait for the engine: in which order, how many, and until when. No threads, and no clock of its own."""
+
+import heapq
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from .errors import Cancelled, GuardpassError, InputError
+from .stop import Stop
+
+_ORDER = count()
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How much may wait for one guard; what goes beyond is refused at once.
+
+    tokens are estimates, a token for three bytes of UTF-8. A request that is alone may have any number of them.
+    """
+
+    requests: int = 64
+    tokens: int = 1 << 16
+
+    def __post_init__(self) -> None:
+        for name in ("requests", "tokens"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise InputError(f"queue: {name} is {value!r}, expected a whole number from 1")
+
+
+class Ticket(Future[Any]):
+    """A future whose `cancel` also asks a pass that runs already to stop; it then fails with Cancelled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stop = Stop()
+
+    def cancel(self) -> bool:
+        """True where the request had not begun. False: it runs, and will end as soon as the engine lets it."""
+        cancelled = super().cancel()
+        if not cancelled and not self.done():
+            self.stop.request(Cancelled("the request was cancelled while its pass ran"))
+        return cancelled
+
+
+@dataclass(eq=False)
+class Entry:
+    """One request. `deadline` and `since` are in seconds of the scheduler's clock."""
+
+    work: Callable[[Stop, float], Any]  # also gets the seconds it waited
+    fallback: Callable[[GuardpassError], Any]  # the result in place of a failure, or it raises
+    tokens: int
+    deadline: float
+    since: float
+    priority: int = 0
+    ticket: Ticket = field(default_factory=Ticket)
+    order: int = field(default_factory=lambda: next(_ORDER))
+
+
+class Waiting:
+    """The entries that wait, of higher priority first, and first come first of those alike."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        self._entries: dict[int, Entry] = {}
+        self._heap: list[tuple[int, int]] = []  # may hold orders of entries that left otherwise
+        self.tokens = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def admits(self, tokens: int) -> bool:
+        """Whether an entry of so many tokens may join."""
+        fits = len(self._entries) < self._bounds.requests and self.tokens + tokens <= self._bounds.tokens
+        return fits or not self._entries
+
+    def add(self, entry: Entry) -> None:
+        """Let an entry wait; `admits` says whether it may."""
+        self._entries[entry.order] = entry
+        self.tokens += entry.tokens
+        heapq.heappush(self._heap, (-entry.priority, entry.order))
+        if len(self._heap) > 2 * len(self._entries) + 64:  # mostly of entries that left out of turn
+            self._heap = sorted((-each.priority, order) for order, each in self._entries.items())
+
+    def take(self) -> Entry | None:
+        """The next one, which leaves."""
+        while self._heap:
+            _, order = heapq.heappop(self._heap)
+            if order in self._entries:
+                return self._leave(order)
+        return None
+
+    def discard(self, entry: Entry) -> None:
+        """Let an entry leave out of turn; nothing happens if it has left."""
+        if entry.order in self._entries:
+            self._leave(entry.order)
+
+    def expired(self, now: float) -> list[Entry]:
+        """Those whose deadline has passed, which leave."""
+        late = [entry.order for entry in self._entries.values() if entry.deadline <= now]
+        return [self._leave(order) for order in late]
+
+    def earliest(self) -> float:
+        """The next deadline; infinite where there is none."""
+        return min((entry.deadline for entry in self._entries.values()), default=float("inf"))
+
+    def drain(self) -> list[Entry]:
+        """All of them, which leave."""
+        return [self._leave(order) for order in list(self._entries)]
+
+    def _leave(self, order: int) -> Entry:
+        entry = self._entries.pop(order)
+        self.tokens -= entry.tokens
+        if not self._entries:
+            self._heap.clear()
+        return entry
