@@ -77,7 +77,8 @@ class LlamaCppEngine:
                 raise EngineError(f"llama.cpp {self._llama.__version__} cannot open {model.name}: {reason}")
         weakref.finalize(self, _free, self._llama, self._model, self._context)
         self._memory = self._llama.llama_get_memory(self._context)
-        self._abort = AbortFlag(self._llama, self._context)
+        with quiet(self._llama):  # it tells that it was called
+            self._abort = AbortFlag(self._llama, self._context)
         self._vocab = self._llama.llama_vocab_n_tokens(self._llama.llama_model_get_vocab(self._model))
         self._decode_prefixes()
 
