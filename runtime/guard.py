@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Self, TypeVar, get_args
+from typing import Any, Self, TypeVar
 
 from .combine import combined
 from .content import ContentTokenizer, checked
@@ -17,6 +17,7 @@ from .errors import Closed, GuardpassError, InputError
 from .integrity import open_guard
 from .literal import literal
 from .manifest import Device, Manifest, Mode, Role
+from .options import check_options
 from .passes import Planner
 from .question import Question, mode_of, pair_of
 from .scheduler import Scheduler
@@ -101,13 +102,7 @@ class Guard:
         """
         directory = Path(path)
         manifest = open_guard(directory, verify=verify)
-        _check_count("max_tokens", max_tokens, manifest.context)
-        _check_count("max_windows", max_windows, 1 << 20)
-        _check_count("threads", threads, 1 << 10)
-        if long_text not in get_args(LongText):
-            raise InputError(f"long_text is {long_text!r}, expected one of: {', '.join(get_args(LongText))}")
-        if device not in (None, *get_args(Device)):
-            raise InputError(f"device is {device!r}, expected one of: {', '.join(get_args(Device))}")
+        check_options(manifest, threads, device, max_tokens, max_windows, long_text)
         return cls(
             directory, manifest, threads=threads, device=device, max_tokens=max_tokens, max_windows=max_windows,
             long_text=long_text, queue=queue or Bounds(), in_memory=in_memory,
@@ -239,7 +234,8 @@ class Guard:
         calibrated = {field: each.score for field, each in self.manifest.modes[mode].thresholds.items()} or None
         reading = Reading(calibrated if threshold is None else threshold, strict, temperature, alpha)
         reading.check(self._judged[mode])
-        return Question(mode, texts, self._policies(mode, policies), reading)
+        tree = len(self.manifest.modes[mode].tree.tokens)
+        return Question(mode, texts, self._policies(mode, policies), reading, tree)
 
     def _judge(
         self, question: Question, stop: Stop | None = None, waited: float = 0.0, engine: Keeping | None = None
@@ -299,8 +295,3 @@ class Guard:
             if len(self._known) < _KNOWN:
                 self._known[mode, policies] = known
         return known
-
-
-def _check_count(name: str, value: int | None, most: int) -> None:
-    if value is not None and (type(value) is not int or not 1 <= value <= most):
-        raise InputError(f"{name} is {value!r}, expected a whole number from 1 to {most}")

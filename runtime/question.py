@@ -15,11 +15,12 @@ class Question:
     texts: dict[Role, str]
     policies: tuple[str, ...]
     reading: Reading
+    tree: int  # tokens
 
     @property
     def tokens(self) -> int:
-        """About how many tokens the texts have: one for three bytes, which most languages stay below."""
-        return sum(len(text.encode()) for text in self.texts.values()) // 3 + 1
+        """About how many tokens are to run: of text one for three bytes, which most languages stay below."""
+        return sum(len(text.encode()) for text in self.texts.values()) // 3 + self.tree
 
 
 def mode_of(response: str | None) -> Mode:

@@ -31,7 +31,8 @@ class Scheduler:
 
     def __init__(self, name: str, bounds: Bounds) -> None:
         self._name, self._waiting, self._pace = name, Waiting(bounds), Pace()
-        self._lock = threading.Lock()
+        # Reentrant, as garbage may be collected while it is held, and a guard's end closes its scheduler.
+        self._lock = threading.RLock()
         self._arrived = threading.Condition(self._lock)
         self._earlier = threading.Condition(self._lock)  # a deadline before the one the watch waits for, or the end
         self._answered = threading.Condition(self._lock)

@@ -17,7 +17,8 @@ _ORDER = count()
 class Bounds:
     """How much may wait for one guard; what goes beyond is refused at once.
 
-    tokens are estimates, a token for three bytes of UTF-8. A request that is alone may have any number of them.
+    tokens are estimates, a token for three bytes of UTF-8 and those of the tree. A request that is alone may have any
+    number of them.
     """
 
     requests: int = 64

@@ -2,8 +2,9 @@
 
 import resource
 import sys
+import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import llama_cpp
 import numpy as np
 import pytest
 
-from guardpass import EngineError, Guard, InputError, MissingDependency
+from guardpass import Cancelled, EngineError, Guard, InputError, MissingDependency
 from guardpass.bench.twin import find, tiny, write_twin
 from guardpass.engines.llamacpp import LlamaCppEngine
 from guardpass.export import export_guard
@@ -124,6 +125,23 @@ def test_no_order_and_no_thread_changes_a_verdict(made: Callable[..., Path]) -> 
     assert [guard.check(text).score for text in reversed(given)] == expected[::-1]
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(lambda text: guard.check(text).score, given)) == expected
+
+
+def test_a_pass_that_runs_is_ended(made: Callable[..., Path]) -> None:
+    """Before its first operator and amid it; what comes after is as before, and so is the cache."""
+    guard = opened(made())
+    expected, cells = guard.check("after it").score, _cells(guard)
+    text, ended = "단어 " * 1500, 0
+    for delay in (0.0, 0.02, 0.05, 0.1):
+        ticket = guard.submit(text)
+        time.sleep(delay)
+        ticket.cancel()
+        with pytest.raises((Cancelled, CancelledError)):
+            ticket.result(60)
+        ended += not ticket.cancelled()
+        assert guard.submit("after it").result(60).score == expected
+        assert _cells(guard) == cells
+    assert ended
 
 
 def test_ten_thousand_requests_do_not_grow_memory(made: Callable[..., Path]) -> None:

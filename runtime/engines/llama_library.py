@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
 
 from ..errors import MissingDependency
 
@@ -43,3 +44,25 @@ def quiet(llama: ModuleType) -> Iterator[list[str]]:
             yield lines
         finally:
             llama.llama_log_set(before, data)
+
+
+class AbortFlag:
+    """What llama.cpp asks between operators whether to give a decode up.
+
+    It calls back from threads of its own, hundreds of times a pass, and Python would have its global lock to wait for.
+    So the function it calls is C's own strlen, on a string that is empty until it is to stop.
+    """
+
+    def __init__(self, llama: ModuleType, context: Any) -> None:
+        self._said = ctypes.create_string_buffer(2)
+        strlen = ctypes.cast(ctypes.CDLL(None).strlen, ctypes.c_void_p).value
+        self._asked = llama.ggml_abort_callback(strlen)
+        llama.llama_set_abort_callback(context, self._asked, ctypes.addressof(self._said))
+
+    def set(self) -> None:
+        """Stop the decode that runs, and all that come."""
+        self._said[0] = b"!"
+
+    def clear(self) -> None:
+        """Let what comes run."""
+        self._said[0] = b"\0"

@@ -10,6 +10,7 @@ bits, whatever else is run (docs/gguf.md).
 
 import threading
 import weakref
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -21,10 +22,11 @@ from ..errors import EngineError, GuardError, InputError
 from ..gguf_file import read_header
 from ..manifest import Device, Manifest
 from ..passes import Pass
+from ..stop import Stop
 from ..tree import ancestors, depths, leaves
 from .cpu import usable_cores
 from .llama_batch import make_batch
-from .llama_library import library, quiet
+from .llama_library import AbortFlag, library, quiet
 
 if TYPE_CHECKING:
     from .llama_session import LlamaSession
@@ -75,11 +77,20 @@ class LlamaCppEngine:
                 raise EngineError(f"llama.cpp {self._llama.__version__} cannot open {model.name}: {reason}")
         weakref.finalize(self, _free, self._llama, self._model, self._context)
         self._memory = self._llama.llama_get_memory(self._context)
+        with quiet(self._llama):  # it tells that it was called
+            self._abort = AbortFlag(self._llama, self._context)
         self._vocab = self._llama.llama_vocab_n_tokens(self._llama.llama_model_get_vocab(self._model))
         self._decode_prefixes()
 
     def run(self, request: Pass) -> npt.NDArray[np.float32]:
         """Scores [1, S, V']. Raises EngineError; the cache is back to the prefixes in every case."""
+        return self._run(request, None)
+
+    def run_until(self, request: Pass, stop: Stop) -> npt.NDArray[np.float32]:
+        """The same; llama.cpp looks between operators whether it shall end."""
+        return self._run(request, stop)
+
+    def _run(self, request: Pass, stop: Stop | None) -> npt.NDArray[np.float32]:
         ends = leaves(request.sees)
         text, first = request.tokens.size - len(request.sees), self._filling + 1
         used = slice(first, first + len(ends))
@@ -87,13 +98,14 @@ class LlamaCppEngine:
         carries = np.zeros((request.tokens.size, self._sequences), np.bool_)
         carries[:text, used] = True
         carries[text:, used] = request.sees[ends].T
-        with self._lock:
+        with self._lock, stop.ends(self._abort.set) if stop is not None else nullcontext():
             try:
                 for leaf in range(first, first + len(ends)):
                     self._share(request.chain, leaf)
                 self._decode(request.tokens[0], request.positions[0], carries, request.slots[0])
                 rows = [self._scores(int(row)) for row in request.slots[0]]
             finally:
+                self._abort.clear()
                 for sequence in range(self._filling, first + len(ends)):
                     self._llama.llama_memory_seq_rm(self._memory, sequence, -1, -1)
         return np.stack(rows)[None]
