@@ -139,10 +139,8 @@ def test_gated_products(level: str, epilogue: str, int4: bool, seed: int, m: int
     gate, up = (Layer.random(rng, n, k, int4, size) for _ in range(2))
     x, scales = rng.integers(-127, 128, (m, k)), rng.uniform(0.01, 0.03, m).astype(np.float32)
     got = gemm(level, x, scales, n, gate.packed(up), epilogue, np.zeros((m, n), np.float32))
-    a, b = (
-        ((x @ each.weight.astype(np.int64).T).astype(np.float32) * (scales[:, None] * each.scale))
-        for each in (gate, up)
-    )
+    a, b = ((x @ each.weight.astype(np.int64).T).astype(np.float32) for each in (gate, up))
+    a, b = a * (scales[:, None] * gate.scale), b * (scales[:, None] * up.scale)
     expected = getattr(reference, epilogue)(a) * b
     np.testing.assert_allclose(got, expected, rtol=3e-6, atol=1e-6 * max(1.0, np.abs(b).max()))
 

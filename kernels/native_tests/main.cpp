@@ -146,7 +146,7 @@ void test_passes(int variant) {
     Data data;
     fill(data, c);
     std::vector<Asked> asked;
-    for (auto [span, tree] : {std::pair{1, 0}, {5, 7}, {70, 0}, {0, 9}, {61, 20}}) asked.emplace_back(c, span, tree);
+    for (auto [span, tree] : {std::pair{2, 0}, {5, 7}, {70, 0}, {0, 9}, {61, 20}}) asked.emplace_back(c, span, tree);
     std::vector<std::vector<float>> expected;
     auto run = [&](Model& model, const Asked& each) {
         std::vector<float> scores(each.slots.size() * static_cast<std::size_t>(c.columns));
