@@ -1,4 +1,4 @@
-"""Whole native passes: against plain numpy, on any number of threads, beside each other, and with arguments that lie."""
+"""Whole native passes: against plain numpy, on any number of threads, beside each other, with arguments that lie."""
 
 import os
 import threading
@@ -97,6 +97,27 @@ def test_what_a_token_does_not_see_does_not_matter() -> None:
     np.testing.assert_array_equal(made.run(*replace(request, tokens=tokens).arguments), before)
 
 
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("kind", ["llama", "gemma2"])
+def test_a_branch_scores_the_same_bits_whatever_stands_beside_it(
+    kind: str, level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GUARDPASS_KERNELS_LEVEL", level)
+    model = Model.random(kind, prefix=70)
+    made = native(model)
+    for others in (1, 5, 16, 50, 90):
+        both = model.request(np.random.default_rng(others), 40, others + 12, 1)
+        sees = np.zeros_like(both.sees)  # two chains: `others` tokens, then the branch's 12
+        sees[:others, :others] = np.tri(others, dtype=np.bool_)
+        sees[others:, others:] = np.tri(12, dtype=np.bool_)
+        mine = np.r_[np.arange(40), np.arange(40 + others, 52 + others)]
+        positions = len(both.chain) + np.r_[np.arange(40), 40 + np.arange(others), 40 + np.arange(12)]
+        both = replace(both, sees=sees, positions=positions, slots=np.arange(40 + others, 52 + others))
+        branch = np.tri(12, dtype=np.bool_)
+        alone = replace(both, tokens=both.tokens[mine], positions=positions[mine], slots=np.arange(40, 52), sees=branch)
+        np.testing.assert_array_equal(made.run(*both.arguments), made.run(*alone.arguments))
+
+
 @pytest.mark.parametrize("quant", ["int8", "int4"])
 def test_scores_do_not_depend_on_threads_or_company(quant: str) -> None:
     model = Model.random("qwen3", quant=quant, prefix=100, hidden=256, ffn=512)
@@ -105,7 +126,7 @@ def test_scores_do_not_depend_on_threads_or_company(quant: str) -> None:
     for threads in (2, 3, 5, 8):
         made = native(model, threads)
         with ThreadPoolExecutor(4) as callers:
-            together = list(callers.map(lambda each, to=made: to.run(*each.arguments), requests * 5))
+            together = list(callers.map(lambda each, to=made: to.run(*each.arguments), requests * 3))
         for i, scores in enumerate(together):
             np.testing.assert_array_equal(scores, alone[i % len(requests)])
 

@@ -3,8 +3,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-
-
 Array = npt.NDArray[Any]
 
 class Model:
@@ -25,6 +23,22 @@ class Model:
 
     def profile(self) -> dict[str, float]:
         """Seconds by stage since the last call; all 0 unless made with `profile=True`."""
+
+class testing:
+    @staticmethod
+    def quantize(level: str, x: Array, signs: Array, normed: bool, eps: float) -> tuple[Array, Array]: ...
+    @staticmethod
+    def gemm(
+        level: str, levels: Array, scales: Array, layer: dict[str, Array], n: int, k: int, epilogue: str, out: Array
+    ) -> Array: ...
+    @staticmethod
+    def head(level: str, x: Array, angles: Array, gain: Array, eps: float, factor: float) -> Array: ...
+    @staticmethod
+    def attention(
+        level: str, queries: Array, keys: Array, values: Array, sees: Array, scale: float, softcap: float
+    ) -> Array: ...
+    @staticmethod
+    def gemm_rate(m: int, n: int, k: int, int4: bool, threads: int, layers: int, seconds: float) -> float: ...
 
 def level() -> str: ...
 def levels() -> list[str]: ...

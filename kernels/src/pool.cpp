@@ -37,16 +37,15 @@ void wait_for_change(const std::atomic<T>& value, T old) {
 Pool::Pool(int threads) : threads_(threads) {
     try {
         for (int worker = 1; worker < threads; ++worker) workers_.emplace_back([this, worker] { wait_and_work(worker); });
-    } catch (...) {  // no more threads to be had: stop those there are
-        stopping_.store(true, std::memory_order_relaxed);
-        round_.fetch_add(1, std::memory_order_release);
-        round_.notify_all();
-        for (std::thread& each : workers_) each.join();
+    } catch (...) {  // no more threads to be had
+        stop();
         throw;
     }
 }
 
-Pool::~Pool() {
+Pool::~Pool() { stop(); }
+
+void Pool::stop() {
     stopping_.store(true, std::memory_order_relaxed);
     round_.fetch_add(1, std::memory_order_release);
     round_.notify_all();
@@ -54,33 +53,44 @@ Pool::~Pool() {
 }
 
 void Pool::run_loop(std::int64_t count, Loop loop, void* context) {
+    if (threads_ == 1 || count <= 1) {
+        for (std::int64_t task = 0; task < count; ++task) loop(context, task, task + 1 < count ? task + 1 : -1, 0);
+        return;
+    }
     loop_ = loop;
     context_ = context;
     count_ = count;
-    claimed_.store(threads_, std::memory_order_relaxed);  // worker w begins with task w
-    if (threads_ == 1 || count <= 1) {
-        claimed_.store(1, std::memory_order_relaxed);
-        if (count > 0) work(0);
-        return;
-    }
-    busy_.store(threads_ - 1, std::memory_order_relaxed);
-    round_.fetch_add(1, std::memory_order_release);
+    std::uint32_t round = ++rounds_;
+    unfinished_.store(static_cast<std::int32_t>(count), std::memory_order_relaxed);
+    open_.store(static_cast<std::uint64_t>(round) << 32 | static_cast<std::uint64_t>(count), std::memory_order_release);
+    round_.store(round, std::memory_order_release);
     round_.notify_all();
-    work(0);
-    for (std::int32_t busy; (busy = busy_.load(std::memory_order_acquire)) != 0;) wait_for_change(busy_, busy);
+    work(round, 0);
+    for (std::int32_t left; (left = unfinished_.load(std::memory_order_acquire)) != 0;) wait_for_change(unfinished_, left);
 }
 
-void Pool::work(int worker) {
-    std::int64_t task = worker;
-    while (task < count_) {
+// Takes a task of this round where more than `leave` are open: how many were, or 0.
+std::int64_t Pool::claim(std::uint32_t round, std::int64_t leave) {
+    std::uint64_t open = open_.load(std::memory_order_acquire);
+    while (true) {
+        std::int64_t left = static_cast<std::int64_t>(open & 0xffffffffu);
+        if (open >> 32 != round || left <= leave) return 0;
+        if (open_.compare_exchange_weak(open, open - 1, std::memory_order_acq_rel, std::memory_order_acquire)) return left;
+    }
+}
+
+void Pool::work(std::uint32_t round, int worker) {
+    std::int64_t left = claim(round, 0);
+    while (left > 0) {
+        std::int64_t task = count_ - left;
         // Near the end a task is claimed only when it is begun, so that no worker sits on one while others idle.
-        std::int64_t next = -1;
-        if (claimed_.load(std::memory_order_relaxed) < count_ - 2 * threads_) {
-            next = claimed_.fetch_add(1, std::memory_order_relaxed);
-        }
-        std::int64_t likely = next >= 0 ? next : task + threads_;
-        loop_(context_, task, likely < count_ ? likely : -1, worker);
-        task = next >= 0 ? next : claimed_.fetch_add(1, std::memory_order_relaxed);
+        std::int64_t ahead = claim(round, 2 * threads_);
+        std::int64_t next = ahead > 0 ? count_ - ahead : task + threads_;
+        loop_(context_, task, next < count_ ? next : -1, worker);
+        // The last of them: from here on the loop may be over, and its fields another's.
+        if (ahead == 0) ahead = claim(round, 0);
+        if (unfinished_.fetch_sub(1, std::memory_order_acq_rel) == 1 && worker != 0) unfinished_.notify_one();
+        left = ahead;
     }
 }
 
@@ -88,10 +98,9 @@ void Pool::wait_and_work(int worker) {
     std::uint32_t seen = 0;
     while (true) {
         wait_for_change(round_, seen);
-        ++seen;  // a new round begins only after this one has ended for every worker
         if (stopping_.load(std::memory_order_relaxed)) return;
-        work(worker);
-        if (busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) busy_.notify_one();
+        seen = round_.load(std::memory_order_acquire);
+        work(seen, worker);
     }
 }
 

@@ -9,8 +9,10 @@
 
 namespace guardpass {
 
-// Runs one parallel loop at a time, with the calling thread as worker 0. Which worker runs a task is not determined, so
-// a task's result must not depend on it. Not for use by several threads at once: the model's lock sees to that.
+// Runs one parallel loop at a time, with the calling thread as worker 0. Tasks are claimed one by one, by whoever is
+// awake: the caller would do all of them by itself, and waits only for those that others have begun, so a worker that
+// the system lets wait costs nothing. Which worker runs a task is not determined, and a task's result must not depend on
+// it. Not for use by several threads at once: the model's lock sees to that.
 class Pool {
   public:
     explicit Pool(int threads);
@@ -20,8 +22,8 @@ class Pool {
 
     int threads() const { return threads_; }
 
-    // body(task, next, worker) for every task below `count`. `next` is a hint for prefetching: the task this worker
-    // probably takes next, or -1. The body must not throw.
+    // body(task, next, worker) for every task below `count`, which is below 2^31. `next` is a hint for prefetching: the
+    // task this worker probably takes next, or -1. The body must not throw.
     template <class Body>
     void run(std::int64_t count, Body&& body) {
         using Plain = std::remove_reference_t<Body>;
@@ -35,17 +37,21 @@ class Pool {
     using Loop = void (*)(void*, std::int64_t, std::int64_t, int);
 
     void run_loop(std::int64_t count, Loop loop, void* context);
-    void work(int worker);
+    std::int64_t claim(std::uint32_t round, std::int64_t leave);
+    void work(std::uint32_t round, int worker);
     void wait_and_work(int worker);
+    void stop();
 
     const int threads_;
-    // The loop at hand; written by the caller before it raises `round_`.
+    // The loop at hand. Written between loops; read only by who holds a task of it, before that task is done.
     Loop loop_ = nullptr;
     void* context_ = nullptr;
     std::int64_t count_ = 0;
-    alignas(64) std::atomic<std::int64_t> claimed_{0};
-    alignas(64) std::atomic<std::uint32_t> round_{0};
-    alignas(64) std::atomic<std::int32_t> busy_{0};
+    std::uint32_t rounds_ = 0;  // the caller's own count of loops
+    // Round in the upper half, tasks that nobody has claimed in the lower: a claim for a loop that is over fails.
+    alignas(64) std::atomic<std::uint64_t> open_{0};
+    alignas(64) std::atomic<std::int32_t> unfinished_{0};
+    alignas(64) std::atomic<std::uint32_t> round_{0};  // what workers sleep on
     std::atomic<bool> stopping_{false};
     std::vector<std::thread> workers_;
 };

@@ -15,7 +15,7 @@ inline F masked(float* at, std::int64_t columns, std::uint64_t seen, const Atten
     return most;
 }
 
-// Rows' scores become weights, not yet divided by their sum, which is returned. Masked keys get exactly 0.
+// A row's scores become weights, not yet divided by their sum, which is returned. Masked keys get exactly 0.
 template <bool Capped>
 inline float softmax(const AttentionTask& task, float* scores, const std::uint64_t* bits) {
     constexpr std::uint64_t kAll = ~std::uint64_t{0};
@@ -28,22 +28,26 @@ inline float softmax(const AttentionTask& task, float* scores, const std::uint64
                             : masked<false, Capped>(at, columns, seen, task, most);
         at += columns;
     }
-    // In powers of two: one multiplication less for each score.
+    // In powers of two: one multiplication less for each score. Weights are whole parts of 2^-23, so that their sum is
+    // exact and no bit of it depends on where in a block a key lies, that is on what other branches a pass has.
     float factor = (Capped ? 1.0f : task.scale) * 1.44269504f;
-    F slope = set(factor), shift = set(-largest(most) * factor);
-    F total = set(0);
+    F slope = set(factor), shift = set(-largest(most) * factor), one = set(1.0f);
+    std::uint64_t parts = 0;
     at = scores;
     for (std::int64_t b = 0; b < task.block_count; ++b) {
         std::uint64_t seen = bits[task.blocks[b].bits];
         std::int64_t columns = (task.blocks[b].count + 15) / 16 * 16;
+        Bits block = no_bits();  // 64 weights, each at most 2^23 parts
         for (std::int64_t i = 0; i < columns; i += W, at += W) {
-            F x = power_of_two(fma(load(at), slope, shift));
+            F x = min(one, power_of_two(fma(load(at), slope, shift)));
             if (seen != kAll) x = where(static_cast<std::uint32_t>(seen >> i), x, set(0));
-            store(at, x);
-            total = total + x;
+            F shifted = x + one;
+            store(at, shifted - one);
+            block = add_parts(block, shifted);
         }
+        parts += total(block);
     }
-    return sum(total);
+    return static_cast<float>(parts) * 0x1p-23f;
 }
 
 void attention(const AttentionTask& task) {

@@ -50,6 +50,16 @@ inline std::uint32_t largest_bits(Bits x) {
     return static_cast<std::uint32_t>(_mm_cvtsi128_si32(_mm_max_epi32(two, _mm_shuffle_epi32(two, 0xb1))));
 }
 
+// For y from 1 to 2: adds y - 1, in parts of 2^-23.
+inline Bits add_parts(Bits parts, F y) {
+    return _mm256_add_epi32(parts, _mm256_sub_epi32(_mm256_castps_si256(y), _mm256_set1_epi32(0x3f800000)));
+}
+inline std::uint32_t total(Bits x) {
+    __m128i four = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+    __m128i two = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    return static_cast<std::uint32_t>(_mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 0xb1))));
+}
+
 // Lanes whose bit is 0 get `other`.
 inline F where(std::uint32_t bits, F x, F other) {
     __m256i each = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);

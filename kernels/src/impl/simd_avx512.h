@@ -35,6 +35,12 @@ inline Bits no_bits() { return _mm512_setzero_si512(); }
 inline Bits max_abs(Bits most, F x) { return _mm512_max_epi32(most, _mm512_castps_si512(_mm512_abs_ps(x))); }
 inline std::uint32_t largest_bits(Bits x) { return static_cast<std::uint32_t>(_mm512_reduce_max_epi32(x)); }
 
+// For y from 1 to 2: adds y - 1, in parts of 2^-23.
+inline Bits add_parts(Bits parts, F y) {
+    return _mm512_add_epi32(parts, _mm512_sub_epi32(_mm512_castps_si512(y), _mm512_set1_epi32(0x3f800000)));
+}
+inline std::uint32_t total(Bits x) { return static_cast<std::uint32_t>(_mm512_reduce_add_epi32(x)); }
+
 // Lanes whose bit is 0 get `other`.
 inline F where(std::uint32_t bits, F x, F other) { return _mm512_mask_blend_ps(static_cast<__mmask16>(bits), other, x); }
 

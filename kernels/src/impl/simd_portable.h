@@ -31,6 +31,10 @@ inline Bits max_abs(Bits most, F x) {
 }
 inline std::uint32_t largest_bits(Bits x) { return x; }
 
+// For y from 1 to 2: adds y - 1, in parts of 2^-23.
+inline Bits add_parts(Bits parts, F y) { return parts + (__builtin_bit_cast(std::uint32_t, y) - 0x3f800000u); }
+inline std::uint32_t total(Bits x) { return x; }
+
 // Lanes whose bit is 0 get `other`.
 inline F where(std::uint32_t bits, F x, F other) { return bits & 1 ? x : other; }
 
