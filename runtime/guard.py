@@ -94,8 +94,8 @@ class Guard:
         long_text: what to do with text beyond it: judge overlapping "windows" (the worst decides), "refuse",
         or "truncate" (the verdict says so). max_windows: more windows than this are refused.
         queue: how much may wait of what is submitted.
-        in_memory: read an ONNX guard's weights, at about twice the memory; else they are mapped, and a guard whose file
-        is written to while it is open fails from then on (GGUF guards are always read).
+        in_memory: read the weights, for ONNX at about twice the memory; else they are mapped, and a guard whose file is
+        written to while it is open fails from then on (GGUF guards are always read).
 
         Raises GuardError for a guard that is not intact, InputError for options out of range,
         MissingDependency where the engine is not installed, EngineError where it cannot open the model.

@@ -57,16 +57,31 @@ def header_bytes(metadata: Mapping[str, str], entries: Mapping[str, Entry], size
     return (size - 8).to_bytes(8, "little") + text.ljust(size - 8)
 
 
-def open_tensors(path: Path) -> tuple[Header, Arrays]:
-    """The header and the tensors, read-only, mapped and not copied. Raises ValueError for a file that lies, OSError."""
-    with path.open("rb") as file:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # a ValueError where the file is empty
+def open_tensors(path: Path, *, in_memory: bool = False) -> tuple[Header, Arrays]:
+    """The header and the tensors, read-only; mapped, not copied, unless they shall be `in_memory`.
+
+    Raises ValueError for a file that lies, OSError.
+    """
+    mapped = _read(path) if in_memory else _map(path)
     header = parse(memoryview(mapped))
     arrays: Arrays = {}
     for name, entry in header.entries.items():
         start, count = header.data + entry.data_offsets[0], math.prod(entry.shape)
         arrays[name] = np.frombuffer(mapped, DTYPES[entry.dtype], count, start).reshape(entry.shape)
     return header, arrays
+
+
+def _map(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # a ValueError where the file is empty
+
+
+def _read(path: Path) -> memoryview:
+    """The bytes, in memory that is aligned as a mapping would be."""
+    held = mmap.mmap(-1, path.stat().st_size)
+    with path.open("rb") as file:
+        file.readinto(held)
+    return memoryview(held).toreadonly()
 
 
 def parse(file: memoryview) -> Header:

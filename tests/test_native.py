@@ -278,6 +278,21 @@ def test_policies_of_a_pass_do_not_touch_each_other(exports: Callable[[Case], Pa
         assert both.fields["hate"] == alone.fields["hate"]
 
 
+def test_a_file_written_to_in_place_fails_closed_or_changes_nothing(
+    exports: Callable[[Case], Path], tmp_path: Path
+) -> None:
+    guard = copied(exports(CASES[0]) / "native int8", tmp_path)
+    mapped, held = Guard.load(guard, threads=1), Guard.load(guard, threads=1, in_memory=True)
+    before = held.check("a text")
+    assert mapped.check("a text").score == before.score
+    with (guard / "model.packed").open("r+b") as file:
+        file.seek(guard.joinpath("model.packed").stat().st_size // 2)
+        file.write(b"\x3c" * 4096)
+    with pytest.raises(EngineError, match="changed under the running guard"):
+        mapped.check("a text")
+    assert held.check("a text").score == before.score
+
+
 def test_what_was_judged_before_changes_no_score(exports: Callable[[Case], Path]) -> None:
     guard = Guard.load(exports(CASES[0]) / "native int8")
     requests = [_plan(guard, *each) for each in _requests(CASES[0], 20)]

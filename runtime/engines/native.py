@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import EngineError, GuardError, MissingDependency
+from ..integrity import Mapped
 from ..manifest import Manifest
 from ..packed_file import open_tensors
 from ..packed_rules import check
@@ -43,10 +44,14 @@ def fits() -> bool:
 class NativeEngine:
     """Runs model.packed. Passes may run side by side; a score does not depend on threads or on what runs beside it."""
 
-    def __init__(self, model: Path, manifest: Manifest, *, threads: int | None) -> None:
-        """Raises GuardError for a file that lies, MissingDependency, EngineError."""
+    def __init__(self, model: Path, manifest: Manifest, *, threads: int | None, in_memory: bool = False) -> None:
+        """in_memory: read the weights, which are else mapped.
+
+        Raises GuardError for a file that lies, MissingDependency, EngineError.
+        """
         try:
-            header, tensors = open_tensors(model)
+            self._mapped = None if in_memory else Mapped(model)
+            header, tensors = open_tensors(model, in_memory=in_memory)
             config = check(header, tensors, manifest)
         except (ValueError, RecursionError) as error:
             raise GuardError(f"{model.name} cannot be opened safely: {error}; export the guard again") from None
@@ -68,6 +73,8 @@ class NativeEngine:
             )
         except Exception as error:
             raise EngineError(f"guardpass-kernels failed on a pass of {request.tokens.size} tokens: {error}") from None
+        if self._mapped is not None:
+            self._mapped.check()
         expected = (request.slots.size, self._columns)
         if scores.shape != expected:
             raise EngineError(f"guardpass-kernels gave scores of shape {scores.shape}, expected {expected}")
