@@ -34,7 +34,7 @@ ENGINES: dict[EngineName, Row] = {
 
 
 def choose(asked: str, quant: str | None, via: str) -> Engine:
-    """The engine and the precision that the caller's options come to. Raises InputError.
+    """The engine and the precision that the caller's options come to, not yet checked together. Raises InputError.
 
     "auto" is native where its kernels are installed, are made for this CPU, and have the precision; else onnx.
     """
@@ -52,18 +52,18 @@ def choose(asked: str, quant: str | None, via: str) -> Engine:
         name = "native" if quant in (None, *ENGINES["native"].quants) and fits() else "onnx"
     else:
         name = "llamacpp" if asked == "gguf" else cast(EngineName, asked)
-    quant, known = quant or ENGINES[name].default, ENGINES[name].quants
-    if quant not in known:
-        raise InputError(f"quant is {quant!r}, expected one of: {', '.join(known)} (of engine {name})")
-    return Engine(name, cast(Quant, quant), "cpu")
+    return Engine(name, cast(Quant, quant or ENGINES[name].default), "cpu")
 
 
 def check_fits(engine: Engine, shape: Architecture) -> None:
-    """Raises InputError for a precision that an architecture refuses, or that cannot hold its tensors."""
-    if engine.quant in shape.kind.refuses:
-        raise InputError(f"quant {engine.quant} is refused for this architecture: {shape.kind.refuses[engine.quant]}")
+    """Raises InputError for a precision that the engine lacks, the architecture refuses, or its tensors do not fit."""
+    quant, known = engine.quant, ENGINES[engine.name].quants
+    if quant in shape.kind.refuses:
+        raise InputError(f"quant {quant} is refused for this architecture: {shape.kind.refuses[quant]}")
+    if quant not in known:
+        raise InputError(f"quant is {quant!r}, expected one of: {', '.join(known)} (of engine {engine.name})")
     if engine.name == "llamacpp":
-        gguf_quantize.check_blocks(engine.quant, shape.shapes())
+        gguf_quantize.check_blocks(quant, shape.shapes())
 
 
 def check_installed(engine: Engine) -> None:

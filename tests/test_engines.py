@@ -54,9 +54,6 @@ def test_auto_is_native_where_the_kernels_fit(
     [
         (("tvm", None, "own"), "engine is 'tvm', expected one of: onnx, native, llamacpp, gguf, auto"),
         (("onnx", None, "magic"), "via is 'magic', expected one of: own, optimum"),
-        (("onnx", "q8_0", "own"), r"quant is 'q8_0', expected one of: fp32, int8, int4 \(of engine onnx\)"),
-        (("native", "fp32", "own"), r"quant is 'fp32', expected one of: int8, int4 \(of engine native\)"),
-        (("gguf", "int8", "own"), r"quant is 'int8', expected one of: f32, .* \(of engine llamacpp\)"),
         (("native", None, "optimum"), "engine is 'native' and quant 'fp32', expected onnx and fp32"),
         (("onnx", "int8", "optimum"), "engine is 'onnx' and quant 'int8', expected onnx and fp32"),
     ],
@@ -64,6 +61,22 @@ def test_auto_is_native_where_the_kernels_fit(
 def test_what_no_engine_can_is_refused(options: tuple[str, str | None, str], says: str) -> None:
     with pytest.raises(InputError, match=says):
         choose(*options)
+
+
+@pytest.mark.parametrize(
+    ("engine", "quant", "says"),
+    [
+        ("onnx", "q8_0", r"expected one of: fp32, int8, int4 \(of engine onnx\)"),
+        ("native", "fp32", r"expected one of: int8, int4 \(of engine native\)"),
+        ("gguf", "int8", r"expected one of: f32, .* \(of engine llamacpp\)"),
+    ],
+)
+def test_a_precision_that_the_engine_lacks_is_refused(
+    engine: Asked, quant: str, says: str, plain_checkpoint: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=f"quant is '{quant}', {says}"):
+        export_guard(plain_checkpoint, tmp_path / "guard", engine=engine, quant=quant)
+    assert not (tmp_path / "guard").exists()
 
 
 @pytest.mark.parametrize(("engine", "install"), [("onnx", r"guardpass\[cpu\]"), ("native", r"\./kernels")])

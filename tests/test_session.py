@@ -29,7 +29,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]
             row, sizes = tiny(find(twin)), {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64}
             row = replace(row, config=row.config | sizes | {"query_pre_attn_scalar": 64})
             write_twin(row, folder / "twin")
-            options = {"format": "gguf", "quant": quant, "gate": False, "date": "2024-07-26"}
+            options = {"engine": "llamacpp", "quant": quant, "gate": False, "date": "2024-07-26"}
             export_guard(folder / "twin", folder / "guard", family=_TWINS[twin], **options)  # type: ignore[arg-type]
             known[twin, quant] = folder / "guard"
         return known[twin, quant]
