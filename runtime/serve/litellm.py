@@ -19,12 +19,14 @@ async def litellm(call: Call) -> Reply:
     if kind not in ("request", "response"):
         raise InputError("input_type: expected request or response")
     params = optional(call.body, "additional_provider_specific_params", dict, {})
+    messages = optional(call.body, "structured_messages", list, [])
+    if not all(isinstance(message, dict) for message in messages):
+        raise InputError("structured_messages: expected a list of objects")
     if not texts:
         return Reply({"action": "NONE"})
     name, guard = call.host.find(params.get("guard"))
     as_replies = kind == "response" and "response" in guard.manifest.modes
     question = ""
-    messages = optional(call.body, "structured_messages", list)
     if as_replies and messages:
         question, _ = judged_messages(messages)
     items = [(question, text) if as_replies else (text, None) for text in texts]
