@@ -160,8 +160,8 @@ def test_litellms_guardrail_api(server: Served, guards: dict[str, Guard]) -> Non
             assert verdict.safe or answer.json()["blocked_reason"]
     nothing = server.ask("/beta/litellm_basic_guardrail_api", {"texts": [], "input_type": "request"}, headers=AUTH)
     assert nothing.json() == {"action": "NONE"}
-    for given in (False, "hi", ["hi"]):  # wrong also where there is nothing to judge
-        body = {"texts": [], "input_type": "request", "structured_messages": given}
+    for wrong in (False, "hi", ["hi"]):  # wrong also where there is nothing to judge
+        body = {"texts": [], "input_type": "request", "structured_messages": wrong}
         assert server.ask("/beta/litellm_basic_guardrail_api", body, headers=AUTH).status == 400
 
 
