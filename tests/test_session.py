@@ -101,7 +101,7 @@ def test_sessions_side_by_side_do_not_mix(made: Callable[[str, str], Path]) -> N
 
 
 def test_what_cannot_be_fed(made: Callable[[str, str], Path], guard: Guard) -> None:
-    with pytest.raises(Unsupported, match="gguf"):
+    with pytest.raises(Unsupported, match="--engine llamacpp"):
         guard.stream("a prompt")  # ONNX
     gguf = opened(made("kanana-safeguard-8b", "f32"))
     with pytest.raises(InputError):

@@ -1,6 +1,7 @@
 """llama.cpp on a text that grows: keys and values of the span's unchanged beginning stay, the rest is run anew."""
 
 import weakref
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -25,12 +26,10 @@ class LlamaSession(LlamaCppEngine):
         """Raises EngineError where there is no memory for another context."""
         self.__dict__ |= engine.__dict__  # the model, and all that is known of it
         self._engine = engine  # which owns the model
-        threads, device, cells, sequences, outputs, tiles = engine._sizes
-        self._sequences, self._keeper = sequences + 1, sequences
+        self._room = replace(engine._room, sequences=engine._sequences + 1, outputs=engine._room.outputs + 1)
+        self._sequences, self._keeper = self._room.sequences, engine._sequences
         with quiet(self._llama) as complaints:
-            self._context = open_context(
-                self._llama, self._model, threads, device, cells, self._sequences, outputs + 1, tiles=tiles
-            )
+            self._context = open_context(self._llama, self._model, self._room)
         if not self._context:
             raise EngineError(f"llama.cpp cannot open a session: {' '.join(complaints) or 'no reason given'}")
         self.close = weakref.finalize(self, _free, self._llama, self._context)

@@ -11,6 +11,7 @@ bits, whatever else is run (docs/gguf.md).
 import threading
 import weakref
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,18 @@ _SEQUENCES = 256  # LLAMA_MAX_SEQ
 _MICRO_BATCH = 512
 _F16, _BF16 = 1, 30  # ggml_type
 _ROWS = 4
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a context is made for. tiles: whether flash attention may go by tiles, as nothing stands side by side."""
+
+    threads: int | None
+    device: Device
+    cells: int
+    sequences: int
+    outputs: int
+    tiles: bool
 
 
 class LlamaCppEngine:
@@ -70,8 +83,8 @@ class LlamaCppEngine:
         self._llama = library()
         self._lock = threading.Lock()
         with quiet(self._llama) as complaints:
-            self._sizes = (threads, device, cells, self._sequences, outputs, branches == 1)
-            self._model, self._context = _open(self._llama, model, *self._sizes[:5], tiles=self._sizes[5])
+            self._room = Room(threads, device, cells, self._sequences, outputs, tiles=branches == 1)
+            self._model, self._context = _open(self._llama, model, self._room)
             if not self._context:
                 reason = " ".join(complaints) or "no reason given"
                 raise EngineError(f"llama.cpp {self._llama.__version__} cannot open {model.name}: {reason}")
@@ -162,60 +175,40 @@ class LlamaCppEngine:
         return scores
 
 
-def _open(
-    llama: ModuleType,
-    path: Path,
-    threads: int | None,
-    device: Device,
-    cells: int,
-    sequences: int,
-    outputs: int,
-    *,
-    tiles: bool,
-) -> tuple[Any, Any]:
+def _open(llama: ModuleType, path: Path, room: Room) -> tuple[Any, Any]:
     """Model and context; None in place of what llama.cpp would not make."""
     llama.llama_backend_init()
-    if device == "cuda" and not llama.llama_supports_gpu_offload():
+    if room.device == "cuda" and not llama.llama_supports_gpu_offload():
         raise InputError(
             "device is 'cuda', and this llama-cpp-python is built for CPUs; build it with CMAKE_ARGS=-DGGML_CUDA=on"
         )
     options = llama.llama_model_default_params()
-    options.n_gpu_layers = -1 if device == "cuda" else 0
+    options.n_gpu_layers = -1 if room.device == "cuda" else 0
     # Read, not mapped: a file that is changed later changes nothing, and what llama.cpp repacks is not held twice.
     options.load_mode = llama.LLAMA_LOAD_MODE_NONE
     model = llama.llama_model_load_from_file(bytes(path), options)
     if not model:
         return None, None
-    context = open_context(llama, model, threads, device, cells, sequences, outputs, tiles=tiles)
+    context = open_context(llama, model, room)
     if not context:
         llama.llama_model_free(model)
         return None, None
     return model, context
 
 
-def open_context(
-    llama: ModuleType,
-    model: Any,
-    threads: int | None,
-    device: Device,
-    cells: int,
-    sequences: int,
-    outputs: int,
-    *,
-    tiles: bool,
-) -> Any:
+def open_context(llama: ModuleType, model: Any, room: Room) -> Any:
     """A context of a model; None where llama.cpp would not make it."""
     options = llama.llama_context_default_params()
-    options.n_ctx = options.n_batch = cells
-    options.n_ubatch = min(_MICRO_BATCH, cells)
-    options.n_seq_max, options.n_outputs_max = sequences, outputs
-    options.n_threads = options.n_threads_batch = threads or usable_cores()
+    options.n_ctx = options.n_batch = room.cells
+    options.n_ubatch = min(_MICRO_BATCH, room.cells)
+    options.n_seq_max, options.n_outputs_max = room.sequences, room.outputs
+    options.n_threads = options.n_threads_batch = room.threads or usable_cores()
     options.kv_unified = True  # a cell may belong to several sequences
     options.swa_full = True  # a sliding window's cache would drop the prefix
-    options.offload_kqv = options.op_offload = device == "cuda"
+    options.offload_kqv = options.op_offload = room.device == "cuda"
     options.no_perf = True
-    if device == "cpu":  # a GPU has no such tiles, and no kernels for two types
-        options.flash_attn_type, options.type_k, options.type_v = 1, _F16, _F16 if tiles else _BF16
+    if room.device == "cpu":  # a GPU has no such tiles, and no kernels for two types
+        options.flash_attn_type, options.type_k, options.type_v = 1, _F16, _F16 if room.tiles else _BF16
     return llama.llama_init_from_model(model, options)
 
 
