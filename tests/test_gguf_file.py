@@ -323,13 +323,14 @@ _OPEN = """
 import ctypes, sys
 from pathlib import Path
 from guardpass.engines.llama_library import library, quiet
-from guardpass.engines.llamacpp import _free, _open
+from guardpass.engines.llamacpp import Room, _free, _open
 
 llama, contexts = library(), 0
 for path in sorted(Path(sys.argv[1]).iterdir()):
     print(path.name, flush=True)
     with quiet(llama):
-        model, context = _open(llama, path, 1, "cpu", 16, 2, 2, tiles=contexts % 2 == 0)
+        room = Room(threads=1, device="cpu", cells=16, sequences=2, outputs=2, tiles=contexts % 2 == 0)
+        model, context = _open(llama, path, room)
         if context:
             contexts += 1
             llama.llama_decode(context, llama.llama_batch_get_one((ctypes.c_int32 * 3)(1, 2, 3), 3))
