@@ -5,6 +5,21 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
+class Stopped(Exception):
+    """Of a pass that was asked to stop."""
+
+class Stop:
+    """How another thread asks a pass to end, which then raises Stopped within a layer."""
+
+    def set(self) -> None: ...
+
+class Cache:
+    """Keys and values of a span that grows. `Model.cache` makes it."""
+
+    @property
+    def kept(self) -> int:
+        """Tokens that the last pass with it did not run."""
+
 class Model:
     """A decoder over arrays that it keeps and reads in place. Raises ValueError for what does not fit the config."""
 
@@ -18,8 +33,18 @@ class Model:
         slots: npt.NDArray[np.int64],
         chain: npt.NDArray[np.int32],
         sees: npt.NDArray[np.bool_],
+        *,
+        cache: Cache | None = None,
+        stop: Stop | None = None,
     ) -> npt.NDArray[np.float32]:
-        """Scores [S, V'] of one pass. Without the GIL; passes of several threads run one after the other."""
+        """Scores [S, V'] of one pass. Without the GIL; passes of several threads run one after the other.
+
+        cache: of this model. The beginning of the span that the last pass with it had too is not run again; the scores
+        are the same bits. stop: raises Stopped once it is set; a cache keeps what it had.
+        """
+
+    def cache(self, capacity: int) -> Cache:
+        """For passes of up to `capacity` tokens. Memory is used as they come to need it."""
 
     def profile(self) -> dict[str, float]:
         """Seconds by stage since the last call; all 0 unless made with `profile=True`."""

@@ -61,10 +61,16 @@ Request Model::request(const Tensor& tokens, const Tensor& positions, const Tens
     return Request(config_, weights_.prefix_positions, tokens, positions, slots, chain, sees);
 }
 
-void Model::run(const Request& request, float* scores) {
+std::unique_ptr<Cache> Model::cache(std::int64_t capacity) const {
+    return std::make_unique<Cache>(config_, capacity, this);
+}
+
+void Model::run(const Request& request, float* scores, Cache* cache, const Stop* stop) {
+    if (cache) cache->refuse_unless_fits(request, this);
     Workshop& shop = workshop();
     std::lock_guard lock(shop.mutex);
-    Pass(config_, weights_, kernels_, request, shop, profiled_ ? &shop.profile : nullptr).run(scores);
+    Pass(config_, weights_, kernels_, request, shop, profiled_ ? &shop.profile : nullptr, cache, stop).run(scores);
+    if (cache) cache->filled(request);
 }
 
 Profile Model::take_profile() {

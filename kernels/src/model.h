@@ -5,11 +5,13 @@
 #include <mutex>
 #include <utility>
 
+#include "cache.h"
 #include "config.h"
 #include "memory.h"
 #include "pool.h"
 #include "profile.h"
 #include "request.h"
+#include "stop.h"
 #include "weights.h"
 
 namespace guardpass {
@@ -37,8 +39,12 @@ class Model {
     Request request(const Tensor& tokens, const Tensor& positions, const Tensor& slots, const Tensor& chain,
                     const Tensor& sees) const;
 
-    // Writes [slots, columns]. Safe to call from several threads: the passes run one after the other.
-    void run(const Request& request, float* scores);
+    // Writes [slots, columns]. Safe to call from several threads: the passes run one after the other. With a cache of
+    // this model what it has of the request is not run again. Throws Stopped where `stop` was set.
+    void run(const Request& request, float* scores, Cache* cache = nullptr, const Stop* stop = nullptr);
+
+    // For passes of up to `capacity` tokens of a text that grows. The model has to outlive it.
+    std::unique_ptr<Cache> cache(std::int64_t capacity) const;
 
     const Config& config() const { return config_; }
     // What was measured since the last call.

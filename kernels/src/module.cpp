@@ -2,6 +2,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/map.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
 #include <chrono>
@@ -42,7 +43,8 @@ class PyModel {
         model_ = std::make_unique<Model>(config_of(config), views, count, profile);
     }
 
-    Scores run(nb::handle tokens, nb::handle positions, nb::handle slots, nb::handle chain, nb::handle sees) {
+    Scores run(nb::handle tokens, nb::handle positions, nb::handle slots, nb::handle chain, nb::handle sees,
+               Cache* cache, const Stop* stop) {
         AnyArray keep[5];
         Tensor given[5] = {tensor_of(tokens, "tokens", keep[0]), tensor_of(positions, "positions", keep[1]),
                            tensor_of(slots, "slots", keep[2]), tensor_of(chain, "chain", keep[3]),
@@ -51,10 +53,12 @@ class PyModel {
         Scores scores = new_scores(request.slots.size(), static_cast<std::size_t>(model_->config().columns));
         {
             nb::gil_scoped_release released;
-            model_->run(request, scores.data());
+            model_->run(request, scores.data(), cache, stop);
         }
         return scores;
     }
+
+    std::unique_ptr<Cache> cache(std::int64_t capacity) const { return model_->cache(capacity); }
 
     std::map<std::string, double> profile() {
         Profile taken;
@@ -108,11 +112,15 @@ double peak(std::int64_t threads, double seconds) {
 }  // namespace
 
 NB_MODULE(_native, module) {
+    nb::exception<Stopped>(module, "Stopped");
+    nb::class_<Stop>(module, "Stop").def(nb::init<>()).def("set", &Stop::set);
+    nb::class_<Cache>(module, "Cache").def_prop_ro("kept", &Cache::kept);
     nb::class_<PyModel>(module, "Model")
-        .def(nb::init<nb::dict, nb::dict, std::int64_t, bool>(), nb::arg("config"), nb::arg("tensors"), nb::arg("threads"),
-             nb::kw_only(), nb::arg("profile") = false)
+        .def(nb::init<nb::dict, nb::dict, std::int64_t, bool>(), nb::arg("config"), nb::arg("tensors"),
+             nb::arg("threads"), nb::kw_only(), nb::arg("profile") = false)
         .def("run", &PyModel::run, nb::arg("tokens"), nb::arg("positions"), nb::arg("slots"), nb::arg("chain"),
-             nb::arg("sees"))
+             nb::arg("sees"), nb::kw_only(), nb::arg("cache") = nb::none(), nb::arg("stop") = nb::none())
+        .def("cache", &PyModel::cache, nb::arg("capacity"), nb::keep_alive<0, 1>())
         .def("profile", &PyModel::profile);
     module.def("level", [] { return std::string(kernels().level); });
     module.def("levels", &levels);

@@ -16,11 +16,11 @@ std::int64_t byte_stride(std::int64_t width) { return round_up(width, 128) + 64;
 }  // namespace
 
 Pass::Pass(const Config& config, const Weights& weights, const Kernels& kernels, const Request& request, Workshop& shop,
-           Profile* profile)
+           Profile* profile, Cache* cache, const Stop* stop)
     : c_(config), weights_(weights), kernels_(kernels), request_(request), pool_(shop.pool), arena_(shop.arena),
-      scratch_(shop.scratch.get()), profile_(profile), rows_(request.count), q_width_(config.heads * config.head_dim),
-      kv_width_(config.kv_heads * config.head_dim), value_stride_(round_up(config.head_dim, 16)),
-      pass_blocks_(request.blocks - request.baked_blocks) {}
+      scratch_(shop.scratch.get()), profile_(profile), cache_(cache), stop_(stop),
+      first_(cache ? cache->cut(request) : 0), rows_(request.count - first_), q_width_(config.heads * config.head_dim),
+      kv_width_(config.kv_heads * config.head_dim), value_stride_(round_up(config.head_dim, 16)) {}
 
 void Pass::run(float* scores) {
     allocate();
@@ -29,6 +29,7 @@ void Pass::run(float* scores) {
     for (std::int64_t i = 0; i < c_.layers; ++i) {
         const LayerWeights& layer = weights_.layers[static_cast<std::size_t>(i)];
         bool last = i == c_.layers - 1;
+        if (cache_) keys_ = cache_->layer(i);
         attention(layer, c_.windows[static_cast<std::size_t>(i)], last);
         mlp(layer, last ? nullptr : &weights_.layers[static_cast<std::size_t>(i + 1)].q);
     }
@@ -76,24 +77,27 @@ void Pass::project(const LayerWeights& layer, bool last) {
 
 void Pass::keep_slots() {
     for (std::size_t s = 0; s < request_.slots.size(); ++s) {
-        std::int64_t token = request_.slots[s], row = static_cast<std::int64_t>(s);
-        std::memcpy(slot_levels_.data + row * slot_levels_.stride, levels_.data + token * levels_.stride,
+        std::int64_t from = request_.slots[s] - first_, row = static_cast<std::int64_t>(s);
+        std::memcpy(slot_levels_.data + row * slot_levels_.stride, levels_.data + from * levels_.stride,
                     static_cast<std::size_t>(round_up(c_.hidden, 64)));
-        slot_levels_.scale[row] = levels_.scale[token];
-        std::copy_n(x_.row(token), c_.hidden, other_.row(row));
-        asking_[row] = token;
+        slot_levels_.scale[row] = levels_.scale[from];
+        std::copy_n(x_.row(from), c_.hidden, other_.row(row));
+        asking_[row] = request_.slots[s];
     }
     std::swap(x_, other_);
     rows_ = static_cast<std::int64_t>(request_.slots.size());
 }
 
 void Pass::allocate() {
-    std::int64_t count = request_.count, slots = static_cast<std::int64_t>(request_.slots.size());
+    std::int64_t slots = static_cast<std::int64_t>(request_.slots.size());
+    std::int64_t count = std::max(rows_, slots);  // a slot asked for twice is two rows
     std::int64_t widest = std::max({c_.hidden, q_width_, c_.ffn});
     Matrix* matrices[] = {&x_, &other_, &q_, &k_, &v_, &mixed_, &gated_};
     std::int64_t widths[] = {c_.hidden, c_.hidden, q_width_, kv_width_, kv_width_, q_width_, c_.ffn};
     std::int64_t angles = count * (c_.head_dim / 2), level_bytes = count * byte_stride(widest);
-    std::int64_t keys = c_.kv_heads * pass_blocks_ * c_.head_dim * kKeyBlock, values = c_.kv_heads * count * value_stride_;
+    std::int64_t blocks = cache_ ? 0 : request_.blocks - request_.baked_blocks;
+    std::int64_t keys = c_.kv_heads * blocks * c_.head_dim * kKeyBlock;
+    std::int64_t values = cache_ ? 0 : c_.kv_heads * count * value_stride_;
     std::int64_t slot_bytes = slots * byte_stride(c_.hidden);
 
     std::int64_t bytes = Arena::size_of<std::int64_t>(count) + Arena::size_of<std::uint8_t>(level_bytes) +
@@ -103,15 +107,14 @@ void Pass::allocate() {
     arena_.reset(bytes);
 
     asking_ = arena_.cut<std::int64_t>(count);
-    for (std::int64_t i = 0; i < count; ++i) asking_[i] = i;
+    for (std::int64_t i = 0; i < rows_; ++i) asking_[i] = first_ + i;
     for (std::size_t i = 0; i < std::size(matrices); ++i)
         *matrices[i] = {arena_.cut<float>(count * float_stride(widths[i])), float_stride(widths[i])};
     levels_ = {arena_.cut<std::uint8_t>(level_bytes), byte_stride(widest), arena_.cut<float>(count)};
     slot_levels_ = {arena_.cut<std::uint8_t>(slot_bytes), byte_stride(c_.hidden), arena_.cut<float>(count)};
     cosine_ = arena_.cut<float>(angles);
     sine_ = arena_.cut<float>(angles);
-    keys_ = arena_.cut<float>(keys);
-    values_ = arena_.cut<float>(values);
+    if (!cache_) keys_ = {arena_.cut<float>(keys), arena_.cut<float>(values), blocks, count};
 
     // A worker's scratch: an unpacked panel, a row, or a task of attention.
     std::int64_t tokens = tokens_per_task(c_.heads / c_.kv_heads, request_.blocks);
@@ -126,19 +129,19 @@ void Pass::allocate() {
 }
 
 void Pass::embed() {
-    Timed timed(profile_, Stage::embed);
+    Timed timed = begin(Stage::embed);
     pool_.run(rows_, [&](std::int64_t row, std::int64_t, int) {
-        read_embedding(weights_.embedding, weights_.embedding_dtype, request_.tokens[static_cast<std::size_t>(row)],
+        read_embedding(weights_.embedding, weights_.embedding_dtype, request_.tokens[static_cast<std::size_t>(first_ + row)],
                        c_.hidden, c_.embed_scale, x_.row(row));
         if (!c_.post_norms) kernels_.rotate(x_.row(row), c_.hidden, weights_.residual);
     });
 }
 
 void Pass::rope_angles() {
-    Timed timed(profile_, Stage::embed);
+    Timed timed = begin(Stage::embed);
     std::int64_t half = c_.head_dim / 2;
-    pool_.run(request_.count, [&](std::int64_t row, std::int64_t, int) {
-        float position = static_cast<float>(request_.positions[static_cast<std::size_t>(row)]);
+    pool_.run(rows_, [&](std::int64_t row, std::int64_t, int) {
+        float position = static_cast<float>(request_.positions[static_cast<std::size_t>(first_ + row)]);
         for (std::int64_t i = 0; i < half; ++i) {
             float angle = position * weights_.inv_freq[i];
             cosine_[row * half + i] = std::cos(angle);
@@ -148,7 +151,7 @@ void Pass::rope_angles() {
 }
 
 void Pass::quantize(const Matrix& x, std::int64_t width, const Rotation& rotation, bool normed, Levels& out, Stage stage) {
-    Timed timed(profile_, stage);
+    Timed timed = begin(stage);
     constexpr std::int64_t kRows = 4;  // of a task
     pool_.run((rows_ + kRows - 1) / kRows, [&](std::int64_t task, std::int64_t, int worker) {
         Arena& scratch = scratch_[worker];
@@ -162,71 +165,24 @@ void Pass::quantize(const Matrix& x, std::int64_t width, const Rotation& rotatio
 }
 
 void Pass::multiply(std::initializer_list<Product> products, const Linear* following, Stage stage) {
-    Timed timed(profile_, stage);
+    Timed timed = begin(stage);
     guardpass::multiply(kernels_, pool_, scratch_, products, following);
 }
 
-// Keys roped and transposed, in blocks of 64; values side by side, head by head.
-void Pass::arrange(const LayerWeights& layer) {
-    Timed timed(profile_, Stage::arrange);
-    std::int64_t dim = c_.head_dim, half = dim / 2, count = request_.count;
-    pool_.run(c_.kv_heads * pass_blocks_, [&](std::int64_t task, std::int64_t, int) {
-        std::int64_t h = task / pass_blocks_, b = task % pass_blocks_, begin = b * kKeyBlock;
-        std::int64_t end = std::min(count, begin + kKeyBlock);
-        float* block = keys_ + task * dim * kKeyBlock;
-        if (end < begin + kKeyBlock) std::fill_n(block, dim * kKeyBlock, 0.0f);
-        for (std::int64_t t = begin; t < end; ++t) {
-            float key[1024];
-            HeadTask head{k_.row(t) + h * dim, key, dim, cosine_ + t * half, sine_ + t * half, layer.k_norm, c_.eps, 1};
-            kernels_.head(head);
-            for (std::int64_t d = 0; d < dim; ++d) block[d * kKeyBlock + t - begin] = key[d];
-            float* value = values_ + (h * count + t) * value_stride_;
-            std::copy_n(v_.row(t) + h * dim, dim, value);
-            std::fill(value + dim, value + value_stride_, 0.0f);
-        }
-    });
-}
-
-void Pass::attend(const LayerWeights& layer, std::int64_t window) {
-    Timed timed(profile_, Stage::attention);
-    std::int64_t dim = c_.head_dim, half = dim / 2, group = c_.heads / c_.kv_heads;
-    std::int64_t tokens = tokens_per_task(group, request_.blocks), tiles = (rows_ + tokens - 1) / tokens;
-    pool_.run(c_.kv_heads * tiles, [&](std::int64_t task, std::int64_t, int worker) {
-        std::int64_t h = task % c_.kv_heads, tile = tiles - 1 - task / c_.kv_heads;  // the longest first
-        std::int64_t begin = tile * tokens, count = std::min(tokens, rows_ - begin), rows = count * group;
-        Arena& scratch = scratch_[worker];
-        scratch.reset(0);
-        float* queries = scratch.cut<float>(rows * dim);
-        float* out = scratch.cut<float>(rows * value_stride_);
-        KeyBlock* blocks = scratch.cut<KeyBlock>(request_.blocks);
-        std::uint64_t* bits = scratch.cut<std::uint64_t>((request_.blocks + 1) * count);
-        for (std::int64_t r = 0; r < rows; ++r) {
-            std::int64_t row = begin + r / group, token = asking_[row];
-            kernels_.head({q_.row(row) + (h * group + r % group) * dim, queries + r * dim, dim, cosine_ + token * half,
-                           sine_ + token * half, layer.q_norm, c_.eps, 1});
-        }
-        HeadKeys keys{layer.keys.get() + h * request_.baked_blocks * dim * kKeyBlock,
-                      layer.values + h * c_.prefix * value_stride_, keys_ + h * pass_blocks_ * dim * kKeyBlock,
-                      values_ + h * request_.count * value_stride_, dim, value_stride_};
-        std::int64_t found = blocks_of(request_, asking_ + begin, count, window, keys, blocks, bits);
-        std::int64_t stride = found * kKeyBlock + 16;
-        float* scores = scratch.cut<float>(rows * stride);
-        kernels_.attention({queries, rows, group, dim, value_stride_, c_.scale, c_.softcap, blocks, found, bits, scores,
-                            stride, out});
-        for (std::int64_t r = 0; r < rows; ++r)
-            std::copy_n(out + r * value_stride_, dim, mixed_.row(begin + r / group) + (h * group + r % group) * dim);
-    });
+Timed Pass::begin(Stage stage) const {
+    if (stop_) stop_->check();
+    return Timed(profile_, stage);
 }
 
 void Pass::add_normed(const float* gain) {
-    Timed timed(profile_, Stage::post_norm);
+    Timed timed = begin(Stage::post_norm);
     pool_.run(rows_, [&](std::int64_t row, std::int64_t, int) {
         kernels_.add_normed(x_.row(row), other_.row(row), gain, c_.hidden, c_.eps);
     });
 }
 
 void Pass::head(float* scores) {
-    Timed timed(profile_, Stage::head);
+    Timed timed = begin(Stage::head);
     pool_.run(rows_, [&](std::int64_t row, std::int64_t, int) {
         kernels_.verdict({x_.row(row), c_.hidden, c_.eps, weights_.verdict_head, c_.columns, c_.final_softcap,
                           scores + row * c_.columns});

@@ -31,7 +31,7 @@ std::uint64_t lowest(std::int64_t count) {  // that many bits
 }  // namespace
 
 Request::Request(const Config& c, const std::int32_t* prefix_positions, const Tensor& token_ids,
-                 const Tensor& token_positions, const Tensor& slot_rows, const Tensor& chain, const Tensor& sees) {
+                 const Tensor& token_positions, const Tensor& slot_rows, const Tensor& baked, const Tensor& sees) {
     count = length_of(token_ids, "tokens");
     if (count < 1 || count > kMostTokens) refuse("tokens has ", count, " entries, expected 1 to ", kMostTokens);
     tokens = indices<std::int64_t>(token_ids, "tokens", Dtype::i64, c.vocab);
@@ -52,10 +52,10 @@ Request::Request(const Config& c, const std::int32_t* prefix_positions, const Te
     std::int64_t pass_blocks = (count + kKeyBlock - 1) / kKeyBlock;
     blocks = baked_blocks + pass_blocks;
 
-    chain_.assign(static_cast<std::size_t>(baked_blocks), 0);
-    std::vector<std::int32_t> columns = indices<std::int32_t>(chain, "chain", Dtype::i32, c.prefix);
+    chain.assign(static_cast<std::size_t>(baked_blocks), 0);
+    std::vector<std::int32_t> columns = indices<std::int32_t>(baked, "chain", Dtype::i32, c.prefix);
     for (std::int32_t column : columns) {
-        std::uint64_t& word = chain_[static_cast<std::size_t>(column / kKeyBlock)];
+        std::uint64_t& word = chain[static_cast<std::size_t>(column / kKeyBlock)];
         std::uint64_t bit = std::uint64_t{1} << column % kKeyBlock;
         if (word & bit) refuse("chain has column ", column, " twice");
         word |= bit;
@@ -80,7 +80,7 @@ Request::Request(const Config& c, const std::int32_t* prefix_positions, const Te
 }
 
 std::uint64_t Request::unwindowed(std::int64_t token, std::int64_t block) const {
-    if (block < baked_blocks) return chain_[static_cast<std::size_t>(block)];
+    if (block < baked_blocks) return chain[static_cast<std::size_t>(block)];
     block -= baked_blocks;
     if (token < span) return lowest(token + 1 - block * kKeyBlock);
     return tree_[static_cast<std::size_t>((token - span) * (blocks - baked_blocks) + block)];
@@ -88,10 +88,11 @@ std::uint64_t Request::unwindowed(std::int64_t token, std::int64_t block) const 
 
 std::uint64_t Request::seen(std::int64_t token, std::int64_t block, std::int64_t window) const {
     std::uint64_t bits = unwindowed(token, block);
-    if (window == 0 || bits == 0 || positions[static_cast<std::size_t>(token)] - least_[static_cast<std::size_t>(block)] < window) return bits;
+    std::int64_t position = positions[static_cast<std::size_t>(token)];
+    if (window == 0 || bits == 0 || position - least_[static_cast<std::size_t>(block)] < window) return bits;
     const std::int64_t* keys = key_positions_.data() + block * kKeyBlock;
     for (std::int64_t i = 0; i < kKeyBlock; ++i)
-        if (positions[static_cast<std::size_t>(token)] - keys[i] >= window) bits &= ~(std::uint64_t{1} << i);
+        if (position - keys[i] >= window) bits &= ~(std::uint64_t{1} << i);
     return bits;
 }
 

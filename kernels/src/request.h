@@ -17,6 +17,7 @@ struct Request {
     std::int64_t count = 0;  // tokens, T
     std::int64_t span = 0;   // the first of them, which form a causal chain
     std::vector<std::int64_t> tokens, positions, slots;
+    std::vector<std::uint64_t> chain;  // of the baked blocks: the columns in use
 
     // Keys in blocks of 64, the baked ones' first, then the pass's. The keys of a block that a token sees, as bits;
     // `window` 0 is none.
@@ -26,7 +27,6 @@ struct Request {
   private:
     std::uint64_t unwindowed(std::int64_t token, std::int64_t block) const;
 
-    std::vector<std::uint64_t> chain_;         // of the baked blocks: the columns in use
     std::vector<std::uint64_t> tree_;          // [T - span, pass blocks]
     std::vector<std::int64_t> key_positions_;  // [blocks, 64]
     std::vector<std::int64_t> least_;          // [blocks], the least position in each
