@@ -19,7 +19,7 @@ class Session:
         if not isinstance(engine, Incremental):
             raise Unsupported(
                 f"the engine of {guard.manifest.name} ({guard.manifest.engine.name}) cannot keep keys and values of a "
-                "text that grows; check it anew at each step, or export it with --engine llamacpp"
+                "text that grows; check it anew at each step, or export it with --engine native or llamacpp"
             )
         self._guard, self._prompt, self._options = guard, prompt, options
         guard._question(prompt, "", **options)  # what is wrong with it is told now

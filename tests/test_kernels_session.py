@@ -131,7 +131,9 @@ def test_what_no_cache_can() -> None:
     count = len(step.tokens)
     expected = made.run(*step.arguments, cache=made.cache(count))
     small = made.cache(count - 1)
-    with pytest.raises(ValueError, match=f"tokens has {count} entries, expected at most the cache's capacity, {count - 1}"):
+    with pytest.raises(
+        ValueError, match=f"tokens has {count} entries, expected at most the cache's capacity, {count - 1}"
+    ):
         made.run(*step.arguments, cache=small)
     cache = made.cache(count)
     made.run(*step.arguments, cache=cache)
@@ -142,6 +144,11 @@ def test_what_no_cache_can() -> None:
     for wrong in ({"cache": model}, {"stop": True}):
         with pytest.raises(TypeError):
             made.run(*step.arguments, **wrong)
+
+
+def _run_for_ever(made: Any, request: Pass, **options: Any) -> None:
+    while True:  # a pass may be done before it is stopped
+        made.run(*request.arguments, **options)
 
 
 def test_a_pass_that_is_stopped() -> None:
@@ -162,8 +169,7 @@ def test_a_pass_that_is_stopped() -> None:
             timer = threading.Timer(share * whole, stop.set)
             timer.start() if share else stop.set()
             with pytest.raises(kernels.Stopped, match="asked to stop"):
-                while True:  # a fast machine may be done before
-                    made.run(*long.arguments, cache=given, stop=stop)
+                _run_for_ever(made, long, cache=given, stop=stop)
             timer.cancel()
     np.testing.assert_array_equal(made.run(*long.arguments, stop=kernels.Stop()), expected)
     made.run(*short.arguments, cache=cache)

@@ -36,7 +36,7 @@ def guard_path(
 def _opened(file: bytes, manifest: Manifest, folder: Path) -> None:
     path = folder / "model.packed"
     path.write_bytes(file)
-    NativeEngine(path, manifest, threads=1)
+    NativeEngine(path, manifest, threads=1, max_tokens=100)
 
 
 def _header(file: bytes) -> Table:

@@ -17,19 +17,24 @@ from .helpers import opened, texts
 _TWINS = {"kanana-safeguard-8b": None, "wildguard-ko-3b": "wildguard-ko", "shieldgemma-2b": "shieldgemma"}
 # llama.cpp's attention adds up otherwise for few tokens than for many, over keys and values in 16 bits.
 _NEAR = 0.01
+_ENGINES = [pytest.param("f32", id="llamacpp"), pytest.param("int8", id="native")]
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    """A guard of a twin: of engine native where the quantization is one of its own, else of llama.cpp."""
     known: dict[tuple[str, str], Path] = {}
 
     def make(twin: str, quant: str) -> Path:
+        engine = "native" if quant.startswith("int") else "llamacpp"
+        if engine == "native":
+            pytest.importorskip("guardpass_kernels")
         if (twin, quant) not in known:
             folder = tmp_path_factory.mktemp("session")
             row, sizes = tiny(find(twin)), {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64}
             row = replace(row, config=row.config | sizes | {"query_pre_attn_scalar": 64})
             write_twin(row, folder / "twin")
-            options = {"engine": "llamacpp", "quant": quant, "gate": False, "date": "2024-07-26"}
+            options = {"engine": engine, "quant": quant, "gate": False, "date": "2024-07-26"}
             export_guard(folder / "twin", folder / "guard", family=_TWINS[twin], **options)  # type: ignore[arg-type]
             known[twin, quant] = folder / "guard"
         return known[twin, quant]
@@ -66,8 +71,9 @@ def test_every_step_is_a_fresh_check(made: Callable[[str, str], Path], twin: str
     assert worst < _NEAR
 
 
-def test_only_what_is_new_is_run(made: Callable[[str, str], Path]) -> None:
-    guard = opened(made("kanana-safeguard-8b", "f32"))
+@pytest.mark.parametrize("quant", _ENGINES)
+def test_only_what_is_new_is_run(made: Callable[[str, str], Path], quant: str) -> None:
+    guard = opened(made("kanana-safeguard-8b", quant))
     empty = guard.check("질문", "").tokens.run
     with guard.stream("질문") as session:
         session.feed("word " * 300)
@@ -77,8 +83,9 @@ def test_only_what_is_new_is_run(made: Callable[[str, str], Path]) -> None:
     assert guard.check("질문", session.text).tokens.run > 300
 
 
-def test_text_beyond_one_pass_is_still_that_of_a_fresh_check(made: Callable[[str, str], Path]) -> None:
-    guard = Guard.load(made("kanana-safeguard-8b", "f32"), threads=1, max_tokens=200)
+@pytest.mark.parametrize("quant", _ENGINES)
+def test_text_beyond_one_pass_is_still_that_of_a_fresh_check(made: Callable[[str, str], Path], quant: str) -> None:
+    guard = Guard.load(made("kanana-safeguard-8b", quant), threads=1, max_tokens=200)
     with guard.stream("질문") as session:
         for n in range(8):
             found = session.feed("lorem ipsum " * 20)
@@ -88,8 +95,9 @@ def test_text_beyond_one_pass_is_still_that_of_a_fresh_check(made: Callable[[str
         assert found.windows > 1
 
 
-def test_sessions_side_by_side_do_not_mix(made: Callable[[str, str], Path]) -> None:
-    guard = opened(made("wildguard-ko-3b", "f32"))
+@pytest.mark.parametrize("quant", _ENGINES)
+def test_sessions_side_by_side_do_not_mix(made: Callable[[str, str], Path], quant: str) -> None:
+    guard = opened(made("wildguard-ko-3b", quant))
     one, other = guard.stream("a"), guard.stream("b")
     for n in range(5):
         for session, word in ((one, "yes "), (other, "no ")):
@@ -101,7 +109,7 @@ def test_sessions_side_by_side_do_not_mix(made: Callable[[str, str], Path]) -> N
 
 
 def test_what_cannot_be_fed(made: Callable[[str, str], Path], guard: Guard) -> None:
-    with pytest.raises(Unsupported, match="--engine llamacpp"):
+    with pytest.raises(Unsupported, match="--engine native or llamacpp"):
         guard.stream("a prompt")  # ONNX
     gguf = opened(made("kanana-safeguard-8b", "f32"))
     with pytest.raises(InputError):

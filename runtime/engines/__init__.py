@@ -73,7 +73,8 @@ def open_engine(
     if manifest.engine.name == "native":
         from .native import NativeEngine
 
-        return NativeEngine(directory / "model.packed", manifest, threads=threads, in_memory=in_memory)
+        packed = directory / "model.packed"
+        return NativeEngine(packed, manifest, threads=threads, max_tokens=max_tokens, in_memory=in_memory)
     from .onnx import OnnxEngine
 
     return OnnxEngine(directory / "model.onnx", manifest, threads=threads, in_memory=in_memory)

@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,11 @@ from ..packed_file import open_tensors
 from ..packed_rules import check
 from ..passes import Pass
 from ..schema import encode
+from ..stop import Stop
 from .cpu import usable_cores
+
+if TYPE_CHECKING:
+    from .native_session import NativeSession
 
 
 def library() -> ModuleType:
@@ -44,8 +49,10 @@ def fits() -> bool:
 class NativeEngine:
     """Runs model.packed. Passes may run side by side; a score does not depend on threads or on what runs beside it."""
 
-    def __init__(self, model: Path, manifest: Manifest, *, threads: int | None, in_memory: bool = False) -> None:
-        """in_memory: read the weights, which are else mapped.
+    def __init__(
+        self, model: Path, manifest: Manifest, *, threads: int | None, max_tokens: int, in_memory: bool = False
+    ) -> None:
+        """max_tokens: of the longest pass of a session. in_memory: read the weights, which are else mapped.
 
         Raises GuardError for a file that lies, MissingDependency, EngineError.
         """
@@ -57,19 +64,35 @@ class NativeEngine:
             raise GuardError(f"{model.name} cannot be opened safely: {error}; export the guard again") from None
         except OSError as error:
             raise GuardError(f"cannot read {model.name}: {error.strerror}") from None
-        kernels = library()
+        self._kernels = library()
         try:
-            self._model = kernels.Model(encode(config), tensors, threads or usable_cores())
+            self._model = self._kernels.Model(encode(config), tensors, threads or usable_cores())
         except Exception as error:  # whatever a level that this CPU lacks, or a lack of memory, raises
             raise EngineError(f"guardpass-kernels cannot open {model.name}: {error}") from None
-        self._columns = config.columns
+        self._columns, self._max_tokens = config.columns, max_tokens
 
     def run(self, request: Pass) -> npt.NDArray[np.float32]:
         """Scores [1, S, V']. Raises EngineError."""
+        return self._run(request)
+
+    def run_until(self, request: Pass, stop: Stop) -> npt.NDArray[np.float32]:
+        """The same; the kernels look several times a layer whether they shall end."""
+        asked = self._kernels.Stop()
+        with stop.ends(asked.set):
+            return self._run(request, stop=asked)
+
+    def session(self) -> "NativeSession":
+        """An engine for a text that grows. Raises EngineError."""
+        from .native_session import NativeSession
+
+        return NativeSession(self)
+
+    def _run(self, request: Pass, **options: Any) -> npt.NDArray[np.float32]:
+        """options: of the kernels' pass, `cache` and `stop`."""
         chain = np.array(request.chain, np.int32)
         try:
             scores: npt.NDArray[np.float32] = self._model.run(
-                request.tokens[0], request.positions[0], request.slots[0], chain, request.sees
+                request.tokens[0], request.positions[0], request.slots[0], chain, request.sees, **options
             )
         except Exception as error:
             raise EngineError(f"guardpass-kernels failed on a pass of {request.tokens.size} tokens: {error}") from None

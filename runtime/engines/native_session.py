@@ -1,0 +1,33 @@
+"""Engine native on a text that grows: the kernels keep keys and values of the span's unchanged beginning."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import EngineError
+from ..passes import Pass
+from .native import NativeEngine
+
+
+class NativeSession:
+    """A cache over the engine's model; a score is the same bits as without. Passes take turns with the engine's."""
+
+    def __init__(self, engine: NativeEngine) -> None:
+        """Raises EngineError where there is no memory for the keys and values of the longest pass."""
+        self._engine = engine
+        try:
+            self._cache: Any = engine._model.cache(engine._max_tokens)
+        except Exception as error:
+            raise EngineError(f"guardpass-kernels cannot open a session: {error}") from None
+        self.kept = 0  # span tokens that the last pass did not run
+
+    def run(self, request: Pass) -> npt.NDArray[np.float32]:
+        """Scores [1, S, V']. Raises EngineError."""
+        scores = self._engine._run(request, cache=self._cache)
+        self.kept = self._cache.kept
+        return scores
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._cache = None
