@@ -9,22 +9,39 @@ KERNELS := $(sort $(wildcard kernels/pyproject.toml kernels/CMakeLists.txt kerne
 # Strict editable mode links files one by one, so that mypy and pytest see plain packages; new files need a re-link.
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --config-settings editable_mode=strict
 
-.PHONY: help demo test test-optimum clean
+.PHONY: help demo test test-optimum sanitize clean
 help:            ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 demo: $(VENV)/.demo  ## Export the demo guard to int8 and judge a dozen sentences
 	$(BIN)/guardpass demo
 
-test: $(VENV)/.test  ## ruff, mypy --strict and pytest
+test: $(VENV)/.test  ## ruff, mypy --strict, pytest, and the kernels' own tests under sanitizers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest
 	$(MAKE) --no-print-directory test-optimum
+	$(MAKE) --no-print-directory sanitize
 
 test-optimum: $(OPTIMUM)/.test  ## The tests of `export --via optimum`, which needs an older transformers
 	$(OPTIMUM)/bin/pytest tests/test_optimum.py
+
+# About four minutes on two cores. A finding of a sanitizer ends the tests, and with them make.
+sanitize: $(VENV)/.test  ## kernels/native_tests under ASan with UBSan, and under TSan, where a C++ compiler has them
+	@mkdir -p build
+	@if ! command -v $(firstword $(CXX)) >/dev/null; then \
+		echo 'Found no C++ compiler ($(CXX)): the native tests under sanitizers are left out.'; exit; \
+	fi; \
+	for each in address,undefined thread; do \
+		if ! echo 'int main() {}' | $(CXX) -fsanitize=$$each -x c++ - -o build/sanitizes 2>/dev/null; then \
+			echo "$(CXX) cannot link with -fsanitize=$$each: the native tests under it are left out."; continue; \
+		fi; \
+		echo "Building and running kernels/native_tests with -fsanitize=$$each."; \
+		CXX='$(CXX)' $(BIN)/cmake -S kernels -B build/$$each -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+			-DGUARDPASS_NATIVE_TESTS=ON -DGUARDPASS_SANITIZE=$$each >/dev/null && \
+		$(BIN)/cmake --build build/$$each -- --quiet && build/$$each/native_tests || exit 1; \
+	done
 
 clean:           ## Remove the environment and build leftovers
 	rm -rf $(VENV) $(OPTIMUM) build kernels/build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
