@@ -27,7 +27,7 @@ test: $(VENV)/.test  ## ruff, mypy --strict, pytest, and the kernels' own tests 
 test-optimum: $(OPTIMUM)/.test  ## The tests of `export --via optimum`, which needs an older transformers
 	$(OPTIMUM)/bin/pytest tests/test_optimum.py
 
-# About four minutes on two cores. A finding of a sanitizer ends the tests, and with them make.
+# About three minutes on two cores. A finding of a sanitizer ends the tests, and with them make.
 sanitize: $(VENV)/.test  ## kernels/native_tests under ASan with UBSan, and under TSan, where a C++ compiler has them
 	@mkdir -p build
 	@if ! command -v $(firstword $(CXX)) >/dev/null; then \
