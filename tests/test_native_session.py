@@ -26,11 +26,10 @@ from .published import CASES, Case
 pytest.importorskip("guardpass_kernels")
 
 _JUDGE_REPLIES = [case for case in CASES if "response" in case.row.modes]
+_GUARDS = [pytest.param((case, quant), id=f"{case.family} {quant}") for case in _JUDGE_REPLIES for quant in RECIPES]
 
 
-@pytest.fixture(
-    scope="module", params=[(c, q) for c in _JUDGE_REPLIES for q in RECIPES], ids=lambda p: f"{p[0].family} {p[1]}"
-)
+@pytest.fixture(scope="module", params=_GUARDS)
 def replies(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Guard:
     case: Case
     case, quant = request.param

@@ -1,6 +1,7 @@
-// What sanitizers look at, without Python: the pool, whole passes of random models at every level, on several threads and
-// from several callers, passes that keep keys and values, and passes that are stopped. Numbers are held against numpy
-// elsewhere (tests/test_kernels*.py); here passes only have to agree bit by bit, and to touch nothing that is not theirs.
+// What sanitizers look at, without Python: the pool, whole passes of random models at every level, on several threads
+// and from several callers, passes that keep keys and values, and passes that are stopped. Numbers are held against
+// numpy elsewhere (tests/test_kernels*.py); here passes only have to agree bit by bit, and to touch nothing that is not
+// theirs.
 #include <chrono>
 #include <cstdio>
 #include <cstring>
@@ -58,8 +59,8 @@ void test_passes(const Config& c, const Data& data) {
     }
 }
 
-// A span that grows within a block and beyond it, changes and shrinks; two callers with caches of their own, and two that
-// share one.
+// A span that grows within a block and beyond it, changes and shrinks; two callers with caches of their own, and two
+// that share one.
 void test_sessions(const Config& c, const Data& data) {
     std::vector<Asked> steps;
     std::vector<Scores> expected;

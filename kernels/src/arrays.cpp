@@ -77,12 +77,14 @@ class Entries {
         nb::object value = take(name);
         std::string word;
         if (PyUnicode_Check(value.ptr())) nb::try_cast(value, word);
-        if (word != one && word != two) refuse("config: ", name, " is ", text_of(value), ", expected ", one, " or ", two);
+        if (word != one && word != two)
+            refuse("config: ", name, " is ", text_of(value), ", expected ", one, " or ", two);
         return word == two;
     }
 
     void done() const {
-        if (taken_ != dict_.size()) refuse("config has ", dict_.size(), " entries, expected the ", taken_, " of the contract");
+        if (taken_ != dict_.size())
+            refuse("config has ", dict_.size(), " entries, expected the ", taken_, " of the contract");
     }
 
   private:
@@ -93,7 +95,8 @@ class Entries {
 }  // namespace
 
 Tensor tensor_of(nb::handle object, const char* name, AnyArray& keep) {
-    if (!nb::try_cast(object, keep, false)) refuse(name, " is ", text_of(nb::type_name(object.type())), ", expected an array");
+    if (!nb::try_cast(object, keep, false))
+        refuse(name, " is ", text_of(nb::type_name(object.type())), ", expected an array");
     Tensor tensor;
     tensor.data = keep.data();
     tensor.dtype = dtype_of(keep.dtype());

@@ -16,7 +16,7 @@ struct LayerKeys {
     std::int64_t blocks = 0, tokens = 0;
 };
 
-// A pass with a cache writes its keys and values here, in the columns where a pass of its own would have them, and leaves
+// A pass with a cache writes its keys and values here, in the columns where a pass without would have them, and leaves
 // out the tokens with which its span begins as the one before did. So it finds just what it would have computed.
 class Cache {
   public:

@@ -34,7 +34,8 @@ void check(const Config& c) {
     within("columns", c.columns, 1, kMostWidth);
     within("prefix", c.prefix, 0, kMostTokens);
     within("context", c.context, 1, std::int64_t{1} << 24);
-    if (c.heads % c.kv_heads != 0) refuse("config: heads is ", c.heads, ", expected a multiple of kv_heads, ", c.kv_heads);
+    if (c.heads % c.kv_heads != 0)
+        refuse("config: heads is ", c.heads, ", expected a multiple of kv_heads, ", c.kv_heads);
     if (c.head_dim % 2 != 0) refuse("config: head_dim is ", c.head_dim, ", expected an even number");
     if (c.heads * c.head_dim > kMostWidth)
         refuse("config: heads x head_dim is ", c.heads * c.head_dim, ", expected at most ", kMostWidth);

@@ -21,7 +21,10 @@ double gemm_rate(std::int64_t m, std::int64_t n, std::int64_t k, bool int4, int 
     memory.reset(layers * bytes + m * stride + m * n * 4 + panels * kPanel * 8 + m * 4 + panels * depth * 2 + 4096);
     auto* weights = memory.cut<std::uint8_t>(layers * bytes);
     std::uint32_t state = 1;
-    for (std::int64_t i = 0; i < layers * bytes; ++i) weights[i] = static_cast<std::uint8_t>((state = state * 1664525 + 1013904223) >> 24);
+    for (std::int64_t i = 0; i < layers * bytes; ++i) {
+        state = state * 1664525 + 1013904223;
+        weights[i] = static_cast<std::uint8_t>(state >> 24);
+    }
     Levels rows{memory.cut<std::uint8_t>(m * stride), stride, memory.cut<float>(m)};
     for (std::int64_t i = 0; i < m * stride; ++i) rows.data[i] = static_cast<std::uint8_t>(i * 37);
     for (std::int64_t i = 0; i < m; ++i) rows.scale[i] = 1;

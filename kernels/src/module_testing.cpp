@@ -59,7 +59,8 @@ using Bytes = nb::ndarray<nb::numpy, std::uint8_t>;
 // Rows x [M, K] as levels [M, K padded to 64] and scales [M].
 std::tuple<Bytes, Scores> quantize(const std::string& level, nb::handle x, nb::handle signs, bool normed, float eps) {
     std::vector<std::int64_t> shape = shape_of(x, "x", 2);
-    std::int64_t rows = shape[0], width = shape[1], padded = round_up(width, 64), block = shape_of(signs, "signs", 1)[0];
+    std::int64_t rows = shape[0], width = shape[1], padded = round_up(width, 64);
+    std::int64_t block = shape_of(signs, "signs", 1)[0];
     if (width < 1 || block < 1 || (block & (block - 1)) != 0 || width % block != 0)
         refuse("signs has ", block, " entries, expected a power of two that divides ", width);
     auto data = copied<float>(x, "x", Dtype::f32, shape);
@@ -75,12 +76,13 @@ std::tuple<Bytes, Scores> quantize(const std::string& level, nb::handle x, nb::h
 
 // Levels [M, K padded to 64] times a packed layer of n columns, added to `out` [M, n] or stored. Gated with `silu` or
 // `gelu_tanh`, as `epilogue` says.
-Scores gemm(const std::string& level, nb::handle levels, nb::handle scales, nb::dict layer, std::int64_t n, std::int64_t k,
-            const std::string& epilogue, nb::handle out) {
+Scores gemm(const std::string& level, nb::handle levels, nb::handle scales, nb::dict layer, std::int64_t n,
+            std::int64_t k, const std::string& epilogue, nb::handle out) {
     static constexpr const char* kNames[] = {"store", "add", "silu", "gelu_tanh"};
     auto named = std::find(std::begin(kNames), std::end(kNames), epilogue);
     if (named == std::end(kNames)) refuse("epilogue is ", epilogue, ", expected store, add, silu or gelu_tanh");
-    if (n < 1 || k < 1 || n > kMostWidth || k > kMostWidth) refuse("n, k are ", n, ", ", k, ", expected 1 to ", kMostWidth);
+    if (n < 1 || k < 1 || n > kMostWidth || k > kMostWidth)
+        refuse("n, k are ", n, ", ", k, ", expected 1 to ", kMostWidth);
     std::int64_t rows = shape_of(levels, "levels", 2)[0], padded = round_up(k, 64);
     auto data = copied<std::uint8_t>(levels, "levels", Dtype::u8, {rows, padded});
     auto row_scales = copied<float>(scales, "scales", Dtype::f32, {rows});
@@ -105,7 +107,8 @@ Scores gemm(const std::string& level, nb::handle levels, nb::handle scales, nb::
         linear.nibbles = std::copy(weight.begin(), weight.end(), arena.cut<std::uint8_t>(bytes / 2)) - bytes / 2;
         linear.group = group.data();
     } else {
-        auto weight = copied<std::int8_t>(layer["weight"], "weight", Dtype::i8, {linear.panels, linear.depth / 4, kPanel, 4});
+        std::vector<std::int64_t> packed{linear.panels, linear.depth / 4, kPanel, 4};
+        auto weight = copied<std::int8_t>(layer["weight"], "weight", Dtype::i8, packed);
         linear.weight = std::copy(weight.begin(), weight.end(), arena.cut<std::int8_t>(bytes)) - bytes;
     }
     std::int8_t* unpacked = int4 ? arena.cut<std::int8_t>(linear.depth * kPanel) : nullptr;
@@ -139,7 +142,8 @@ Scores attention(const std::string& level, nb::handle queries, nb::handle keys, 
                  float scale, float softcap) {
     std::vector<std::int64_t> shape = shape_of(queries, "queries", 2);
     std::int64_t rows = shape[0], dim = shape[1], count = shape_of(keys, "keys", 2)[0], stride = round_up(dim, 16);
-    if (rows < 1 || rows > kMostRows || dim < 1) refuse("queries has shape ", text_of(shape), ", expected 1 to 64 rows");
+    if (rows < 1 || rows > kMostRows || dim < 1)
+        refuse("queries has shape ", text_of(shape), ", expected 1 to 64 rows");
     auto q = copied<float>(queries, "queries", Dtype::f32, shape);
     auto k = copied<float>(keys, "keys", Dtype::f32, {count, dim});
     auto v = copied<float>(values, "values", Dtype::f32, {count, dim});
@@ -171,7 +175,8 @@ Scores attention(const std::string& level, nb::handle queries, nb::handle keys, 
 }  // namespace
 
 void define_testing(nb::module_& module) {
-    module.def("quantize", &quantize, nb::arg("level"), nb::arg("x"), nb::arg("signs"), nb::arg("normed"), nb::arg("eps"));
+    module.def("quantize", &quantize, nb::arg("level"), nb::arg("x"), nb::arg("signs"), nb::arg("normed"),
+               nb::arg("eps"));
     module.def("gemm", &gemm, nb::arg("level"), nb::arg("levels"), nb::arg("scales"), nb::arg("layer"), nb::arg("n"),
                nb::arg("k"), nb::arg("epilogue"), nb::arg("out"));
     module.def("head", &head, nb::arg("level"), nb::arg("x"), nb::arg("angles"), nb::arg("gain"), nb::arg("eps"),

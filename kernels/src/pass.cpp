@@ -102,7 +102,8 @@ void Pass::allocate() {
 
     std::int64_t bytes = Arena::size_of<std::int64_t>(count) + Arena::size_of<std::uint8_t>(level_bytes) +
                          Arena::size_of<std::uint8_t>(slot_bytes) + 2 * Arena::size_of<float>(count) +
-                         2 * Arena::size_of<float>(angles) + Arena::size_of<float>(keys) + Arena::size_of<float>(values);
+                         2 * Arena::size_of<float>(angles) + Arena::size_of<float>(keys) +
+                         Arena::size_of<float>(values);
     for (std::int64_t width : widths) bytes += Arena::size_of<float>(count * float_stride(width));
     arena_.reset(bytes);
 
@@ -131,8 +132,8 @@ void Pass::allocate() {
 void Pass::embed() {
     Timed timed = begin(Stage::embed);
     pool_.run(rows_, [&](std::int64_t row, std::int64_t, int) {
-        read_embedding(weights_.embedding, weights_.embedding_dtype, request_.tokens[static_cast<std::size_t>(first_ + row)],
-                       c_.hidden, c_.embed_scale, x_.row(row));
+        std::int64_t token = request_.tokens[static_cast<std::size_t>(first_ + row)];
+        read_embedding(weights_.embedding, weights_.embedding_dtype, token, c_.hidden, c_.embed_scale, x_.row(row));
         if (!c_.post_norms) kernels_.rotate(x_.row(row), c_.hidden, weights_.residual);
     });
 }
@@ -150,7 +151,8 @@ void Pass::rope_angles() {
     });
 }
 
-void Pass::quantize(const Matrix& x, std::int64_t width, const Rotation& rotation, bool normed, Levels& out, Stage stage) {
+void Pass::quantize(const Matrix& x, std::int64_t width, const Rotation& rotation, bool normed, Levels& out,
+                    Stage stage) {
     Timed timed = begin(stage);
     constexpr std::int64_t kRows = 4;  // of a task
     pool_.run((rows_ + kRows - 1) / kRows, [&](std::int64_t task, std::int64_t, int worker) {

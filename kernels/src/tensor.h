@@ -27,7 +27,8 @@ std::string text_of(const std::vector<std::int64_t>& shape);
 const void* checked(const Tensor& tensor, const std::string& name, Dtype dtype, const std::vector<std::int64_t>& shape);
 
 template <class T>
-const T* checked_as(const Tensor& tensor, const std::string& name, Dtype dtype, const std::vector<std::int64_t>& shape) {
+const T* checked_as(const Tensor& tensor, const std::string& name, Dtype dtype,
+                    const std::vector<std::int64_t>& shape) {
     return static_cast<const T*>(checked(tensor, name, dtype, shape));
 }
 

@@ -7,37 +7,6 @@
 #include "memory.h"
 
 namespace guardpass {
-
-const char* name_of(Dtype dtype) {
-    switch (dtype) {
-        case Dtype::boolean: return "bool";
-        case Dtype::i8: return "int8";
-        case Dtype::u8: return "uint8";
-        case Dtype::i32: return "int32";
-        case Dtype::i64: return "int64";
-        case Dtype::f16: return "float16";
-        case Dtype::bf16: return "bfloat16 (as uint16)";
-        case Dtype::f32: return "float32";
-        case Dtype::other: break;
-    }
-    return "another dtype";
-}
-
-std::string text_of(const std::vector<std::int64_t>& shape) {
-    std::string text = "[";
-    for (std::size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
-    return text + "]";
-}
-
-const void* checked(const Tensor& tensor, const std::string& name, Dtype dtype, const std::vector<std::int64_t>& shape) {
-    if (tensor.dtype != dtype) refuse(name, " is ", name_of(tensor.dtype), ", expected ", name_of(dtype));
-    if (tensor.shape != shape) refuse(name, " has shape ", text_of(tensor.shape), ", expected ", text_of(shape));
-    if (!tensor.contiguous) refuse(name, " is not contiguous");
-    bool empty = std::find(shape.begin(), shape.end(), 0) != shape.end();
-    if (tensor.data == nullptr && !empty) refuse(name, " has no data");
-    return tensor.data;
-}
-
 namespace {
 
 // Looks tensors up, and remembers which were asked for.
@@ -55,7 +24,8 @@ class Reader {
     template <class T>
     const T* as(const std::string& name, Dtype dtype, const std::vector<std::int64_t>& shape) {
         const T* data = checked_as<T>(get(name), name, dtype, shape);
-        if (reinterpret_cast<std::uintptr_t>(data) % alignof(T) != 0) refuse(name, " is not aligned to ", alignof(T), " bytes");
+        if (reinterpret_cast<std::uintptr_t>(data) % alignof(T) != 0)
+            refuse(name, " is not aligned to ", alignof(T), " bytes");
         return data;
     }
 
@@ -70,7 +40,8 @@ class Reader {
             result.nibbles = aligned<std::uint8_t>(name + ".weight", Dtype::u8, {result.panels, groups, 4, kPanel, 4});
             result.group = as<std::uint8_t>(name + ".group", Dtype::u8, {result.panels, groups, kPanel});
         } else {
-            result.weight = aligned<std::int8_t>(name + ".weight", Dtype::i8, {result.panels, result.depth / 4, kPanel, 4});
+            std::vector<std::int64_t> shape{result.panels, result.depth / 4, kPanel, 4};
+            result.weight = aligned<std::int8_t>(name + ".weight", Dtype::i8, shape);
         }
         result.scale = as<float>(name + ".scale", Dtype::f32, {result.panels * kPanel});
         result.sum = as<std::int32_t>(name + ".sum", Dtype::i32, {result.panels * kPanel});

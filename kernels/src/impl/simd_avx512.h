@@ -42,7 +42,9 @@ inline Bits add_parts(Bits parts, F y) {
 inline std::uint32_t total(Bits x) { return static_cast<std::uint32_t>(_mm512_reduce_add_epi32(x)); }
 
 // Lanes whose bit is 0 get `other`.
-inline F where(std::uint32_t bits, F x, F other) { return _mm512_mask_blend_ps(static_cast<__mmask16>(bits), other, x); }
+inline F where(std::uint32_t bits, F x, F other) {
+    return _mm512_mask_blend_ps(static_cast<__mmask16>(bits), other, x);
+}
 
 // float(acc - 128 * sum)
 inline F corrected(const std::int32_t* acc, const std::int32_t* sum) {

@@ -45,7 +45,9 @@ inline F corrected(const std::int32_t* acc, const std::int32_t* sum) {
 }
 
 // Rounded to the nearest whole number, ties to even, plus 128; |x| <= 127
-inline void store_levels(std::uint8_t* p, F x) { *p = static_cast<std::uint8_t>(static_cast<int>(__builtin_rintf(x)) + 128); }
+inline void store_levels(std::uint8_t* p, F x) {
+    *p = static_cast<std::uint8_t>(static_cast<int>(__builtin_rintf(x)) + 128);
+}
 
 // One stage of the FWHT within a vector: there is none.
 template <int H>
