@@ -65,9 +65,11 @@ def report(lengths: Sequence[int] = LENGTHS, turns: int = 80, seed: int = 0, spe
             ratio, interval = paired_ratio(samples, first.setdefault(length, samples))
             split = {"tokenize": 0.12, "pass": ms * 0.995, "rest": 0.2} if engine == "guardpass" else {}
             run = length + 6 if kept else length + 60
+            peaks = rng.uniform(700, 1500, turns)  # GOP/s
+            share, share_interval = paired_ratio(3.6e3 * run / peaks, samples)
             latency.append(
                 Latency(who, HERE, "prompt", length, length + 60, run, summary(samples), tuple(samples), ratio,
-                        interval, split, 3.6e9 * run)
+                        interval, split, 3.6e9 * run, tuple(peaks.tolist()), share, share_interval)
             )  # fmt: skip
         cost.append(
             Cost(who, HERE, size / 900, size / 500, size * 1.2, size * 1.5, size, None if quant == "bf16" else 50.0)

@@ -78,6 +78,17 @@ def test_a_row_is_a_line() -> None:
     assert {line["kind"] for line in lines} == set(json.loads(to_json(made))) - {"schema", "command"}
 
 
+def test_results_without_peaks_beside_are_read(tmp_path: Path) -> None:
+    """As older guardpass wrote them."""
+    body = json.loads(to_json(report((16,), turns=5)))
+    for row in body["latency"]:
+        for name in ("peaks", "share", "share_interval"):
+            del row[name]
+    path = tmp_path / "older.json"
+    path.write_text(json.dumps(body))
+    assert {(row.peaks, row.share, row.share_interval) for row in read_report(path).latency} == {(None, None, None)}
+
+
 def test_lines_of_several_runs_are_one_report(tmp_path: Path) -> None:
     first, second = report((16,), turns=5), replace(report((64,), turns=5), command="another")
     path = tmp_path / "both.jsonl"

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -89,12 +90,28 @@ _NOTHING: Question = {"text": "", "response": None, "ids": [1], "labels": [1, 2]
 def test_times_in_turn_are_those_of_the_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scenarios, "_REST_S", 0)
     fast, slow = scenarios.in_turn([_Fake(0.01), _Fake(0.03)], [_NOTHING] * 9, 2)
-    assert len(fast) == len(slow) == 7
-    assert 10 <= np.median(scenarios.milliseconds(fast)) < 30 <= np.median(scenarios.milliseconds(slow))
-    began = [[answer["started"] for answer in each] for each in (fast, slow)]
+    assert len(fast.answers) == len(slow.answers) == 7
+    assert 10 <= np.median(scenarios.milliseconds(fast.answers)) < 30
+    assert np.median(scenarios.milliseconds(slow.answers)) >= 30
+    began = [[answer["started"] for answer in each.answers] for each in (fast, slow)]
     first = np.array(began[0]) < np.array(began[1])
     assert first.any()
     assert not first.all()
+    assert fast.peaks == slow.peaks == []
+
+
+def test_the_peak_is_taken_before_each_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Moments stand in for peaks: each is before its request, and behind whatever ran before that."""
+    monkeypatch.setattr(scenarios, "_REST_S", 0)
+    found = scenarios.in_turn([_Fake(0.002), _Fake(0.002)], [_NOTHING] * 5, 2, time.perf_counter)
+    assert [len(each.peaks) for each in found] == [3, 3]
+    turns = [
+        pair
+        for each in found
+        for pair in zip(each.peaks, ((answer["started"], answer["ended"]) for answer in each.answers), strict=True)
+    ]
+    moments = [moment for peak, (began, ended) in sorted(turns) for moment in (peak, began, ended)]
+    assert moments == sorted(moments)
 
 
 def test_a_stall_shows_in_all_that_arrive_meanwhile() -> None:
@@ -168,6 +185,16 @@ def test_a_whole_run(checkpoint: Path, tmp_path: Path) -> None:
         assert first.ratio is None
         assert first.run < first.prompt
         assert first.split.keys() == {"tokenize", "pass", "rest"}
+        for name in names:
+            row = latency[name, tokens]
+            beside = row.peaks or ()
+            assert len(beside) == (7 if find_spec("guardpass_kernels") else 0)
+            if beside and row.operations and row.share:
+                # All that the constant workers say of their passes is that they take 30 ms.
+                constant = name in names[2:]
+                ms = [30.0] * 7 if constant else row.samples
+                share = np.median([row.operations / 1e6 / each / peak for each, peak in zip(ms, beside, strict=True)])
+                assert row.share == pytest.approx(share) if constant else row.share > share
         for name in names[2:]:
             row = latency[name, tokens]
             assert 30 <= row.ms.median < 90

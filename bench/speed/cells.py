@@ -16,6 +16,14 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f} %"
 
 
+def percents(value: float | None, interval: Interval | None) -> str:
+    """A share and its interval, "95.0 % (93.1-96.5)"."""
+    if value is None or interval is None:
+        return percent(value)
+    low, high = interval
+    return f"{percent(value)} ({100 * low:.1f}-{100 * high:.1f})"
+
+
 def ratio(value: float | None, interval: Interval | None) -> str:
     """Of times, "0.912 (0.907-0.918)" or "2.25 (2.24-2.26)"."""
     if value is None or interval is None:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from guardpass.engines.native import library
 
 from .environment import environment
+from .registers import peak_of
 from .result import Peaks
 
 _SIZES = ((512, 2048, 2048), (512, 2048, 8192))  # M, K, N: a long prefill's, in L2 and beyond
@@ -30,10 +31,9 @@ def peaks(threads: int) -> Peaks:
     for kind, name, product in _products(threads):
         gops = max(_gops(product(m, k, n), 2.0 * m * k * n) for m, k, n in _SIZES)
         found[kind] = max(found.get(kind, (0.0, "")), (gops, name))
-    if find_spec("guardpass_kernels"):
-        kernels = library()
-        gops = kernels.peak(threads, _SECONDS) / 1e9
-        found["int8"] = max(found.get("int8", (0.0, "")), (gops, f"guardpass-kernels, {kernels.level()} in registers"))
+    if peak := peak_of(threads, _SECONDS):
+        name = f"guardpass-kernels, {library().level()} in registers"
+        found["int8"] = max(found.get("int8", (0.0, "")), (peak(), name))
     return Peaks(
         environment=environment({}),
         threads=threads,

@@ -69,6 +69,10 @@ class Latency:
     ratio_interval: tuple[float, ...] | None  # low, high
     split: dict[str, float]  # medians in ms: tokenize, pass, rest
     operations: float | None  # of the pass, 2 a weight and token and those of attention; None where unknown
+    # Absent from older results, and None without guardpass-kernels.
+    peaks: tuple[float, ...] | None = None  # int8 GOP/s from registers, each taken right before the sample
+    share: float | None = None  # median over turns: operations over time, the pass's if known, over the peak before it
+    share_interval: tuple[float, ...] | None = None  # low, high
 
 
 @dataclass(frozen=True)

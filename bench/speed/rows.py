@@ -12,15 +12,14 @@ from guardpass.export.architecture import Architecture
 from guardpass.export.checkpoint import Array, Checkpoint
 from guardpass.export.config import read_architecture
 
-from ..peers.protocol import Answer
 from ..peers.worker import Worker
 from .contenders import Entry
 from .environment import environment
 from .questions import Asked
 from .result import SCHEMA, Cost, Environment, Fidelity, Latency, Offline, Peaks, Rate, Report, Row, Skipped
-from .scenarios import Offered, milliseconds
+from .scenarios import Offered, Turns, milliseconds
 from .subjects import OURS
-from .summary import paired_ratio, summary
+from .summary import Interval, paired_ratio, summary
 from .work import causal, operations
 
 R = TypeVar("R")
@@ -71,15 +70,19 @@ def latency(
     shape: Shape,
     asked: Asked,
     content: int,
-    answers: Sequence[Answer],
+    turns: Turns,
     beside: Sequence[float] | None = None,
 ) -> Latency:
     """beside: ms of the first contender in the same turns."""
-    samples, ours = milliseconds(answers), entry.contender.engine == OURS
+    answers, ours = turns.answers, entry.contender.engine == OURS
+    samples = milliseconds(answers)
     told = [answer["run"] for answer in answers if answer["run"] is not None]
     run = int(statistics.median(told)) if told else len(asked.question["ids"])
     ratio, interval = (None, None) if beside is None else paired_ratio(samples, beside)
     split = {name: statistics.median(answer["split"][name] for answer in answers) for name in answers[0]["split"]}
+    counted = shape.operations(asked, ours, run)
+    passes = [answer["split"].get("pass", ms) for answer, ms in zip(answers, samples, strict=True)]
+    share, share_interval = _share(counted, passes, turns.peaks)
     return Latency(
         contender=entry.contender,
         environment=_environment(worker),
@@ -92,8 +95,20 @@ def latency(
         ratio=ratio,
         ratio_interval=interval,
         split=split,
-        operations=shape.operations(asked, ours, run),
+        operations=counted,
+        peaks=tuple(turns.peaks) or None,
+        share=share,
+        share_interval=share_interval,
     )
+
+
+def _share(
+    operations: float | None, ms: Sequence[float], peaks: Sequence[float]
+) -> tuple[float | None, Interval | None]:
+    """Of the peak beside each turn: what the operations would take at it, over the time they took."""
+    if operations is None or not peaks or min(ms) <= 0:
+        return None, None
+    return paired_ratio([operations / peak / 1e6 for peak in peaks], ms)
 
 
 def fidelity(entry: Entry, worker: Worker, expected: Sequence[Expected]) -> Fidelity:

@@ -21,6 +21,7 @@ from .contenders import Entry, Given, guard_entry, peer_entry
 from .peaks import peaks
 from .prepare import Options, Prepared, prepare
 from .questions import Asked, Questions
+from .registers import bound, peak_of
 from .result import Row
 from .rows import Expected, Shape, cost, fidelity, latency, offline, rate
 
@@ -60,7 +61,9 @@ def run(targets: Sequence[str], plan: Plan, options: Options, given: Given, told
     told: what is being done, a line at a time.
     """
     told("the machine's peaks")
-    yield peaks(given.threads)
+    with bound(given.affinity):
+        found = peaks(given.threads)
+    yield found
     with _neighbours(plan.neighbours):
         for target in targets:
             told(f"{target}: checkpoint and guards")
@@ -89,8 +92,8 @@ class _Subject:
         with first.worker() as ours:
             for tokens, asked in self._timed.items():
                 self._told(f"{self._name(first)}: single, {tokens} tokens")
-                (answers,) = scenarios.in_turn([ours], _asks(asked), WARM_UP)
-                yield latency(first, ours, self._shape, asked[-1], tokens, answers)
+                (turns,) = self._in_turn([ours], asked)
+                yield latency(first, ours, self._shape, asked[-1], tokens, turns)
             yield from self._rest(first, ours)
             for entry in others:
                 yield from self._beside(ours, entry)
@@ -111,10 +114,14 @@ class _Subject:
         with entry.worker() as worker:
             for tokens, asked in self._timed.items():
                 self._told(f"{self._name(entry)}: single, {tokens} tokens")
-                first, answers = scenarios.in_turn([ours, worker], _asks(asked), WARM_UP)
-                beside = scenarios.milliseconds(first)
-                yield latency(entry, worker, self._shape, asked[-1], tokens, answers, beside)
+                first, turns = self._in_turn([ours, worker], asked)
+                beside = scenarios.milliseconds(first.answers)
+                yield latency(entry, worker, self._shape, asked[-1], tokens, turns, beside)
             yield from self._rest(entry, worker)
+
+    def _in_turn(self, workers: Sequence[Worker], asked: Sequence[Asked]) -> list[scenarios.Turns]:
+        with bound(self._given.affinity):
+            return scenarios.in_turn(workers, _asks(asked), WARM_UP, peak_of(self._given.threads))
 
     def _rest(self, entry: Entry, worker: Worker) -> Iterator[Row]:
         """Verdicts, throughput and costs."""
@@ -131,8 +138,8 @@ class _Subject:
 
     def _server(self, entry: Entry, worker: Worker, asks: list[Question]) -> Iterator[Row]:
         self._told(f"{self._name(entry)}: server, {self._plan.load} tokens")
-        (answers,) = scenarios.in_turn([worker], asks[:10], WARM_UP)
-        single = sorted(scenarios.milliseconds(answers))[len(answers) // 2]
+        (turns,) = scenarios.in_turn([worker], asks[:10], WARM_UP)
+        single = sorted(scenarios.milliseconds(turns.answers))[len(turns.answers) // 2]
         bound = self._plan.p95_ms or 5 * single
         tried = scenarios.highest_rate(worker, asks, single, bound, self._plan.seed)
         best = tried[-1]

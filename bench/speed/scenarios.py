@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..peers.protocol import Answer, Question
+from .registers import Peak
 from .result import Summary
 from .summary import summary
 from .trace import arrivals
@@ -24,15 +25,29 @@ class Asks(Protocol):
     def receive(self) -> Answer: ...
 
 
-def in_turn(workers: Sequence[Asks], questions: Sequence[Question], warm_up: int) -> list[list[Answer]]:
-    """Every worker's answer to each question, one at a time, in an order drawn anew for each; less the warm-up's."""
-    found: list[list[Answer]] = [[] for _ in workers]
+@dataclass(frozen=True)
+class Turns:
+    """What one worker answered, and the machine's peak right before each request; [] where it is not taken."""
+
+    answers: list[Answer]
+    peaks: list[float]
+
+
+def in_turn(
+    workers: Sequence[Asks], questions: Sequence[Question], warm_up: int, peak: Peak | None = None
+) -> list[Turns]:
+    """Every worker's answer to each question, one at a time, in an order drawn anew for each; less the warm-up's.
+
+    peak: taken while all workers rest.
+    """
+    found = [Turns([], []) for _ in workers]
     order = random.Random(0)
     for question in questions:
         for index in order.sample(range(len(workers)), len(workers)):
             time.sleep(_REST_S)
-            found[index] += workers[index].ask([question])
-    return [answers[warm_up:] for answers in found]
+            found[index].peaks.extend([peak()] if peak else [])
+            found[index].answers.extend(workers[index].ask([question]))
+    return [Turns(each.answers[warm_up:], each.peaks[warm_up:]) for each in found]
 
 
 def milliseconds(answers: Sequence[Answer]) -> tuple[float, ...]:

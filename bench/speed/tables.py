@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .cells import bold, code, number, percent, ranged, ratio, table
+from .cells import bold, code, number, percent, percents, ranged, ratio, table
 from .result import Contender, Latency, Report
 from .subjects import name_of
 from .summary import share_interval
@@ -49,10 +49,17 @@ def _latency(report: Report, rows: list[Latency], mode: str) -> str:
         wide(lambda row: ratio(row.ratio, row.ratio_interval)),
     ]
     peak = next((each.int8 for each in report.peaks if each.int8), None)
-    if peak and any(row.operations for row in rows):
+    whose = "of the pass where the engine tells its time, else of the whole request"
+    if any(row.share for row in rows):
+        taken = [peak for row in rows for peak in row.peaks or ()]
         parts += [
-            f"Share of the machine's int8 peak ({number(peak)} GOP/s), of the pass where the engine tells its time, "
-            "else of the whole request.",
+            f"Share of the int8 peak taken right before each request ({number(min(taken))} to {number(max(taken))} "
+            f"GOP/s), {whose}; median over turns (95 % interval).",
+            wide(lambda row: percents(row.share, row.share_interval)),
+        ]
+    elif peak and any(row.operations for row in rows):
+        parts += [
+            f"Share of the int8 peak that the run began with ({number(peak)} GOP/s), {whose}.",
             wide(lambda row: percent(None if (rate := speed(row)) is None else rate / peak)),
         ]
     return "\n\n".join([*parts, "What stands behind the medians, ms:", _details(rows, order)])
@@ -110,7 +117,7 @@ def fidelity(report: Report) -> str:
     rows = sorted(report.fidelity, key=lambda row: -row.agreement)
     body = [
         [
-            name_of(row.contender), f"{percent(row.agreement)} ({_range(row.agreement, row.texts)})", str(row.texts),
+            name_of(row.contender), percents(row.agreement, share_interval(row.agreement, row.texts)), str(row.texts),
             number(row.widest_flip),
         ]
         for row in rows
@@ -119,11 +126,6 @@ def fidelity(report: Report) -> str:
         "### Fidelity\n\nVerdicts beside the checkpoint's own weights in fp32 (95 % interval, Wilson); the widest flip "
         f"is fp32's margin in logits.\n\n{table(['', 'same verdict', 'texts', 'widest flip'], body)}"
     )
-
-
-def _range(share: float, n: int) -> str:
-    low, high = share_interval(share, n)
-    return f"{100 * low:.1f}-{100 * high:.1f}"
 
 
 def costs(report: Report) -> str:
@@ -153,7 +155,7 @@ def peaks(report: Report) -> str:
         for row in report.peaks
     ]  # fmt: skip
     head = ["threads", "int8 GOP/s", "bf16 GOP/s", "fp32 GOP/s", "read GB/s", "measured with"]
-    return f"## The machine's peaks\n\nBy microbenchmark.\n\n{table(head, body)}"
+    return f"## The machine's peaks\n\nBy microbenchmark, as the run began.\n\n{table(head, body)}"
 
 
 def skipped(report: Report) -> str:
