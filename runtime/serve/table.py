@@ -7,9 +7,9 @@ from typing import Any
 from . import schemas
 from .call import Call, Reply
 from .chat import chat
+from .endpoints import check, health, info, ready
 from .litellm import litellm
 from .moderations import moderations
-from .native import check, health, info, ready
 
 
 @dataclass(frozen=True)
