@@ -84,7 +84,7 @@ class _Fake:
         return {"label": 0, "started": started, "ended": time.perf_counter(), "split": {}, "run": None}
 
 
-_NOTHING: Question = {"text": "", "response": None, "ids": [1], "labels": [1, 2]}
+_NOTHING: Question = {"text": "", "response": None, "ids": [1], "labels": [1, 2], "steps": 1}
 
 
 def test_times_in_turn_are_those_of_the_answers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,7 @@ def fake(tmp_path: Path) -> Callable[..., Worker]:
 
 
 def _question(*ids: int) -> Question:
-    return {"text": "", "response": None, "ids": list(ids), "labels": [1, 2]}
+    return {"text": "", "response": None, "ids": list(ids), "labels": [1, 2], "steps": 1}
 
 
 def test_round_trip(fake: Callable[..., Worker]) -> None:
@@ -221,7 +221,9 @@ class Subject:
     scores: list[torch.Tensor]  # [vocabulary]
 
     def questions(self, labels: Sequence[int]) -> list[Question]:
-        return [{"text": a, "response": b, "ids": ids, "labels": list(labels)} for a, b, ids in self.prompts]
+        return [
+            {"text": a, "response": b, "ids": ids, "labels": list(labels), "steps": 3} for a, b, ids in self.prompts
+        ]
 
     def expected(self, labels: Sequence[int]) -> list[int]:
         return [int(scores[list(labels)].argmax()) for scores in self.scores]
@@ -264,7 +266,7 @@ def test_transformers_answers_as_its_scores_say(subjects: Callable[[str], Subjec
     subject, peer = subjects("kanana-safeguard"), find("transformers")
     expected = subject.expected(_ANY)
     assert len(set(expected)) > 3
-    for setting in peer.settings[:2]:  # generate, and the forward pass alone
+    for setting in peer.settings[:3]:  # generate of one token and of three, and the forward pass alone
         one = replace(setting, options={**setting.options, "dtype": "float32"})
         assert _labels(peer, one, subject.checkpoint, subject.questions(_ANY)) == expected
 

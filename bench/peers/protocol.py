@@ -6,8 +6,9 @@ runs as a plain script in an environment where guardpass is not installed: `pyth
     in   {"ask": [QUESTION, ...]}: all at hand at once          out  {"answers": [ANSWER, ...]} or {"error": "..."}
     in   {"memory": true}                                       out  {"resident_mb": ..., "peak_mb": ...}
 
-QUESTION: {"text", "response": str | None, "ids": [int], "labels": [int]}; `ids` are the checkpoint's own prompt up to
-the slot, `labels` the tokens that may answer. ANSWER: {"label": index into labels, "started", "ended": seconds of
+QUESTION: {"text", "response": str | None, "ids": [int], "labels": [int], "steps": int}; `ids` are the checkpoint's own
+prompt up to the slot, `labels` the tokens that may answer, `steps` how many the longest answer takes from there to its
+last field. ANSWER: {"label": index into labels, "started", "ended": seconds of
 time.perf_counter(), which on Linux is one clock for all processes, "split": {name: ms}, "run": tokens or None}.
 
 An adapter is a Python file that imports its peer, and has
@@ -38,6 +39,7 @@ class Question(TypedDict):
     response: str | None
     ids: list[int]
     labels: list[int]
+    steps: int
 
 
 class Answer(TypedDict):

@@ -33,6 +33,7 @@ class Setting:
     files: Files | None = None  # None: the checkpoint itself
     prefix_kept: bool = False
     sweep: tuple[Mapping[str, Any], ...] = ()
+    whole: bool = False  # answers in full, not by one token
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,9 @@ _TRANSFORMERS = Peer(
     "transformers.py",
     (
         Setting("bf16, generate(max_new_tokens=1)", "bf16", {"dtype": "bfloat16", "generate": True}),
+        Setting(
+            "bf16, generate(whole answer)", "bf16", {"dtype": "bfloat16", "generate": True, "whole": True}, whole=True
+        ),
         Setting("bf16, forward", "bf16", {"dtype": "bfloat16", "generate": False}),
         Setting("fp32, forward", "fp32", {"dtype": "float32", "generate": False}),
     ),

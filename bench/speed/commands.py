@@ -6,12 +6,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 from typer.core import TyperGroup
 
 from guardpass.errors import InputError
+from guardpass.manifest import Mode
 
 if TYPE_CHECKING:
     from .result import Row
@@ -62,6 +63,13 @@ def run(
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of every engine (default: the cores at hand).")] = None,
     cores: Annotated[str, typer.Option(metavar="0,1", help="Cores that every engine is bound to.")] = "",
+    mode: Annotated[
+        str | None, typer.Option(help="prompt or response (default: prompt, or what the guard has).")
+    ] = None,
+    whole: Annotated[
+        bool,
+        typer.Option("--whole", help="Also all policies, in one pass and one after another; peers that decode it all."),
+    ] = False,
     neighbours: Annotated[int, typer.Option(min=0, help="Processes that keep a core busy meanwhile.")] = 0,
     layers: Annotated[int | None, typer.Option(min=1, help="Cut twins to so many layers.")] = None,
     tokenizer: Annotated[Path | None, typer.Option(metavar="DIR", help="Its tokenizer.json, for twins.")] = None,
@@ -71,6 +79,9 @@ def run(
     work: Work = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it: JSON, or JSONL by suffix.")] = None,
     plots: Annotated[Path | None, typer.Option(metavar="DIR", help="Draw PNG and SVG into this folder.")] = None,
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="Make twins, guards and peers' files, and measure nothing.")
+    ] = False,
 ) -> None:
     """Measure guards, and peers on the same prompts; print markdown."""
     from guardpass.engines.cpu import usable_cores
@@ -80,6 +91,7 @@ def run(
     from .files import check_file, write_report
     from .markdown import markdown
     from .prepare import Options
+    from .ready import ready, ready_markdown
     from .rows import report as report_of
     from .run import Plan
     from .run import run as measured
@@ -87,6 +99,8 @@ def run(
     asked = frozenset(_listed(scenario))
     if not asked or asked - set(_SCENARIOS):
         raise InputError(f"--scenario is {scenario!r}, expected some of: {', '.join(_SCENARIOS)}")
+    if mode not in (None, *get_args(Mode)):
+        raise InputError(f"--mode is {mode!r}, expected one of: {', '.join(get_args(Mode))}")
     if json:
         check_file(json)
     if plots:
@@ -94,13 +108,18 @@ def run(
     beside = f", beside {neighbours} busy process{'es' * (neighbours != 1)}" if neighbours else ""
     given = Given(threads or usable_cores(), _numbers("cores", cores) or None, _work(work), beside)
     plan = Plan(
-        quants=tuple(_listed(quant)), peers=tuple(chosen(_listed(peers), only or ())), scenarios=asked,
+        quants=tuple(_listed(quant)), peers=tuple(chosen(_listed(peers), only or (), whole)), scenarios=asked,
         lengths=_numbers("lengths", lengths), turns=turns, texts=texts, load=load, requests=requests, p95_ms=p95,
-        neighbours=neighbours, seed=seed,
+        neighbours=neighbours, seed=seed, mode=cast(Mode | None, mode), whole=whole,
     )  # fmt: skip
     if not plan.quants:
         raise InputError("--quant is empty, expected at least one")
     options = Options(family, date, layers, tokenizer)
+    if prepare:
+        with _progress(len(targets) * (1 + len(plan.peers))) as told:
+            made = list(ready(targets, plan.quants, plan.peers, options, given, told))
+        print(ready_markdown(made))
+        return
     command = shlex.join(["guardpass", *sys.argv[1:]])
     rows: list[Row] = []
     try:

@@ -1,23 +1,25 @@
 """Who is measured: the guards of a subject, then the settings of peers, each opened as a worker."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from guardpass.errors import InputError
 
 from ..peers import launch
+from ..peers.environments import python_of
 from ..peers.files import prepare as prepare_files
 from ..peers.protocol import Question
 from ..peers.table import GUARDPASS, PEERS, Peer, Setting, find
 from ..peers.worker import Worker
 from .prepare import Exported, Prepared
+from .questions import ONE_PASS, Way
 from .result import Contender
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A contender to be, and the files it opens. threads, affinity: what its process is given."""
+    """A contender to be, and the files it opens. threads, affinity: what its process is given. way: of a guard."""
 
     contender: Contender
     peer: Peer
@@ -27,6 +29,7 @@ class Entry:
     convert_s: float | None
     work: Path
     affinity: tuple[int, ...] | None
+    way: Way = ONE_PASS
 
     def worker(self) -> Worker:
         """Its process, not yet started."""
@@ -45,8 +48,10 @@ class Given:
     beside: str = ""
 
 
-def chosen(names: Sequence[str], only: Sequence[str]) -> list[tuple[Peer, Setting]]:
+def chosen(names: Sequence[str], only: Sequence[str], whole: bool = False) -> list[tuple[Peer, Setting]]:
     """Settings of the named peers ("all": of every one) whose name, behind the peer's, contains one of `only`.
+
+    whole: those too that answer in full.
 
     Raises InputError for a name that is unknown, and where nothing is left.
     """
@@ -55,6 +60,7 @@ def chosen(names: Sequence[str], only: Sequence[str]) -> list[tuple[Peer, Settin
         (peer, setting)
         for peer in peers
         for setting in peer.settings
+        if whole or not setting.whole
         if not only or any(part in f"{peer.name} {setting.name}" for part in only)
     ]
     if only and not found:
@@ -63,31 +69,35 @@ def chosen(names: Sequence[str], only: Sequence[str]) -> list[tuple[Peer, Settin
     return found
 
 
-def guard_entry(subject: Prepared, guard: Exported, policy: str | None, given: Given) -> Entry:
-    """A guard of ours; of one with policies, `policy` alone, as a peer judges one at a time."""
+def guard_entry(subject: Prepared, guard: Exported, given: Given, way: Way = ONE_PASS) -> Entry:
+    """A guard of ours, asked in one way."""
     engine, quant = guard.engine.name, guard.engine.quant
     name = quant if engine == "onnx" else f"{quant}, engine {engine}"
-    options = {} if policy is None else {"policies": [policy]}
-    setting = Setting(name, quant, options, prefix_kept=True)
+    setting = Setting(f"{name}{way.name}", quant, {"passes": way.passes} if way.passes else {}, prefix_kept=True)
     contender = _contender(subject, GUARDPASS, setting, given)
-    return Entry(
-        contender, GUARDPASS, setting, guard.path.absolute(), guard.mb, guard.convert_s, given.work, given.affinity
-    )
+    path = guard.path.absolute()
+    return Entry(contender, GUARDPASS, setting, path, guard.mb, guard.convert_s, given.work, given.affinity, way)
 
 
-def peer_entry(subject: Prepared, peer: Peer, setting: Setting, questions: Sequence[Question], given: Given) -> Entry:
-    """A peer, its files made, at the fastest way of its setting's sweep on `questions`.
+def peer_entry(subject: Prepared, peer: Peer, setting: Setting, given: Given) -> Entry:
+    """A peer, its files made; of its setting's sweep the first way.
 
     Raises GuardpassError where it cannot be run on this machine or checkpoint.
     """
     if subject.checkpoint is None:
         raise InputError(f"{subject.name} is a guard, and {peer.name} needs the checkpoint it was exported from")
+    python_of(peer, given.work)  # also where nothing is made: a peer that is not there is told before a run
     made = prepare_files(peer, setting, subject.checkpoint, given.work)
-    setting, _ = launch.best(
-        peer, setting, made.path, given.work, questions, threads=given.threads, affinity=given.affinity
-    )
     contender = _contender(subject, peer, setting, given)
     return Entry(contender, peer, setting, made.path, made.mb, made.convert_s, given.work, given.affinity)
+
+
+def fastest(entry: Entry, questions: Sequence[Question], given: Given) -> Entry:
+    """At the fastest way of its setting's sweep on `questions`. Raises PeerError where none works."""
+    setting, _ = launch.best(
+        entry.peer, entry.setting, entry.path, entry.work, questions, threads=given.threads, affinity=given.affinity
+    )
+    return replace(entry, setting=setting, contender=replace(entry.contender, setting=setting.name + given.beside))
 
 
 def _contender(subject: Prepared, peer: Peer, setting: Setting, given: Given) -> Contender:

@@ -13,7 +13,7 @@ from guardpass.export.gate_texts import built_in
 from guardpass.integrity import open_guard
 from guardpass.manifest import Mode, Role
 from guardpass.passes import Pass, Planner
-from guardpass.tree import pruned
+from guardpass.tree import depths, pruned
 
 from ..peers.protocol import Question
 
@@ -24,27 +24,53 @@ _BEGINNING = 12  # characters that no two timed texts have in common, so that no
 class Asked:
     """A question, and the pass by which a guard answers it. columns: of the scores, those of the question's labels."""
 
+    text: str  # with the reply, where there is one
     question: Question
     request: Pass
     content: int  # tokens
     columns: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Way:
+    """How a guard is asked. passes: the policies of each, one after another; () for a guard that has none."""
+
+    name: str = ""  # behind the guard's
+    passes: tuple[tuple[str, ...], ...] = ()
+
+
+ONE_PASS = Way()
+
+
 class Questions:
-    """Questions to a guard in one mode: prompt, or response where it has no other. Of several policies to the first."""
+    """Questions to a guard in one mode, by default prompt, or response where it has no other. Of several policies to
+    the first.
+
+    Raises InputError for a mode that the guard has not.
+    """
 
     mode: Mode
     policy: str | None
 
-    def __init__(self, guard: Path) -> None:
+    def __init__(self, guard: Path, mode: Mode | None = None) -> None:
         manifest = open_guard(guard, verify=False)
-        self.mode = "prompt" if "prompt" in manifest.modes else "response"
+        self.mode = mode or ("prompt" if "prompt" in manifest.modes else "response")
+        if self.mode not in manifest.modes:
+            raise InputError(f"{manifest.name} judges {sorted(manifest.modes)}, expected one of them as --mode")
         spec = manifest.modes[self.mode]
         self.policy = spec.asked[0] if spec.asked else None
+        self._asked = spec.asked
         self._prefix, self._columns = manifest.prefix.tokens, manifest.columns
         self._tree = pruned(spec.tree, [self.policy] if self.policy else [spec.tree.slots[spec.tree.roots[0]].field])
         self._content = ContentTokenizer.of(guard, manifest)
         self._planner = Planner(manifest, spec, self._tree, self._content)
+        depth = depths(self._tree.parents)[[slot.node for slot in self._tree.slots]]
+        self._steps = int(depth.max() - depth[self._tree.roots[0]]) + 1
+        self._planned = {
+            policies: Planner(manifest, spec, pruned(spec.tree, policies), self._content)
+            for way in self.ways(whole=True)
+            for policies in way.passes
+        }
         self._begun: set[str] = set()
         self._splitter = Tokenizer.from_file(str(guard / "tokenizer.json"))
 
@@ -84,22 +110,48 @@ class Questions:
         kept = min(count, len(short))
         return [short[number * len(short) // kept] for number in range(kept)]
 
-    def about(self, text: str) -> Asked:
-        """The question that a text is. In mode response its second half is the reply."""
-        given: dict[Role, str] = {"prompt": text}
+    def ways(self, whole: bool) -> tuple[Way, ...]:
+        """How guards are asked: for what peers answer; whole: also for all policies, at once and one by one."""
+        if self.policy is None:
+            return (ONE_PASS,)
+        asked, first = self._asked, Way("", ((self.policy,),))
+        if not whole or len(asked) == 1:
+            return (first,)
+        return (
+            first,
+            Way(f", {len(asked)} policies in one pass", (asked,)),
+            Way(f", {len(asked)} policies in passes of their own", tuple((policy,) for policy in asked)),
+        )
+
+    def requests(self, asked: Asked, way: Way) -> list[Pass]:
+        """The passes by which a guard answers a question in one way."""
+        if not way.passes:
+            return [asked.request]
+        planners = [self._planned[policies] for policies in way.passes]
+        return [planner.plan(planner.span(self._given(asked.text))) for planner in planners]
+
+    def _given(self, text: str) -> dict[Role, str]:
+        """In mode response the second half is the reply."""
         if self.mode == "response":
-            given = {"prompt": text[: len(text) // 2], "response": text[len(text) // 2 :]}
+            return {"prompt": text[: len(text) // 2], "response": text[len(text) // 2 :]}
+        return {"prompt": text}
+
+    def about(self, text: str) -> Asked:
+        """The question that a text is."""
+        given = self._given(text)
         request = self._planner.plan(self._planner.span(given))
         root = self._tree.slots[self._tree.roots[0]]
         tree = np.array(self._tree.tokens)[request.sees[root.node]].tolist()
         span = request.tokens[0, : request.tokens.size - len(self._tree.tokens)].tolist()
         columns = tuple(choice.column for choice in root.choices)
         return Asked(
+            text=text,
             question={
                 "text": given["prompt"],
                 "response": given.get("response"),
                 "ids": [self._prefix[column] for column in request.chain] + span + tree,
                 "labels": [self._columns[column] for column in columns],
+                "steps": self._steps,
             },
             request=request,
             content=sum(len(self._content.ids(each)) for each in given.values()),

@@ -11,6 +11,7 @@ import numpy as np
 from guardpass.export.architecture import Architecture
 from guardpass.export.checkpoint import Array, Checkpoint
 from guardpass.export.config import read_architecture
+from guardpass.passes import Pass
 
 from ..peers.worker import Worker
 from .contenders import Entry
@@ -37,15 +38,20 @@ class Shape:
     def of(cls, checkpoint: Path | None, mode: str, columns: int) -> "Shape":
         return cls(None if checkpoint is None else read_architecture(Checkpoint(checkpoint)), mode, columns)
 
-    def operations(self, asked: Asked, ours: bool, run: int) -> float | None:
-        """Of a guard's pass, or of a peer's over the last `run` tokens of the prompt."""
+    def of_passes(self, requests: Sequence[Pass]) -> float | None:
+        """Operations of a guard's passes."""
         if self.architecture is None:
             return None
-        if ours:
-            request = asked.request
-            return operations(self.architecture, request.mask[0, 0].sum(-1), request.slots[0], self.columns)
-        seen = causal(run, len(asked.question["ids"]))
-        return operations(self.architecture, seen, np.array([run - 1]), self.architecture.vocab, pruned=False)
+        shape = self.architecture
+        return sum(operations(shape, each.mask[0, 0].sum(-1), each.slots[0], self.columns) for each in requests)
+
+    def of_prompt(self, prompt: int, run: int) -> float | None:
+        """Operations of a peer over the last `run` tokens of a prompt; those beyond it are decoded."""
+        if self.architecture is None:
+            return None
+        scored = np.arange(min(run, prompt) - 1, run)
+        seen = causal(run, max(run, prompt))
+        return operations(self.architecture, seen, scored, self.architecture.vocab, pruned=False)
 
 
 @dataclass(frozen=True)
@@ -68,19 +74,21 @@ def latency(
     entry: Entry,
     worker: Worker,
     shape: Shape,
-    asked: Asked,
+    prompt: int,
+    requests: Sequence[Pass],
     content: int,
     turns: Turns,
     beside: Sequence[float] | None = None,
 ) -> Latency:
-    """beside: ms of the first contender in the same turns."""
-    answers, ours = turns.answers, entry.contender.engine == OURS
+    """prompt: tokens of it. requests: passes of a guard. beside: ms of the first contender in the same turns."""
+    answers = turns.answers
     samples = milliseconds(answers)
     told = [answer["run"] for answer in answers if answer["run"] is not None]
-    run = int(statistics.median(told)) if told else len(asked.question["ids"])
+    run = int(statistics.median(told)) if told else prompt
     ratio, interval = (None, None) if beside is None else paired_ratio(samples, beside)
     split = {name: statistics.median(answer["split"][name] for answer in answers) for name in answers[0]["split"]}
-    counted = shape.operations(asked, ours, run)
+    ours = entry.contender.engine == OURS
+    counted = shape.of_passes(requests) if ours else shape.of_prompt(prompt, run)
     passes = [answer["split"].get("pass", ms) for answer, ms in zip(answers, samples, strict=True)]
     share, share_interval = _share(counted, passes, turns.peaks)
     return Latency(
@@ -88,7 +96,7 @@ def latency(
         environment=_environment(worker),
         mode=shape.mode,
         content=content,
-        prompt=len(asked.question["ids"]),
+        prompt=prompt,
         run=run,
         ms=summary(samples),
         samples=samples,

@@ -11,13 +11,14 @@ from guardpass.export.checkpoint import Checkpoint
 from guardpass.export.config import read_architecture
 from guardpass.export.onnx_guard import reference_scores
 from guardpass.integrity import open_guard
+from guardpass.manifest import Mode
 
 from ..peers import launch
 from ..peers.protocol import Question
 from ..peers.table import Peer, Setting
 from ..peers.worker import Worker
 from . import scenarios
-from .contenders import Entry, Given, guard_entry, peer_entry
+from .contenders import Entry, Given, fastest, guard_entry, peer_entry
 from .peaks import peaks
 from .prepare import Options, Prepared, prepare
 from .questions import Asked, Questions
@@ -47,9 +48,11 @@ class Plan:
     p95_ms: float | None  # the bound; None: five times the median of scenario single
     neighbours: int
     seed: int
+    mode: Mode | None = None
+    whole: bool = False  # guards are also asked for all policies
 
     def steps(self, targets: int) -> int:
-        """How often `run` tells what it does, if nothing is skipped."""
+        """How often `run` tells what it does, if nothing is skipped and guards are asked in one way."""
         each = len(self.lengths) * ("single" in self.scenarios) + len(self.scenarios - {"single"}) + bool(self.texts)
         return 1 + targets * (1 + bool(self.texts) + len(self.peers) + (len(self.quants) + len(self.peers)) * each)
 
@@ -75,7 +78,7 @@ class _Subject:
 
     def __init__(self, subject: Prepared, plan: Plan, given: Given, told: Told) -> None:
         self._subject, self._plan, self._given, self._told = subject, plan, given, told
-        questions = Questions(subject.guards[0].path)
+        questions = Questions(subject.guards[0].path, plan.mode)
         self._questions = questions
         lengths = plan.lengths if "single" in plan.scenarios else ()
         self._timed = {tokens: questions.of_length(tokens, WARM_UP + plan.turns) for tokens in lengths}
@@ -87,13 +90,15 @@ class _Subject:
     def rows(self) -> Iterator[Row]:
         """All rows of the subject, those of its first guard first."""
         first, *others = (
-            guard_entry(self._subject, guard, self._questions.policy, self._given) for guard in self._subject.guards
+            guard_entry(self._subject, guard, self._given, way)
+            for guard in self._subject.guards
+            for way in self._questions.ways(self._plan.whole)
         )
         with first.worker() as ours:
             for tokens, asked in self._timed.items():
                 self._told(f"{self._name(first)}: single, {tokens} tokens")
                 (turns,) = self._in_turn([ours], asked)
-                yield latency(first, ours, self._shape, asked[-1], tokens, turns)
+                yield self._latency(first, ours, tokens, turns)
             yield from self._rest(first, ours)
             for entry in others:
                 yield from self._beside(ours, entry)
@@ -103,8 +108,8 @@ class _Subject:
     def _peer(self, ours: Worker, peer: Peer, setting: Setting) -> Iterator[Row]:
         self._told(f"{peer.name} {setting.name}: files and settings")
         try:
-            entry = peer_entry(self._subject, peer, setting, _asks(self._load[:_SWEPT]), self._given)
-            yield from self._beside(ours, entry)
+            entry = peer_entry(self._subject, peer, setting, self._given)
+            yield from self._beside(ours, fastest(entry, _asks(self._load[:_SWEPT]), self._given))
         except GuardpassError as error:
             self._told(f"{peer.name} {setting.name}: cannot run here")
             yield launch.skipped(peer, setting, self._subject.name, error)
@@ -115,9 +120,15 @@ class _Subject:
             for tokens, asked in self._timed.items():
                 self._told(f"{self._name(entry)}: single, {tokens} tokens")
                 first, turns = self._in_turn([ours, worker], asked)
-                beside = scenarios.milliseconds(first.answers)
-                yield latency(entry, worker, self._shape, asked[-1], tokens, turns, beside)
+                yield self._latency(entry, worker, tokens, turns, scenarios.milliseconds(first.answers))
             yield from self._rest(entry, worker)
+
+    def _latency(
+        self, entry: Entry, worker: Worker, tokens: int, turns: scenarios.Turns, beside: Sequence[float] | None = None
+    ) -> Row:
+        last = self._timed[tokens][-1]
+        requests = self._questions.requests(last, entry.way)
+        return latency(entry, worker, self._shape, len(last.question["ids"]), requests, tokens, turns, beside)
 
     def _in_turn(self, workers: Sequence[Worker], asked: Sequence[Asked]) -> list[scenarios.Turns]:
         with bound(self._given.affinity):

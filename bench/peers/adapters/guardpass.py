@@ -1,6 +1,6 @@
 """guardpass itself: a guard directory judges the text, tokenization included.
 
-options: path, threads, policies (of a guard that has several: those to judge; the first one's answer counts).
+options: path, threads, passes (of a guard with policies: those of each pass; the first one's answer counts).
 """
 
 from typing import Any
@@ -13,20 +13,23 @@ PACKAGES = ("guardpass", "onnxruntime", "guardpass-kernels", "llama-cpp-python",
 
 def load(options: dict[str, Any]) -> Any:
     guard = Guard.load(options["path"], threads=options["threads"])
-    policies: list[str] | None = options.get("policies")
-    fields = {name: _first_field(guard.manifest, name, policies) for name in guard.manifest.modes}
+    passes: list[list[str] | None] = options.get("passes", [None])
+    fields = {name: _first_field(guard.manifest, name, passes[0]) for name in guard.manifest.modes}
     tokens = {name: _tokens(guard.manifest, name, field) for name, field in fields.items()}
 
     def one(question: dict[str, Any]) -> dict[str, Any]:
         # Argmax, as the peers go by it: {} leaves calibrated thresholds aside.
-        verdict = guard.check(question["text"], question["response"], policies=policies, threshold={})
-        field = verdict.fields[fields[verdict.mode]]
+        verdicts = [guard.check(question["text"], question["response"], policies=each, threshold={}) for each in passes]
+        mode = verdicts[0].mode
+        field = verdicts[0].fields[fields[mode]]
         assert field
-        rest = verdict.ms.total - verdict.ms.tokenize - verdict.ms.run
+        tokenize, run, total = (
+            sum(getattr(verdict.ms, name) for verdict in verdicts) for name in ("tokenize", "run", "total")
+        )
         return {
-            "label": question["labels"].index(tokens[verdict.mode][field.label]),
-            "split": {"tokenize": verdict.ms.tokenize, "pass": verdict.ms.run, "rest": rest},
-            "run": verdict.tokens.run,
+            "label": question["labels"].index(tokens[mode][field.label]),
+            "split": {"tokenize": tokenize, "pass": run, "rest": total - tokenize - run},
+            "run": sum(verdict.tokens.run for verdict in verdicts),
         }
 
     return lambda questions: [one(each) for each in questions]
