@@ -21,12 +21,14 @@ from guardpass import Guard
 from guardpass.export import adopt_gguf, export_guard, read_family
 from guardpass.export.gguf_quantize import QUANTS
 from guardpass.passes import Pass
+from guardpass.schema import encode
 
 from .demo.data import held_out_set
-from .measure import machine
 from .smollm2 import Source, write_checkpoint
+from .speed.environment import here
 
 _FAMILY = Path(__file__).parent / "templates" / "smollm2-policies.toml"
+_PACKAGES = ("guardpass", "onnxruntime", "llama-cpp-python")
 
 
 def texts(count: int) -> list[str]:
@@ -89,7 +91,7 @@ def main() -> None:
             checkpoint, options.work / quant, family=family, engine="llamacpp", quant=quant, gate=False, force=True
         )
     reference = margins(Guard.load(options.work / "fp32"), given)
-    report: dict[str, Any] = {"machine": machine(), "texts": len(given)}
+    report: dict[str, Any] = {"environment": encode(here(*_PACKAGES)), "texts": len(given)}
     for name in ("adopted", *quants):
         guard = Guard.load(options.work / name)
         found = margins(guard, given)

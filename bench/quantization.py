@@ -15,8 +15,9 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,8 +31,9 @@ from guardpass.export.graph import Graph
 
 from .demo.fidelity import fidelity
 from .distribution import Kind, Logits, Run, Subject, gguf_run, moved, native_run, onnx_run
-from .measure import machine
 from .recipes import variants
+from .speed.environment import here
+from .speed.markdown import machine
 
 _FAMILY = Path(__file__).parent / "templates" / "smollm2-policies.toml"
 _TOKENS = 128
@@ -66,20 +68,22 @@ def compare(subject: Subject, ggufs: Sequence[str], only: Sequence[str]) -> None
     recipes = {name: recipe for name, recipe in variants(subject.shape.layers).items() if not only or name in only}
     columns = "quantization | KL mean | KL max | agree, % | widest flip | margin off, mean | MB | ms | ms / plain"
     print(f"| {columns} |\n|{'---|' * 9}", flush=True)
-    with onnx_run(subject.checkpoint, subject.shape, subject.kinds[0], variants(1)["int8 plain"]) as (plain, _):
-        reference, size, ms = _onnx(subject, quantize.RECIPES["fp32"], plain)
+    source = subject.checkpoint, subject.shape
+    with onnx_run(*source, subject.kinds[0], variants(1)["int8 plain"]) as (plain, _):
+        reference, size, ms = _asked(subject, partial(onnx_run, *source, recipe=quantize.RECIPES["fp32"]), plain)
         share = np.mean(reference[:, subject.answers[0]] > reference[:, subject.answers[1]])
         print(f"fp32 says Yes to {share:.1%} of {len(reference)} prompts", file=sys.stderr)
         _row("fp32", subject, reference, reference, size, ms)
         for name, recipe in recipes.items():
-            found, size, ms = _onnx(subject, recipe, plain)
+            found, size, ms = _asked(subject, partial(onnx_run, *source, recipe=recipe), plain)
             _row(name, subject, found, reference, size, ms)
         if not only:
-            found, size, _ = _onnx(subject, quantize.RECIPES["int8"], plain, baked=0)
+            found, size, _ = _asked(subject, partial(onnx_run, *source, recipe=quantize.RECIPES["int8"], baked=0))
             _row("**int8**, nothing baked", subject, found, reference, size, None)
         for name, quant in _NATIVE.items():
             if find_spec("guardpass_kernels") and (not only or name in only):
-                found, size, ms = _native(subject, quant, plain)
+                opened = partial(native_run, *source, recipe=native_quantize.RECIPES[quant])
+                found, size, ms = _asked(subject, opened, plain)
                 _row(name, subject, found, reference, size, ms)
         for quant in ggufs:
             with tempfile.TemporaryDirectory() as folder:
@@ -93,27 +97,16 @@ def compare(subject: Subject, ggufs: Sequence[str], only: Sequence[str]) -> None
             _row(f"GGUF {quant}", subject, found, reference, size, ms)
 
 
-def _onnx(
-    subject: Subject, recipe: quantize.Recipe[Graph], plain: Run, baked: int | None = None
-) -> tuple[Logits, int, list[float]]:
+def _asked(
+    subject: Subject, opened: Callable[[Kind], AbstractContextManager[tuple[Run, int]]], plain: Run | None = None
+) -> tuple[Logits, int, list[float] | None]:
     """Logits of all prompts, bytes without the head of the whole vocabulary, and times beside plain int8."""
     found, sizes, times = [], [], []
     for kind in subject.kinds:
-        with onnx_run(subject.checkpoint, subject.shape, kind, recipe, baked=baked) as (run, written):
+        with opened(kind) as (run, written):
             found += [run(prompt) for prompt in kind.prompts]
             sizes.append(written - 4 * subject.shape.vocab * subject.shape.hidden)
-            times.append(in_turn([plain, run], _timed(kind)) if kind is subject.kinds[0] and baked is None else [])
-    return np.stack(found), sizes[0], times[0]
-
-
-def _native(subject: Subject, quant: str, plain: Run) -> tuple[Logits, int, list[float]]:
-    """The same on guardpass-kernels."""
-    found, sizes, times = [], [], []
-    for kind in subject.kinds:
-        with native_run(subject.checkpoint, subject.shape, kind, native_quantize.RECIPES[quant]) as (run, written):
-            found += [run(prompt) for prompt in kind.prompts]
-            sizes.append(written - 4 * subject.shape.vocab * subject.shape.hidden)
-            times.append(in_turn([plain, run], _timed(kind)) if kind is subject.kinds[0] else [])
+            times.append(in_turn([plain, run], _timed(kind)) if plain and kind is subject.kinds[0] else None)
     return np.stack(found), sizes[0], times[0]
 
 
@@ -173,7 +166,8 @@ def main() -> None:
     parser.add_argument("--only", action="append", default=[], help="this variant alone (repeatable)")
     parser.add_argument("--twin", type=Path, help="time passes on this checkpoint, and do nothing else")
     options = parser.parse_args()
-    print(" ".join(f"{key} {value}" for key, value in machine().items()))
+    where = here("guardpass", "guardpass-kernels", "onnxruntime", "llama-cpp-python")
+    print(f"{machine(where)}; {where.versions}")
     if options.twin:
         time_twin(options.twin)
         return

@@ -4,7 +4,9 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from .result import Environment
@@ -36,6 +38,15 @@ def environment(versions: Mapping[str, str]) -> Environment:
         python=platform.python_version(),
         versions=dict(versions),
     )
+
+
+def here(*packages: str) -> Environment:
+    """The same of this process, with the versions of these packages, those that are installed."""
+    found = {}
+    for name in packages:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return environment(found)
 
 
 def cpuinfo(text: str) -> dict[str, str]:
