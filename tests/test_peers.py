@@ -311,7 +311,8 @@ def test_guardpass_answers_as_transformers(family: str, subjects: Callable[[str]
     )
     tree = manifest.modes["prompt"].tree
     labels = [manifest.columns[choice.column] for choice in tree.slots[tree.roots[0]].choices]
-    setting = Setting("fp32", "fp32", {"policies": [subject.case.row.asked[0]]} if subject.case.row.asked else {})
+    asked = subject.case.row.asked
+    setting = Setting("fp32", "fp32", {"passes": [[asked[0]]]} if asked else {})
     for order in (labels, labels[::-1]):
         with worker(GUARDPASS, setting, tmp_path / "guard", tmp_path, threads=1) as running:
             found = running.ask(subject.questions(order))
