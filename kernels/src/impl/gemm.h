@@ -24,8 +24,7 @@ void panel(const PanelTask& task) {
     // Blocks of nearly equal height: six and five rows run at full speed, a last block of one would not.
     std::int64_t blocks = (rows + kTileRows - 1) / kTileRows;
     const char* next = static_cast<const char*>(task.prefetch);
-    std::int64_t per_chunk = task.prefetch_bytes * 16 / (blocks * steps) + 64;
-    Prefetch ahead{next, next ? next + task.prefetch_bytes : next, per_chunk / 64 * 64 + 64};
+    Prefetch ahead{next, next ? next + task.prefetch_bytes : next, task.prefetch_bytes * 4 / (blocks * steps) + 1};
     alignas(64) std::int32_t acc[kTileRows * kPanel];
     std::int64_t row = task.row_begin;
     for (std::int64_t b = 0; b < blocks; ++b) {

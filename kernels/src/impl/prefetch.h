@@ -1,11 +1,12 @@
-// Spreads the prefetch of what comes next evenly over a panel's tiles, a few lines every 16 steps.
+// Spreads the prefetch of what comes next evenly over a panel's tiles: a line now and then is hidden behind the dot
+// products, several at once would keep the tile's own loads waiting.
 struct Prefetch {
     const char* at = nullptr;
     const char* end = nullptr;
-    std::int64_t bytes = 0;  // every 16 steps
+    std::int64_t bytes = 0;  // every 4 steps
+    std::int64_t due = 0;
 
     void some() {
-        const char* until = end - at < bytes ? end : at + bytes;
-        for (; at < until; at += 64) __builtin_prefetch(at, 0, 2);
+        for (due += bytes; due > 0 && at < end; at += 64, due -= 64) __builtin_prefetch(at, 0, 2);
     }
 };

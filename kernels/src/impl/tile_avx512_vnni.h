@@ -43,7 +43,7 @@ void tile(const std::uint8_t* a, std::int64_t stride, const std::int8_t* w, std:
         for (int j = 0; j < 4; ++j) acc[r][j] = _mm512_setzero_si512();
     while (steps > 0) {
         ahead.some();
-        std::int64_t chunk = steps < 16 ? steps : 16;
+        std::int64_t chunk = steps < 4 ? steps : 4;
         steps -= chunk;
         for (; chunk > 0; --chunk, a += 4, w += 4 * kPanel) steps_of<R>(a, stride, w, acc);
     }
