@@ -1,8 +1,8 @@
 // What becomes of a tile of i32 products. Included inside a level's namespace.
 
-// (acc - 128 sum) * row scale * column scale, of W columns
+// acc * row scale * column scale, of W columns
 inline F dequantized(const std::int32_t* acc, const Linear& linear, std::int64_t column, F row_scale) {
-    return corrected(acc, linear.sum + column) * (row_scale * load(linear.scale + column));
+    return load(acc) * (row_scale * load(linear.scale + column));
 }
 
 template <Epilogue E>

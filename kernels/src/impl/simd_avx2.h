@@ -67,11 +67,8 @@ inline F where(std::uint32_t bits, F x, F other) {
     return _mm256_blendv_ps(other, x, _mm256_castsi256_ps(_mm256_cmpeq_epi32(set_bits, each)));
 }
 
-inline __m256i integers(const std::int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
-
-// float(acc - 128 * sum)
-inline F corrected(const std::int32_t* acc, const std::int32_t* sum) {
-    return _mm256_cvtepi32_ps(_mm256_sub_epi32(integers(acc), _mm256_slli_epi32(integers(sum), 7)));
+inline F load(const std::int32_t* p) {
+    return _mm256_cvtepi32_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
 
 // Rounded to the nearest whole number, ties to even, plus 128; |x| <= 127

@@ -46,11 +46,7 @@ inline F where(std::uint32_t bits, F x, F other) {
     return _mm512_mask_blend_ps(static_cast<__mmask16>(bits), other, x);
 }
 
-// float(acc - 128 * sum)
-inline F corrected(const std::int32_t* acc, const std::int32_t* sum) {
-    __m512i offset = _mm512_slli_epi32(_mm512_loadu_si512(sum), 7);
-    return _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_loadu_si512(acc), offset));
-}
+inline F load(const std::int32_t* p) { return _mm512_cvtepi32_ps(_mm512_loadu_si512(p)); }
 
 // Rounded to the nearest whole number, ties to even, plus 128; |x| <= 127
 inline void store_levels(std::uint8_t* p, F x) {

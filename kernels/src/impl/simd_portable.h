@@ -38,11 +38,7 @@ inline std::uint32_t total(Bits x) { return x; }
 // Lanes whose bit is 0 get `other`.
 inline F where(std::uint32_t bits, F x, F other) { return bits & 1 ? x : other; }
 
-// float(acc - 128 * sum)
-inline F corrected(const std::int32_t* acc, const std::int32_t* sum) {
-    std::uint32_t value = static_cast<std::uint32_t>(*acc) - 128u * static_cast<std::uint32_t>(*sum);
-    return static_cast<float>(static_cast<std::int32_t>(value));
-}
+inline F load(const std::int32_t* p) { return static_cast<float>(*p); }
 
 // Rounded to the nearest whole number, ties to even, plus 128; |x| <= 127
 inline void store_levels(std::uint8_t* p, F x) {

@@ -15,10 +15,12 @@ inline __m256i four_of_a_row(const std::uint8_t* a) {
 
 // R rows x 16 columns
 template <int R>
-inline void strip(const std::uint8_t* a, std::int64_t stride, const std::int8_t* w, std::int64_t steps, std::int32_t* out) {
+inline void strip(const std::uint8_t* a, std::int64_t stride, const std::int8_t* w, std::int64_t steps,
+                  const std::int32_t* start, std::int32_t* out) {
     __m256i acc[R][2];
 #pragma GCC unroll 6
-    for (int r = 0; r < R; ++r) acc[r][0] = acc[r][1] = _mm256_setzero_si256();
+    for (int r = 0; r < R; ++r)
+        for (int j = 0; j < 2; ++j) acc[r][j] = _mm256_load_si256(reinterpret_cast<const __m256i*>(start + 8 * j));
     for (; steps > 0; --steps, a += 4, w += 4 * kPanel) {
         const auto* columns = reinterpret_cast<const __m256i*>(w);
         __m256i first = _mm256_load_si256(columns), second = _mm256_load_si256(columns + 1);
@@ -41,12 +43,14 @@ inline void strip(const std::uint8_t* a, std::int64_t stride, const std::int8_t*
 }
 
 template <int R>
-void tile(const std::uint8_t* a, std::int64_t stride, const std::int8_t* w, std::int64_t steps, std::int32_t* out,
-          Prefetch&) {
+void tile(const std::uint8_t* a, std::int64_t stride, const std::int8_t* w, std::int64_t steps,
+          const std::int32_t* start, std::int32_t* out, Prefetch&) {
     constexpr int kFirst = R < 3 ? R : 3;  // three rows at once: six accumulators, eight registers of operands
     for (int j = 0; j < 4; ++j) {
-        strip<kFirst>(a, stride, w + 64 * j, steps, out + 16 * j);
-        if constexpr (R > kFirst) strip<R - kFirst>(a + kFirst * stride, stride, w + 64 * j, steps, out + kFirst * kPanel + 16 * j);
+        strip<kFirst>(a, stride, w + 64 * j, steps, start + 16 * j, out + 16 * j);
+        if constexpr (R > kFirst)
+            strip<R - kFirst>(a + kFirst * stride, stride, w + 64 * j, steps, start + 16 * j,
+                              out + kFirst * kPanel + 16 * j);
     }
 }
 

@@ -34,13 +34,13 @@ inline void steps_of(const std::uint8_t* a, std::int64_t stride, const std::int8
 }
 
 template <int R>
-void tile(const std::uint8_t* a, std::int64_t stride, const std::int8_t* w, std::int64_t steps, std::int32_t* out,
-          Prefetch& ahead) {
+void tile(const std::uint8_t* a, std::int64_t stride, const std::int8_t* w, std::int64_t steps,
+          const std::int32_t* start, std::int32_t* out, Prefetch& ahead) {
     __m512i acc[R][4];
 #pragma GCC unroll 6
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-        for (int j = 0; j < 4; ++j) acc[r][j] = _mm512_setzero_si512();
+        for (int j = 0; j < 4; ++j) acc[r][j] = _mm512_load_si512(start + 16 * j);
     while (steps > 0) {
         ahead.some();
         std::int64_t chunk = steps < 4 ? steps : 4;

@@ -19,10 +19,12 @@ inline __m256i four_of_a_row(const std::uint8_t* a) {
 }
 
 template <int R>
-inline void strip(const std::uint8_t* a, std::int64_t stride, const std::int8_t* w, std::int64_t steps, std::int32_t* out) {
+inline void strip(const std::uint8_t* a, std::int64_t stride, const std::int8_t* w, std::int64_t steps,
+                  const std::int32_t* start, std::int32_t* out) {
     __m256i acc[R][2];
 #pragma GCC unroll 6
-    for (int r = 0; r < R; ++r) acc[r][0] = acc[r][1] = _mm256_setzero_si256();
+    for (int r = 0; r < R; ++r)
+        for (int j = 0; j < 2; ++j) acc[r][j] = _mm256_load_si256(reinterpret_cast<const __m256i*>(start + 8 * j));
     for (; steps > 0; --steps, a += 4, w += 4 * kPanel) {
         __m256i columns[2] = {eight_columns(w), eight_columns(w + 32)};
 #pragma GCC unroll 6
@@ -39,9 +41,9 @@ inline void strip(const std::uint8_t* a, std::int64_t stride, const std::int8_t*
 }
 
 template <int R>
-void tile(const std::uint8_t* a, std::int64_t stride, const std::int8_t* w, std::int64_t steps, std::int32_t* out,
-          Prefetch&) {
-    for (int j = 0; j < 4; ++j) strip<R>(a, stride, w + 64 * j, steps, out + 16 * j);
+void tile(const std::uint8_t* a, std::int64_t stride, const std::int8_t* w, std::int64_t steps,
+          const std::int32_t* start, std::int32_t* out, Prefetch&) {
+    for (int j = 0; j < 4; ++j) strip<R>(a, stride, w + 64 * j, steps, start + 16 * j, out + 16 * j);
 }
 
 // Register-resident: what no GEMM can exceed.

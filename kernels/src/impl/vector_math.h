@@ -17,7 +17,7 @@ inline F exponential(F x) {
     return scaled(p, n);
 }
 
-// 2^x, for x up to 0: where e^x would only cost another rounding. The same bounds.
+// 2^x, for x up to 126: where e^x would only cost another rounding. The same bounds.
 inline F power_of_two(F x) {
     x = max(set(-126.0f), x);
     F n = rounded(x);
@@ -37,13 +37,11 @@ inline F softcapped(F x, float cap) {
     return set(cap) - set(2.0f * cap) * reciprocal(e + set(1.0f));
 }
 
-// x * sigmoid(z): silu has z = x; gelu_tanh z = 2 sqrt(2 / pi) (x + 0.044715 x^3), as 1 + tanh(u) = 2 sigmoid(2u)
-inline F silu(F x) { return x * reciprocal(set(1.0f) + exponential(set(0.0f) - x)); }
-inline F gelu_tanh(F x) {
-    F cubic = x * x * set(0.044715f);
-    F z = fma(x, cubic, x) * set(-1.59576912f);
-    return x * reciprocal(set(1.0f) + exponential(z));
-}
+// x / (1 + 2^z) is x * sigmoid(u) for z = -u / ln 2: silu has u = x; gelu_tanh u = 2 sqrt(2 / pi) (x + 0.044715 x^3),
+// as 1 + tanh(v) = 2 sigmoid(2v).
+inline F gated(F x, F z) { return x * reciprocal(set(1.0f) + power_of_two(min(set(126.0f), z))); }
+inline F silu(F x) { return gated(x, x * set(-1.44269504f)); }
+inline F gelu_tanh(F x) { return gated(x, fma(x, x * x * set(0.044715f), x) * set(-2.3022082f)); }
 
 // Sum of f(i, lanes) over a row, four sums side by side so that their additions overlap.
 inline float sum_of_squares(const float* x, std::int64_t width) {
