@@ -36,7 +36,8 @@ void wait_for_change(const std::atomic<T>& value, T old) {
 
 Pool::Pool(int threads) : threads_(threads) {
     try {
-        for (int worker = 1; worker < threads; ++worker) workers_.emplace_back([this, worker] { wait_and_work(worker); });
+        for (int worker = 1; worker < threads; ++worker)
+            workers_.emplace_back([this, worker] { wait_and_work(worker); });
     } catch (...) {  // no more threads to be had
         stop();
         throw;
@@ -66,7 +67,8 @@ void Pool::run_loop(std::int64_t count, Loop loop, void* context) {
     round_.store(round, std::memory_order_release);
     round_.notify_all();
     work(round, 0);
-    for (std::int32_t left; (left = unfinished_.load(std::memory_order_acquire)) != 0;) wait_for_change(unfinished_, left);
+    for (std::int32_t left; (left = unfinished_.load(std::memory_order_acquire)) != 0;)
+        wait_for_change(unfinished_, left);
 }
 
 // Takes a task of this round where more than `leave` are open: how many were, or 0.
@@ -75,7 +77,8 @@ std::int64_t Pool::claim(std::uint32_t round, std::int64_t leave) {
     while (true) {
         std::int64_t left = static_cast<std::int64_t>(open & 0xffffffffu);
         if (open >> 32 != round || left <= leave) return 0;
-        if (open_.compare_exchange_weak(open, open - 1, std::memory_order_acq_rel, std::memory_order_acquire)) return left;
+        if (open_.compare_exchange_weak(open, open - 1, std::memory_order_acq_rel, std::memory_order_acquire))
+            return left;
     }
 }
 

@@ -11,8 +11,8 @@ namespace guardpass {
 
 // Runs one parallel loop at a time, with the calling thread as worker 0. Tasks are claimed one by one, by whoever is
 // awake: the caller would do all of them by itself, and waits only for those that others have begun, so a worker that
-// the system lets wait costs nothing. Which worker runs a task is not determined, and a task's result must not depend on
-// it. Not for use by several threads at once: the model's lock sees to that.
+// the system lets wait costs nothing. Which worker runs a task is not determined, and a task's result must not depend
+// on it. Not for use by several threads at once: the model's lock sees to that.
 class Pool {
   public:
     explicit Pool(int threads);

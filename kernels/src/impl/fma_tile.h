@@ -1,4 +1,5 @@
-// fp32 products for attention: rows times a matrix, in tiles that stay in registers. Included inside a level's namespace.
+// fp32 products for attention: rows times a matrix, in tiles that stay in registers. Included inside a level's
+// namespace.
 
 // c[R][V * W] (+)= a[R][depth] * b[depth][V * W]
 template <int R, int V, bool Add>
@@ -38,8 +39,8 @@ inline void fma_rows(const float* a, std::int64_t a_stride, const float* b, std:
 
 // c[rows][columns] (+)= a[rows][depth] * b[depth][columns]; columns is a multiple of 16
 template <bool Add>
-void multiply(const float* a, std::int64_t a_stride, const float* b, std::int64_t b_stride, std::int64_t depth, float* c,
-              std::int64_t c_stride, std::int64_t rows, std::int64_t columns) {
+void multiply(const float* a, std::int64_t a_stride, const float* b, std::int64_t b_stride, std::int64_t depth,
+              float* c, std::int64_t c_stride, std::int64_t rows, std::int64_t columns) {
     constexpr std::int64_t kWide = kFmaVectors * W;
     std::int64_t j = 0;
     for (; j + kWide <= columns; j += kWide)

@@ -24,7 +24,8 @@ inline void strip(const std::uint8_t* a, std::int64_t stride, const std::int8_t*
     for (; steps > 0; --steps, a += 4, w += 4 * kPanel) {
         const auto* columns = reinterpret_cast<const __m256i*>(w);
         __m256i first = _mm256_load_si256(columns), second = _mm256_load_si256(columns + 1);
-        __m256i even[2] = {even_weights(first), even_weights(second)}, odd[2] = {odd_weights(first), odd_weights(second)};
+        __m256i even[2] = {even_weights(first), even_weights(second)};
+        __m256i odd[2] = {odd_weights(first), odd_weights(second)};
 #pragma GCC unroll 6
         for (int r = 0; r < R; ++r) {
             __m256i four = four_of_a_row(a + r * stride);

@@ -10,7 +10,8 @@ void tile(const std::uint8_t* a, std::int64_t stride, const std::int8_t* w, std:
             const std::int8_t* column = w + s * 4 * kPanel;
             for (int n = 0; n < kPanel; ++n, column += 4) {
                 int products = x[0] * column[0] + x[1] * column[1] + x[2] * column[2] + x[3] * column[3];
-                acc[n] = static_cast<std::int32_t>(static_cast<std::uint32_t>(acc[n]) + static_cast<std::uint32_t>(products));
+                auto sum = static_cast<std::uint32_t>(acc[n]) + static_cast<std::uint32_t>(products);
+                acc[n] = static_cast<std::int32_t>(sum);
             }
         }
     }

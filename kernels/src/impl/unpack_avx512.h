@@ -1,6 +1,6 @@
-// int4 levels of a panel to int8 weights: (level - 8) * group. Two levels, each at most 15, are multiplied as one 16-bit
-// number: with a group of at most 16 the lower product does not reach the upper one's byte. Included inside a level's
-// namespace.
+// int4 levels of a panel to int8 weights: (level - 8) * group. Two levels, each at most 15, are multiplied as one
+// 16-bit number: with a group of at most 16 the lower product does not reach the upper one's byte. Included inside a
+// level's namespace.
 void unpack(const Linear& linear, std::int64_t panel, std::int8_t* out) {
     std::int64_t groups = linear.depth / 32;
     const std::uint8_t* nibbles = linear.nibbles + panel * groups * 4 * 4 * kPanel;
