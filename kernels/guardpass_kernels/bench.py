@@ -5,8 +5,11 @@ The model is a shape with random weights: its verdicts mean nothing, its work is
 
 import argparse
 import platform
+import random
 import statistics
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +21,7 @@ from .testing import gemm_rate
 Tensors = dict[str, npt.NDArray[Any]]
 
 # layers, hidden, heads, kv_heads, head_dim, ffn
-SHAPES = {"1B": (16, 2048, 32, 8, 64, 8192), "2B": (24, 2048, 32, 8, 64, 8192), "8B": (32, 4096, 32, 8, 128, 14336)}
+SHAPES = {"1B": (16, 2048, 32, 8, 64, 8192), "2.1B": (32, 1792, 24, 8, 128, 8064), "8B": (32, 4096, 32, 8, 128, 14336)}
 PREFIX = 64
 
 
@@ -85,28 +88,44 @@ def gemm(threads: int, seconds: float) -> None:
                 print(f"{f'{k} -> {n} {quant}':24}{m:6}{max(rates) / 1e9:9.0f}{statistics.median(shares):11.1f}")
 
 
-def passes(shape: str, quant: str, threads: int, repeats: int) -> None:
-    made, weights = model(shape, quant, threads)
-    print(f"\n{shape} shape, {quant}, {PREFIX} baked tokens: ms of the best pass, and % of the peak beside it")
-    rng = np.random.default_rng(0)
+@dataclass(frozen=True)
+class Turn:
+    """One pass: seconds, its share of the peak taken right before it in %, and the seconds of its stages."""
+
+    took: float
+    share: float
+    stages: dict[str, float]
+
+
+def passes(shape: str, quants: Sequence[str], threads: int, repeats: int) -> None:
+    made = {quant: model(shape, quant, threads) for quant in quants}
+    print(f"\n{shape} shape, {PREFIX} baked tokens: ms, % of the peak just before (medians), % of the time by stage")
+    rng, order = np.random.default_rng(0), random.Random(0)
     for tokens in (16, 64, 128, 256, 512):
         ids, positions = rng.integers(0, 1000, tokens), PREFIX + np.arange(tokens)
-        chain, sees = np.arange(PREFIX, dtype=np.int32), np.ones((1, 1), np.bool_)
-        slots = np.array([tokens - 1])
-        best: tuple[float, dict[str, float], float] = (0.0, {}, 0.0)
-        shares = []
-        for _ in range(repeats):
-            most = peak(threads, 0.05)
-            made.profile()
-            began = time.perf_counter()
-            made.run(ids, positions, slots, chain, sees)
-            took = time.perf_counter() - began
-            share = 100 * 2 * weights * tokens / took / most
-            shares.append(share)
-            best = max(best, (share, made.profile(), took))
-        share, stages, took = best
-        print(f"T={tokens:4} {took * 1e3:8.1f} ms  {share:5.1f} % (median {statistics.median(shares):.1f} %)  ", end="")
-        print(", ".join(f"{name} {100 * part / took:.1f}" for name, part in stages.items() if part / took > 0.0005))
+        asked = (ids, positions, np.array([tokens - 1]), np.arange(PREFIX, dtype=np.int32), np.ones((1, 1), np.bool_))
+        turns: dict[str, list[Turn]] = {quant: [] for quant in quants}
+        for _ in range(repeats):  # in turn, as a shared machine's speed drifts
+            for quant in order.sample(list(quants), len(quants)):
+                native, weights = made[quant]
+                most = peak(threads, 0.05)
+                native.profile()
+                began = time.perf_counter()
+                native.run(*asked)
+                took = time.perf_counter() - began
+                turns[quant].append(Turn(took, 100 * 2 * weights * tokens / took / most, native.profile()))
+        for quant, found in turns.items():
+            _tell(tokens, quant, found, turns[quants[0]])
+
+
+def _tell(tokens: int, quant: str, turns: Sequence[Turn], first: Sequence[Turn]) -> None:
+    """A line: times, shares, the ratio to the first quant's time of the same turns, and stages."""
+    best = min(turns, key=lambda turn: turn.took)
+    took, share = statistics.median(turn.took for turn in turns), statistics.median(turn.share for turn in turns)
+    ratio = statistics.median(turn.took / other.took for turn, other in zip(turns, first, strict=True))
+    stages = [f"{name} {100 * s / best.took:.1f}" for name, s in best.stages.items() if s / best.took > 0.0005]
+    times = f"{took * 1e3:7.1f} ms (least {best.took * 1e3:.1f})"
+    print(f"T={tokens:4} {quant} {times} {share:5.1f} %, x {ratio:.2f}  {', '.join(stages)}")
 
 
 def main() -> None:
@@ -122,8 +141,8 @@ def main() -> None:
     print(f"int8 peak {peak(given.threads, 0.5) / 1e9:.0f} GOP/s")
     if given.only != "pass":
         gemm(given.threads, given.seconds)
-    for quant in given.quant if given.only != "gemm" else ():
-        passes(given.shape, quant, given.threads, given.repeats)
+    if given.only != "gemm":
+        passes(given.shape, given.quant, given.threads, given.repeats)
 
 
 if __name__ == "__main__":
