@@ -34,8 +34,8 @@ sanitize: $(VENV)/.test  ## kernels/native_tests under ASan with UBSan, and unde
 		echo 'Found no C++ compiler ($(CXX)): the native tests under sanitizers are left out.'; exit; \
 	fi; \
 	for each in address,undefined thread; do \
-		if ! echo 'int main() {}' | $(CXX) -fsanitize=$$each -x c++ - -o build/sanitizes 2>/dev/null; then \
-			echo "$(CXX) cannot link with -fsanitize=$$each: the native tests under it are left out."; continue; \
+		if ! echo 'int main() {}' | $(CXX) -fsanitize=$$each -x c++ - -o build/sanitizes 2>/dev/null || ! build/sanitizes 2>/dev/null; then \
+			echo "$(CXX) cannot make what runs with -fsanitize=$$each: the native tests under it are left out."; continue; \
 		fi; \
 		echo "Building and running kernels/native_tests with -fsanitize=$$each."; \
 		CXX='$(CXX)' $(BIN)/cmake -S kernels -B build/$$each -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \

@@ -13,6 +13,7 @@ _WORDS = ("activation", "quant")  # what is text in the header; all else is JSON
 _SIZES = ("layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab", "columns", "context", "residual_block",
           "heads_block", "ffn_block")  # fmt: skip
 _MOST = 1 << 24
+_SHARE = 64  # heads to a key, as many rows as a task of the kernels' attention takes
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ def _check(config: Config) -> None:
         raise ValueError(
             f"{config.heads} heads of {config.head_dim} share {config.kv_heads} keys, expected to divide, and be even"
         )
+    if config.heads > _SHARE * config.kv_heads:
+        raise ValueError(f"{config.heads} heads share {config.kv_heads} keys, expected at most {_SHARE} a key")
     if len(config.windows) != config.layers or not all(0 <= window < _MOST for window in config.windows):
         raise ValueError(f"windows are {list(config.windows)}, expected a count for each of {config.layers} layers")
     for name in ("eps", "scale", "embed_scale", "softcap", "final_softcap"):

@@ -131,6 +131,7 @@ _LIES: dict[str, tuple[Callable[[Table], Any], str]] = {
     "more columns": (_config("columns", "99"), "guard.json has"),
     "another width": (_config("hidden", "128"), "embedding is"),
     "heads that do not divide": (_config("kv_heads", "3"), "expected to divide"),
+    "more heads than a task of the kernels takes": (_config("heads", "1024"), "expected at most 64 a key"),
     "odd heads": (_config("head_dim", "3"), "expected to divide"),
     "a wider MLP": (_config("ffn", "4096"), "gate_up"),
     "norms that are not there": (_config("post_norms", "true"), "missing"),

@@ -9,7 +9,8 @@ class Stopped(Exception):
     """Of a pass that was asked to stop."""
 
 class Stop:
-    """How another thread asks a pass to end, which then raises Stopped within a layer."""
+    """How another thread asks a pass to end, which then raises Stopped within a layer; one that waits for another's, when that
+    one is done."""
 
     def set(self) -> None: ...
 
@@ -40,7 +41,8 @@ class Model:
         """Scores [S, V'] of one pass. Without the GIL; passes of several threads run one after the other.
 
         cache: of this model. The beginning of the span that the last pass with it had too is not run again; the scores
-        are the same bits. stop: raises Stopped once it is set; a cache keeps what it had.
+        are the same bits. stop: raises Stopped once it is set and the pass has begun; a cache then keeps what the pass
+        found in it.
         """
 
     def cache(self, capacity: int) -> Cache:

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "error.h"
+#include "kernels.h"
 
 namespace guardpass {
 namespace {
@@ -36,6 +37,8 @@ void check(const Config& c) {
     within("context", c.context, 1, std::int64_t{1} << 24);
     if (c.heads % c.kv_heads != 0)
         refuse("config: heads is ", c.heads, ", expected a multiple of kv_heads, ", c.kv_heads);
+    if (c.heads / c.kv_heads > kMostRows)
+        refuse("config: ", c.heads / c.kv_heads, " heads share a key, expected at most ", kMostRows);
     if (c.head_dim % 2 != 0) refuse("config: head_dim is ", c.head_dim, ", expected an even number");
     if (c.heads * c.head_dim > kMostWidth)
         refuse("config: heads x head_dim is ", c.heads * c.head_dim, ", expected at most ", kMostWidth);

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import EngineError
+from ..errors import Closed, EngineError
 from ..passes import Pass
 from .native import NativeEngine
 
@@ -23,9 +23,12 @@ class NativeSession:
         self.kept = 0  # span tokens that the last pass did not run
 
     def run(self, request: Pass) -> npt.NDArray[np.float32]:
-        """Scores [1, S, V']. Raises EngineError."""
-        scores = self._engine._run(request, cache=self._cache)
-        self.kept = self._cache.kept
+        """Scores [1, S, V']. Raises EngineError, Closed."""
+        cache = self._cache
+        if cache is None:
+            raise Closed("the session is closed; begin another")
+        scores = self._engine._run(request, cache=cache)
+        self.kept = cache.kept
         return scores
 
     def close(self) -> None:

@@ -36,10 +36,12 @@ def load(options: dict[str, Any]) -> Any:
 
 
 def _first_field(manifest: Manifest, mode: str, policies: list[str] | None) -> str:
-    """Whose slot answers the question: of several policies the first that is asked, in the tree's order."""
+    """Whose slot answers the question: of the policies asked for the first, else the tree's first of those asked."""
+    if policies:
+        return policies[0]
     spec = manifest.modes[mode]
     roots = [spec.tree.slots[root].field for root in spec.tree.roots]
-    asked = policies or spec.asked or roots
+    asked = spec.asked or roots
     return next(root for root in roots if root in asked)
 
 

@@ -23,9 +23,9 @@ double spin(std::int64_t turns) {
     alignas(64) std::int32_t acc[kPanel] = {};
     std::int32_t total = 0;
     for (std::int64_t i = 0; i < turns; ++i) {
-        Prefetch* none = nullptr;
+        Prefetch none;
         a[0] = static_cast<std::uint8_t>(i);
-        tile<1>(a, 4, w, 1, acc, acc, *none);
+        tile<1>(a, 4, w, 1, acc, acc, none);
         total += acc[i % kPanel];
     }
     volatile std::int32_t used = total;
