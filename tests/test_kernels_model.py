@@ -152,6 +152,14 @@ def test_the_gil_is_released() -> None:
     assert ticks > 100
 
 
+def test_a_model_may_end_right_after_a_pass() -> None:
+    """While its workers still come to the pass's last loop: one in some thousand once slept on, and the end waited."""
+    model = Model.random("llama", layers=1)
+    request = model.request(np.random.default_rng(0), 50, 5, 2)
+    for _ in range(3000):
+        native(model, 32).run(*request.arguments)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_has_threads_of_its_own() -> None:

@@ -9,8 +9,10 @@ class Stopped(Exception):
     """Of a pass that was asked to stop."""
 
 class Stop:
-    """How another thread asks a pass to end, which then raises Stopped within a layer; one that waits for another's, when that
-    one is done."""
+    """How another thread asks a pass to end, which then raises Stopped within a layer.
+
+    One that waits for another thread's pass does when that is done.
+    """
 
     def set(self) -> None: ...
 

@@ -64,7 +64,7 @@ void Pool::run_loop(std::int64_t count, Loop loop, void* context) {
     std::uint32_t round = ++rounds_;
     unfinished_.store(static_cast<std::int32_t>(count), std::memory_order_relaxed);
     open_.store(static_cast<std::uint64_t>(round) << 32 | static_cast<std::uint64_t>(count), std::memory_order_release);
-    round_.store(round, std::memory_order_release);
+    round_.store(round);  // before it is looked who sleeps, so not released only
     round_.notify_all();
     work(round, 0);
     for (std::int32_t left; (left = unfinished_.load(std::memory_order_acquire)) != 0;)
@@ -101,8 +101,9 @@ void Pool::wait_and_work(int worker) {
     std::uint32_t seen = 0;
     while (true) {
         wait_for_change(round_, seen);
-        if (stopping_.load(std::memory_order_relaxed)) return;
+        // In this order: who has seen the last round has seen why it is the last, and does not wait for another.
         seen = round_.load(std::memory_order_acquire);
+        if (stopping_.load(std::memory_order_relaxed)) return;
         work(seen, worker);
     }
 }
