@@ -126,8 +126,10 @@ def test_the_latency_tables(made: Report) -> None:
                 shown = float(cell.strip("*").split()[0])
                 assert shown == pytest.approx(of(found[name, length]), rel=6e-3)
     int8 = found["guardpass int8", 128]
-    share, (low, high) = int8.share, int8.share_interval  # type: ignore[misc]
-    shown = f"{100 * share:.1f} % ({100 * low:.1f}-{100 * high:.1f})"  # type: ignore[operator]
+    assert int8.share is not None
+    assert int8.share_interval is not None
+    low, high = int8.share_interval
+    shown = f"{100 * int8.share:.1f} % ({100 * low:.1f}-{100 * high:.1f})"
     assert [row[3] for row in shares if row[0] == "guardpass int8"] == [shown]
     assert len(details) == 1 + len(made.latency)
     assert {row[details[0].index("N")] for row in details[1:]} == {"80"}
@@ -139,7 +141,8 @@ def test_shares_of_older_results_are_of_the_peak_the_run_began_with(made: Report
     )
     _, _, shares, _ = dict(_parts(markdown(older)))["Latency, mode prompt"]
     int8 = next(row for row in older.latency if (name_of(row.contender), row.content) == ("guardpass int8", 128))
-    share = int8.operations / (int8.split["pass"] / 1e3) / 1e9 / 1190  # type: ignore[operator]
+    assert int8.operations is not None
+    share = int8.operations / (int8.split["pass"] / 1e3) / 1e9 / 1190
     assert [row[3] for row in shares if row[0] == "guardpass int8"] == [f"{100 * share:.1f} %"]
 
 

@@ -14,6 +14,8 @@ import pytest
 
 from guardpass import Cancelled, DeadlineExceeded, Guard
 from guardpass.bench.twin import find, tiny, write_twin
+from guardpass.engines import Stoppable
+from guardpass.engines.native import NativeEngine
 from guardpass.errors import EngineError
 from guardpass.export import export_guard
 from guardpass.export.native_quantize import RECIPES
@@ -99,7 +101,8 @@ def _seconds(guard: Guard) -> float:
 def _watched(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, BaseException | None]]:
     """How long the engine's passes took that could be stopped, and what ended them."""
     ran: list[tuple[float, BaseException | None]] = []
-    inner: Callable[[Pass, Stop], np.ndarray] = guard._engine.run_until  # type: ignore[attr-defined]
+    assert isinstance(guard._engine, Stoppable)
+    inner: Callable[[Pass, Stop], np.ndarray] = guard._engine.run_until
 
     def run_until(request: Pass, stop: Stop) -> np.ndarray:
         began, why = time.perf_counter(), None
@@ -149,6 +152,7 @@ def test_a_stop_ends_a_pass_soon_and_with_its_reason(slow: Path) -> None:
     plans = planner(guard, mode)
     request, whole = plans.plan(plans.span(given)), _seconds(guard)
     engine = guard._engine
+    assert isinstance(engine, NativeEngine)
     why, ended, raised = EngineError("enough"), 0, None
     for share in (0.1, 0.2, 0.3) * 3:
         stop = Stop()
@@ -156,7 +160,7 @@ def test_a_stop_ends_a_pass_soon_and_with_its_reason(slow: Path) -> None:
         timer.start()
         began = time.perf_counter()
         try:
-            engine.run_until(request, stop)  # type: ignore[attr-defined]
+            engine.run_until(request, stop)
         except EngineError as error:
             raised = error
             ended += time.perf_counter() - began < 0.9 * whole
@@ -166,5 +170,5 @@ def test_a_stop_ends_a_pass_soon_and_with_its_reason(slow: Path) -> None:
     before = Stop()
     before.request(why)
     with pytest.raises(EngineError, match="enough"):
-        engine.run_until(request, before)  # type: ignore[attr-defined]
-    np.testing.assert_array_equal(engine.run_until(request, Stop()), engine.run(request))  # type: ignore[attr-defined]
+        engine.run_until(request, before)
+    np.testing.assert_array_equal(engine.run_until(request, Stop()), engine.run(request))
