@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -224,8 +225,6 @@ def test_nothing_is_judged_before_the_guards_are_there(two_sided: Path) -> None:
 
 
 def _free() -> int:
-    import socket
-
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]
@@ -241,3 +240,12 @@ def test_one_connection_serves_many_requests(two_sided: Path) -> None:
 
         assert asyncio.run(many()) == {200}
         assert asyncio.run(many()) == {200}
+
+
+def test_a_connection_outlasts_the_pools_of_clients(two_sided: Path) -> None:
+    """httpx, and with it openai's client, lets go of an unused connection after 5 s; uvicorn would as well."""
+    with served([two_sided], "--threads", "1") as server, socket.create_connection(("127.0.0.1", server.port)) as kept:
+        for _ in range(2):
+            kept.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert kept.recv(1 << 16).startswith(b"HTTP/1.1 200")
+            time.sleep(6)

@@ -124,7 +124,11 @@ def draw_rate(path: Path, subject: Subject, rows: Sequence[Rate], look: Looks) -
 
 
 def draw_roofline(path: Path, subject: Subject, rows: Sequence[Latency], peaks: Sequence[Peaks], look: Looks) -> Path:
-    """Operations over time by tokens that are run, under what the machine itself can do."""
+    """Operations over time by tokens that are run, under what the machine itself can do.
+
+    The int8 peak is the median of those beside the requests, in a band of all of them; else that of the run's first
+    seconds.
+    """
     title = f"Speed beside the machine's own, mode {rows[0].mode}"
     names = f"tokens that are run{_DASHED}", "GOP/s of the pass, else of the request"
     with picture(path, title, subject, rows[0].environment, *names) as axes:
@@ -135,13 +139,18 @@ def draw_roofline(path: Path, subject: Subject, rows: Sequence[Latency], peaks: 
             axes.plot(x, y, **look[who].line())
             ends.append((look[who], (x[-1], y[-1])))
         least, most = min(row.run for row in rows), max(row.run for row in rows)
+        # Taken beside the requests, where they were: the machine's peak moves meanwhile.
+        beside = [peak for row in rows for peak in row.peaks or ()]
+        if beside:
+            axes.axhspan(min(beside), max(beside), color=GREY, alpha=0.12, linewidth=0, zorder=1)
         for row in peaks[:1]:
-            for name, peak in (("int8", row.int8), ("bf16", row.bf16), ("fp32", row.fp32)):
+            int8 = float(np.median(beside)) if beside else row.int8
+            for name, peak in (("int8", int8), ("bf16", row.bf16), ("fp32", row.fp32)):
                 if peak:
                     axes.axhline(peak, color=GREY, linewidth=1.2, zorder=2)
                     ends.append((Look(f"{name} peak, {number(peak)} GOP/s", GREY), (most, peak)))
             # A byte a weight, read once for all tokens, 2 operations each.
-            ridge = np.array([least, max(least, min(most, (row.int8 or np.inf) / (2 * row.read_gb_s)))])
+            ridge = np.array([least, max(least, min(most, (int8 or np.inf) / (2 * row.read_gb_s)))])
             label = f"int8 weights read at {number(row.read_gb_s)} GB/s"
             axes.plot(ridge, 2 * row.read_gb_s * ridge, color=GREY, linestyle=":", zorder=2, label=label)
             axes.legend(loc="best", fontsize=8.5, frameon=False)

@@ -20,6 +20,9 @@ from .metrics import Metrics
 from .settings import Settings
 
 _BACKLOG = 2048
+# Seconds. Longer than clients and proxies keep a connection they do not use (httpx 5, AWS's load balancer 60), so that
+# they close it first: a request that crosses the server's closing is lost.
+_IDLE = 75
 _PARENT = 0.5  # seconds between looks at whether the supervisor lives
 
 
@@ -64,7 +67,7 @@ class _Server:
         config = uvicorn.Config(
             make_app(self._host, Keys(settings.api_key_file), self._metrics), log_config=None, access_log=False,
             lifespan="off", server_header=False, date_header=True, backlog=_BACKLOG,
-            timeout_graceful_shutdown=math.ceil(settings.drain), ws="none",
+            timeout_keep_alive=_IDLE, timeout_graceful_shutdown=math.ceil(settings.drain), ws="none",
         )  # fmt: skip
         self._uvicorn = _Uvicorn(config)
         self._stop = asyncio.Event()
