@@ -11,7 +11,6 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from guardpass import Guard, InputError
-from guardpass.bench.peers.adapters.guardpass import load
 from guardpass.bench.peers.table import find as find_peer
 from guardpass.bench.speed.contenders import Given, chosen
 from guardpass.bench.speed.prepare import Options
@@ -61,29 +60,6 @@ def test_policies_at_once_and_one_by_one(tmp_path: Path) -> None:
     assert four.ratio is not None
     assert apart.ratio is not None
     assert {row.agreement for row in made.fidelity} == {1}  # the first policy's verdict, whoever is asked beside it
-
-
-def test_of_policies_the_first_that_is_asked_answers(tmp_path: Path) -> None:
-    """Also where the tree has another first."""
-    checkpoint = _checkpoint("shieldgemma-2b", tmp_path)
-    export_guard(checkpoint, tmp_path / "guard", family="shieldgemma", quant="fp32")
-    first, second = open_guard(tmp_path / "guard").modes["prompt"].asked[:2]
-    options = {"path": str(tmp_path / "guard"), "threads": 1, "passes": [[second, first]]}
-    ask, guard = load(options), Guard.load(tmp_path / "guard", threads=1)
-    labels = []
-    for asked in Questions(tmp_path / "guard").of_length(8, 12):
-        (answer,) = ask([asked.question])
-        each = guard.check(asked.question["text"], policies=[first, second], threshold={})
-        named = [field.label for field in (each.fields[first], each.fields[second]) if field]
-        columns = [guard.manifest.columns[column] for column in asked.columns]
-        tokens = {
-            guard.manifest.labels[choice.label].name: guard.manifest.columns[choice.column]
-            for choice in guard.manifest.modes["prompt"].tree.slots[0].choices
-            if choice.label is not None
-        }
-        assert columns[answer["label"]] == tokens[named[1]]
-        labels.append(named)
-    assert any(one != other for one, other in labels)  # else it could be either's
 
 
 def test_peers_that_decode_to_the_last_field(tmp_path: Path) -> None:
