@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,7 @@ class Layout:
     lend: Callable[[Target, str], str]  # a baked tensor [1, ...] as one of the batch, [B, ...]
     slots: Callable[[Target, str], Slots]  # given the layer's mask
     kept: Callable[[Target, str, str], str]  # of x [B, T, width], the rows at an index: [B, S, width]
+    seen: Callable[[Target, str, np.dtype[Any]], str]  # a mask as attention reads it, beside activations of a type
 
     def filled(self, baked: int) -> int:
         """The columns to put before `baked` ones."""
@@ -51,8 +53,12 @@ def _one_kept(graph: Target, x: str, index: str) -> str:
     return graph.op("Gather", [x, index], f"{x}.slots", axis=1)[0]
 
 
-# Nothing below asks for a shape: ONNX Runtime computes shapes on the CPU. Nor is there a GatherND, whose CUDA kernel
-# copies from host memory that is gone when a captured CUDA graph is replayed: rows are looked up by one flat index.
+def _one_seen(_graph: Target, mask: str, _dtype: np.dtype[Any]) -> str:
+    return mask
+
+
+# Nothing below asks for a shape: ONNX Runtime computes shapes on the CPU. Nor is there a GatherND, whose CUDA kernel,
+# as it was read, copies from host memory that is gone when a captured graph is replayed: rows have one flat index.
 _FIRST, _START = "batch.first", "batch.start"  # [B], zeros; [B, 1], the flat index of each request's first row
 
 
@@ -90,7 +96,17 @@ def _many_kept(graph: Target, x: str, index: str) -> str:
     return graph.op("Gather", [rows, index], f"{x}.slots")[0]
 
 
-SINGLE = Layout(1, 1, _one_begin, _one_lend, _one_slots, _one_kept)
+def _many_seen(graph: Target, mask: str, dtype: np.dtype[Any]) -> str:
+    """What is added to scores. Of a boolean mask ONNX Runtime would make it anew in every layer.
+
+    Not the least number: the fused kernel multiplies it by log2(e), and rows of infinities are not numbers.
+    """
+    least = -65504 if dtype == np.float16 else -1e30
+    values = [graph.constant(np.array(value, dtype)) for value in (0, least)]
+    return graph.op("Where", [mask, *values], f"{mask}.bias")[0]
+
+
+SINGLE = Layout(1, 1, _one_begin, _one_lend, _one_slots, _one_kept, _one_seen)
 # ONNX Runtime's CUDA Attention takes a mask into a fused kernel (CUTLASS's memory-efficient attention) where the
 # columns are a multiple of 4, and of 8 where its loads are wide; flash attention takes none. T is the runtime's part.
-BATCHED = Layout("B", 8, _many_begin, _many_lend, _many_slots, _many_kept)
+BATCHED = Layout("B", 8, _many_begin, _many_lend, _many_slots, _many_kept, _many_seen)

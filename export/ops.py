@@ -87,6 +87,7 @@ class Ops:
         self._seen = "", Seen(lambda: np.empty((0, 0), np.float32))
         self._mask = recipe.layout.begin(self._graph, self._fill)
         self._window_masks: dict[int, str] = {}
+        self._seen_masks: dict[str, str] = {}
 
     def embed(self) -> Value:
         table = self._tensor("model.embed_tokens.weight")
@@ -166,9 +167,11 @@ class Ops:
         _check_finite(k.rows, v.rows)
         baked = (("k", k), ("v", v)) if self._baked else ()
         past = [self._past(f"{name}.{kind}_prefix", each) for kind, each in baked]
+        if mask not in self._seen_masks:
+            self._seen_masks[mask] = self._recipe.layout.seen(self._graph, mask, self._recipe.dtype)
         # The operator insists that present keys and values are declared where past ones are given.
         output, *_ = self._graph.op(
-            "Attention", [q.name, k.name, v.name, mask, *past], f"{name}.attention", outputs=3,
+            "Attention", [q.name, k.name, v.name, self._seen_masks[mask], *past], f"{name}.attention", outputs=3,
             q_num_heads=shape.heads, kv_num_heads=shape.kv_heads, scale=shape.scale, softcap=shape.softcap or 0.0,
         )  # fmt: skip
         mixed = reference.attend(q.rows, k.rows, v.rows, rows, window, shape)

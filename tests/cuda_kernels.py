@@ -48,11 +48,12 @@ KERNELS = {
     ("", "Sub"): Kernel(14, 14, _FLOATS | {I64}),
     ("", "Tanh"): Kernel(13, 13, _FLOATS),
     ("", "Unsqueeze"): Kernel(24, 24, _ANY),
+    ("", "Where"): Kernel(16, 16, _FLOATS | {I64}),
     ("com.microsoft", "FastGelu"): Kernel(1, 1, _FLOATS),
     ("com.microsoft", "QuickGelu"): Kernel(1, 1, _FLOATS),
 }
-# Inputs that are no numbers to compute with: indices, axes, shapes, and the mask.
-_BESIDE = {"Gather": {1}, "CumSum": {1}, "Reshape": {1}, "Unsqueeze": {1}, "Attention": {3}}
+# Inputs that are no numbers to compute with: indices, axes, shapes and conditions.
+_BESIDE = {"Gather": {1}, "CumSum": {1}, "Reshape": {1}, "Unsqueeze": {1}, "Where": {0}}
 
 
 def misplaced(model: onnx.ModelProto) -> Iterator[str]:
