@@ -93,8 +93,7 @@ def write_model(
     for number, request in enumerate(judged, start=1):
         found.append(engine.run(request)[0])
         told(number, len(judged))
-    gate = judge(tried, reference, found, gating.texts, gating.max_flip_rate)
-    return replace(done, gate=replace(gate, device=device))
+    return replace(done, gate=judge(tried, reference, found, gating.texts, gating.max_flip_rate, device))
 
 
 def _reference(
