@@ -11,7 +11,7 @@ from guardpass.content import ContentTokenizer
 from guardpass.decide import Decider, Outcome, Reading
 from guardpass.errors import GateError, InputError
 from guardpass.guard import DEFAULT_MAX_TOKENS
-from guardpass.manifest import Flip, Gate, Manifest, Mode, Role
+from guardpass.manifest import Device, Flip, Gate, Manifest, Mode, Role
 from guardpass.passes import Pass, Planner
 from guardpass.tree import pruned
 from guardpass.windows import Limits, spans
@@ -99,9 +99,16 @@ def _cases(texts: Texts, manifest: Manifest, tokenizer: ContentTokenizer) -> Ite
 
 
 def judge(
-    cases: Sequence[Case], reference: Sequence[Scores], found: Sequence[Scores], texts: Texts, max_flip_rate: float
+    cases: Sequence[Case],
+    reference: Sequence[Scores],
+    found: Sequence[Scores],
+    texts: Texts,
+    max_flip_rate: float,
+    device: Device = "cpu",
 ) -> Gate:
     """Scores [S, V'] of each case, of the checkpoint's weights and of the guard, to what guard.json says of them.
+
+    device: what ran the guard.
 
     Raises GateError for more flips than allowed, and EngineError for scores that are not finite.
     """
@@ -122,6 +129,7 @@ def judge(
         worst_score_change=float(max(changes)),
         kl=float(np.mean(distances)),
         max_flip_rate=float(max_flip_rate),
+        device=device,
     )
     if len(flips) / len(cases) > max_flip_rate:
         widest = max(abs(flip.reference) for flip in flips)

@@ -54,8 +54,8 @@ def test_from_twin_to_verdict(tmp_path: Path) -> None:
     made = _object("export", twin, "--out", guard, "--quant", "fp32")
     size = sum((guard / name).stat().st_size for name in files(guard) if name != "guard.json")
     assert made == {
-        "guard": str(guard), "family": "kanana-safeguard", "engine": "onnx", "quant": "fp32", "bytes": size,
-        "gate": None, "ungated": "unquantized",
+        "guard": str(guard), "family": "kanana-safeguard", "engine": "onnx", "quant": "fp32",
+        "device": "cpu", "bytes": size, "gate": None, "ungated": "unquantized",
     }  # fmt: skip
 
     info = _object("info", guard)
