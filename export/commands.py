@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 if TYPE_CHECKING:
-    from guardpass.manifest import Manifest
+    from guardpass.manifest import Device, Manifest
 
     from .engines import Asked, Via
     from .family import Family as Row
@@ -56,9 +56,11 @@ def export(
         str | None,
         typer.Option(
             help="onnx: fp32, int8 (default) or int4. native: int8 (default) or int4. "
-            "llamacpp: f32, f16, bf16, q8_0 (default), q6_k, q5_k_m, q4_k_m, q4_0 or iq4_nl."
+            "llamacpp: f32, f16, bf16, q8_0 (default), q6_k, q5_k_m, q4_k_m, q4_0 or iq4_nl. "
+            "onnx for cuda: bf16 (default), fp16 or fp32."
         ),
     ] = None,
+    device: Annotated[str, typer.Option(help="What the guard is for: cpu, or cuda (engine onnx).")] = "cpu",
     no_gate: Annotated[
         bool, typer.Option("--no-gate", help="Do not try the quantized guard against the original weights.")
     ] = False,
@@ -81,8 +83,8 @@ def export(
     with _bar(checkpoint.name) as progress:
         manifest = export_guard(
             checkpoint, out, family=_row(family), policies=policy or (), date=date, engine=cast("Asked", engine),
-            quant=quant, via=cast("Via", via), gate=not no_gate, gate_texts=gate_texts,
-            max_flip_rate=max_flip_rate, force=force, progress=progress,
+            quant=quant, device=cast("Device", device), via=cast("Via", via), gate=not no_gate,
+            gate_texts=gate_texts, max_flip_rate=max_flip_rate, force=force, progress=progress,
         )  # fmt: skip
     _report(out, manifest, as_json)
 
@@ -137,7 +139,8 @@ def _report(out: Path, manifest: "Manifest", as_json: bool) -> None:
     size, engine, gate = sum(file.size for file in manifest.files.values()), manifest.engine, manifest.gate
     if as_json:
         found = {
-            "guard": str(out), "family": manifest.family, "engine": engine.name, "quant": engine.quant, "bytes": size
+            "guard": str(out), "family": manifest.family, "engine": engine.name, "quant": engine.quant,
+            "device": engine.device, "bytes": size,
         }  # fmt: skip
         if gate is None:
             print(json.dumps(found | {"gate": None, "ungated": manifest.ungated}))
@@ -145,7 +148,8 @@ def _report(out: Path, manifest: "Manifest", as_json: bool) -> None:
             shown = {"texts": gate.texts, "agreement": gate.agreement, "flips": len(gate.flips), "kl": gate.kl}
             print(json.dumps(found | {"gate": shown}))
         return
-    print(f"{out}: {manifest.family}, engine {engine.name}, {engine.quant}, {size / 1e6:.1f} MB")
+    on = "" if engine.device == "cpu" else f" on {engine.device}"
+    print(f"{out}: {manifest.family}, engine {engine.name}{on}, {engine.quant}, {size / 1e6:.1f} MB")
     if gate:
         print(f"gate: {gate_line(manifest)}")
 

@@ -69,17 +69,17 @@ def _normed(ops: Ops, shape: Architecture, x: Value, name: str) -> Value:
     return ops.rotated(normed, "residual") if shape.kind.post_norms else normed
 
 
-def inputs(columns: int) -> list[Any]:
-    """The graph's inputs. One request is one pass, so the batch is 1; T and S are free."""
+def inputs(columns: int, batch: int | str = 1) -> list[Any]:
+    """The graph's inputs, for `columns` baked ones; T and S are free, and so is a batch that has a name."""
     value = helper.make_tensor_value_info
     return [
-        value("tokens", TensorProto.INT64, [1, "T"]),
-        value("positions", TensorProto.INT64, [1, "T"]),
-        value("mask", TensorProto.BOOL, [1, 1, "T", f"T + {columns}"]),
-        value("slots", TensorProto.INT64, [1, "S"]),
+        value("tokens", TensorProto.INT64, [batch, "T"]),
+        value("positions", TensorProto.INT64, [batch, "T"]),
+        value("mask", TensorProto.BOOL, [batch, 1, "T", f"T + {columns}"]),
+        value("slots", TensorProto.INT64, [batch, "S"]),
     ]
 
 
-def outputs(labels: int) -> list[Any]:
+def outputs(labels: int, batch: int | str = 1) -> list[Any]:
     """The graph's output."""
-    return [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, "S", labels])]
+    return [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [batch, "S", labels])]

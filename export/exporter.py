@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from guardpass.errors import CheckpointError, InputError
-from guardpass.manifest import MANIFEST, File, Manifest, Source
+from guardpass.manifest import MANIFEST, Device, File, Manifest, Source
 
 from .atomic import check_target, new_directory
 from .checkpoint import Checkpoint
@@ -40,6 +40,7 @@ def export_guard(
     date: str | None = None,
     engine: Asked = "onnx",
     quant: str | None = None,
+    device: Device = "cpu",
     via: Via = "own",
     gate: bool = True,
     gate_texts: Path | None = None,
@@ -53,7 +54,7 @@ def export_guard(
     `name=Title: description`. date: YYYY-MM-DD, which is today to a chat template that asks. engine: what will run
     the guard: "onnx", "native" (guardpass-kernels), "llamacpp" (or "gguf"), or "auto", see `engines.choose`.
     quant: of onnx fp32, int8 (default) or int4; of native the last two; of llamacpp one of `gguf_quantize.QUANTS`
-    (default q8_0).
+    (default q8_0); of onnx on cuda bf16 (default), fp16 or fp32. device: what the guard is for, "cpu" or "cuda".
     via: "own" for the architectures of our table; "optimum" for any that optimum-onnx exports, at fp32 and with
     nothing baked. gate: let the quantized guard judge texts (`gate_texts`, JSONL of text and maybe response, or the
     built-in ones) beside the original weights in fp32, and refuse a larger share of flipped verdicts than
@@ -64,7 +65,7 @@ def export_guard(
     guard that flips too much, InputError for bad options or an existing `out`, and MissingDependency where the gate
     has no engine to run; in every case `out` is as it was.
     """
-    chosen = choose(engine, quant, via)
+    chosen = choose(engine, quant, via, device)
     row = find(family) if isinstance(family, str) else family
     check_date(date)
     check_target(out, MANIFEST if force else None)

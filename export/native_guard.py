@@ -17,7 +17,6 @@ from .basis import signs
 from .checkpoint import Array, Checkpoint
 from .decoder import write_decoder
 from .native_file import Packed
-from .native_quantize import RECIPES
 from .ops import Ops
 from .prompt import Prompts
 from .quantize import Recipe
@@ -31,7 +30,7 @@ def write_native(
     source: Checkpoint,
     shape: Architecture,
     prompts: Prompts,
-    quant: str,
+    recipe: Recipe[Packed],
     directory: Path,
     calibration: Sequence[Pass],
     judged: Sequence[Pass],
@@ -40,7 +39,7 @@ def write_native(
     """As `write_onnx`, for engine native."""
     path = directory / MODEL
     ops = (calibration, judged, progress)
-    scores = write_packed(source, shape, prompts.prefix, prompts.columns, RECIPES[quant], path, *ops)
+    scores = write_packed(source, shape, prompts.prefix, prompts.columns, recipe, path, *ops)
     return {MODEL: file_of(path)}, scores
 
 

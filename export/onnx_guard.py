@@ -13,7 +13,7 @@ from .decoder import inputs, outputs, write_decoder
 from .graph import Graph
 from .ops import Ops
 from .prompt import Prompts
-from .quantize import RECIPES, Layer, Recipe
+from .quantize import Layer, Recipe
 from .written import Progress, counted, file_of
 
 
@@ -21,7 +21,7 @@ def write_onnx(
     source: Checkpoint,
     shape: Architecture,
     prompts: Prompts,
-    quant: str,
+    recipe: Recipe[Graph],
     directory: Path,
     calibration: Sequence[Pass],
     judged: Sequence[Pass],
@@ -36,9 +36,11 @@ def write_onnx(
     graph = Graph(directory / "model.onnx.data")
     try:
         told = counted(shape.streamed, progress)
-        ops = Ops(source, shape, graph, RECIPES[quant], prompts.prefix, told, calibration, judged)
+        ops = Ops(source, shape, graph, recipe, prompts.prefix, told, calibration, judged)
         scores = write_decoder(ops, shape, prompts.columns)
-        weights = graph.finish(path, inputs(len(prompts.prefix.tokens)), outputs(len(prompts.columns)))
+        batch = recipe.layout.batch
+        given = inputs(len(prompts.prefix.tokens), batch)
+        weights = graph.finish(path, given, outputs(len(prompts.columns), batch))
     finally:
         graph.close()
     return {"model.onnx.data": weights, path.name: file_of(path)}, scores

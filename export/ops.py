@@ -12,11 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from guardpass.errors import CheckpointError
 from guardpass.manifest import Prefix
@@ -28,8 +27,9 @@ from .basis import PLAIN, Basis, block_of, rotation
 from .checkpoint import Array, Checkpoint, Tensor
 from .gptq import Seen
 from .graph import CONTRIB
-from .quantize import Layer, Place, Recipe
+from .quantize import FLOAT, Dtype, Layer, Place, Recipe, narrow
 from .reference import Index, Rows
+from .target import Target
 
 Progress = Callable[[int], None]
 
@@ -55,22 +55,6 @@ class Rotation:
     sin: Array
 
 
-class Target(Protocol):
-    """What is written: nodes and the tensors they read, as `graph.Graph` has them."""
-
-    def op(
-        self, kind: str, inputs: Sequence[str], name: str, /, outputs: int = 1, *, domain: str = "", **attributes: Any
-    ) -> tuple[str, ...]: ...
-
-    def constant(self, value: npt.NDArray[Any], /) -> str: ...
-
-    def weight(self, name: str, value: npt.NDArray[Any], /) -> str: ...
-
-    def begin_weight(self, name: str, dtype: np.dtype[Any], shape: Sequence[int], /) -> None: ...
-
-    def append(self, value: npt.NDArray[Any], /) -> None: ...
-
-
 T = TypeVar("T", bound=Target)
 
 
@@ -94,13 +78,16 @@ class Ops:
         self._linear: Callable[[Layer], str] = partial(recipe.linear, graph)
         self._progress = progress
         self._baked = len(prefix.tokens)
+        self._fill = recipe.layout.filled(self._baked)
         passes = [*calibration, *judged]
         self.rows = reference.rows_of(prefix, passes)
         self._calibration = slice(self._baked, self._baked + sum(each.tokens.size for each in calibration))
         self._judged = [each.slots.size for each in judged]
         self._tokens = np.concatenate([np.array(prefix.tokens, np.int64), *(each.tokens[0] for each in passes)])
         self._seen = "", Seen(lambda: np.empty((0, 0), np.float32))
+        self._mask = recipe.layout.begin(self._graph, self._fill)
         self._window_masks: dict[int, str] = {}
+        self._seen_masks: dict[str, str] = {}
 
     def embed(self) -> Value:
         table = self._tensor("model.embed_tokens.weight")
@@ -110,17 +97,18 @@ class Ops:
             # Rows as stored where the dtype stays, so that the copy is exact; checked for NaN all the same.
             raw = table.raw(start, count)
             data = table.widened(raw)
-            self._graph.append(raw if stored == table.dtype else _narrow(data, stored, table.name))
+            self._graph.append(raw if stored == table.dtype else narrow(data, stored, table.name))
             self._progress(data.size)
         looked_up = self._graph.op("Gather", ["embedding", "tokens"], "embed.rows")[0]
-        name = self._graph.op("Cast", [looked_up], "embed", to=TensorProto.FLOAT)[0]
+        name = self._cast(looked_up, stored, "embed", self._recipe.dtype)
         known, inverse = np.unique(self._tokens, return_inverse=True)
         empty = np.zeros((0, self._shape.hidden), np.float32)
         x = Value(name, table.pick(known.tolist())[inverse] if known.size else empty)
         if not self._shape.kind.scaled_embedding:
             return x
         scale = np.float32(math.sqrt(self._shape.hidden))
-        scaled = self._graph.op("Mul", [x.name, self._graph.constant(np.array(scale))], "embed.scaled")[0]
+        factor = self._graph.constant(np.array(scale, self._recipe.dtype))
+        scaled = self._graph.op("Mul", [x.name, factor], "embed.scaled")[0]
         return Value(scaled, x.rows * scale)
 
     def rotated(self, x: Value, place: Place) -> Value:
@@ -141,19 +129,20 @@ class Ops:
     def mask(self, window: int | None) -> str:
         """The mask of a layer: what the pass says, within the sliding window by position where there is one."""
         if window is None or window >= self._shape.context:
-            return "mask"
+            return self._mask
         if window not in self._window_masks:
             op, constant = self._graph.op, self._graph.constant
             columns = "positions"
             if self._baked:
-                baked = constant(self.rows.every[None, : self._baked])
+                baked = constant(np.pad(self.rows.every[: self._baked], (self._fill, 0))[None])
+                baked = self._recipe.layout.lend(self._graph, baked)
                 columns = op("Concat", [baked, "positions"], "window.columns", axis=1)[0]
             rows = op("Unsqueeze", ["positions", constant(np.array([2]))], "window.rows")[0]
             columns = op("Unsqueeze", [columns, constant(np.array([1]))], "window.columns")[0]
             distance = op("Sub", [rows, columns], "window.distance")[0]
             near = op("Less", [distance, constant(np.array(window))], "window.near")[0]
             near = op("Unsqueeze", [near, constant(np.array([1]))], "window.near")[0]
-            self._window_masks[window] = op("And", ["mask", near], "window.mask")[0]
+            self._window_masks[window] = op("And", [self._mask, near], "window.mask")[0]
         return self._window_masks[window]
 
     def rotation(self, positions: str, rows: Rows) -> Rotation:
@@ -163,7 +152,9 @@ class Ops:
         column = self._graph.op("Unsqueeze", [positions, self._graph.constant(np.array([2]))], f"{name}.column")[0]
         angles = self._graph.op("Cast", [column], f"{name}.float", to=TensorProto.FLOAT)[0]
         angles = self._graph.op("Mul", [angles, inv_freq], f"{name}.angles")[0]
-        names = self._graph.op("Cos", [angles], f"{name}.cos")[0], self._graph.op("Sin", [angles], f"{name}.sin")[0]
+        cos, sin = (self._graph.op(kind, [angles], f"{name}.{kind.lower()}")[0] for kind in ("Cos", "Sin"))
+        dtype = self._recipe.dtype
+        names = self._cast(cos, FLOAT, f"{cos}.cast", dtype), self._cast(sin, FLOAT, f"{sin}.cast", dtype)
         known = rows.positions[:, None].astype(np.float32) * self._shape.inv_freq
         return Rotation(names, np.cos(known), np.sin(known))
 
@@ -175,17 +166,22 @@ class Ops:
         shape = self._shape
         _check_finite(k.rows, v.rows)
         baked = (("k", k), ("v", v)) if self._baked else ()
-        past = [
-            self._graph.weight(f"{name}.{kind}_prefix", _heads(x.basis.of(x.rows[: self._baked]), shape.kv_heads)[None])
-            for kind, x in baked
-        ]
+        past = [self._past(f"{name}.{kind}_prefix", each) for kind, each in baked]
+        if mask not in self._seen_masks:
+            self._seen_masks[mask] = self._recipe.layout.seen(self._graph, mask, self._recipe.dtype)
         # The operator insists that present keys and values are declared where past ones are given.
         output, *_ = self._graph.op(
-            "Attention", [q.name, k.name, v.name, mask, *past], f"{name}.attention", outputs=3,
+            "Attention", [q.name, k.name, v.name, self._seen_masks[mask], *past], f"{name}.attention", outputs=3,
             q_num_heads=shape.heads, kv_num_heads=shape.kv_heads, scale=shape.scale, softcap=shape.softcap or 0.0,
         )  # fmt: skip
         mixed = reference.attend(q.rows, k.rows, v.rows, rows, window, shape)
         return Value(output, mixed, v.basis.repeated(shape.kv_heads, shape.heads // shape.kv_heads))
+
+    def _past(self, name: str, x: Value) -> str:
+        """The baked rows of keys or values."""
+        heads = _heads(x.basis.of(x.rows[: self._baked]), self._shape.kv_heads)
+        filled = np.pad(narrow(heads, self._recipe.dtype, name), ((0, 0), (self._fill, 0), (0, 0)))
+        return self._recipe.layout.lend(self._graph, self._graph.weight(name, filled[None]))
 
     def norm(self, x: Value, name: str, *, folded: bool = False) -> Value:
         """RMSNorm. `folded`: the gain is left to the linear layers that read the result, as a rotation demands."""
@@ -194,7 +190,8 @@ class Ops:
         if folded:  # a gain of zero could not be undone
             gain = np.where(np.abs(gain) < _TINY, _TINY, gain)
         graph = self._graph
-        stored = graph.constant(np.ones_like(gain)) if folded else graph.weight(f"{name}.weight", gain)
+        written = narrow(gain, self._recipe.dtype, f"{name}.weight")
+        stored = graph.constant(np.ones_like(gain)) if folded else graph.weight(f"{name}.weight", written)
         output = graph.op("RMSNormalization", [x.name, stored], name, axis=-1, epsilon=self._shape.eps)[0]
         basis = Basis(gain if folded else None, x.basis.block)
         return Value(output, reference.norm(x.rows, gain, self._shape.eps), basis)
@@ -220,16 +217,13 @@ class Ops:
 
     def slots(self, mask: str) -> tuple[str, str, Rows, Rotation]:
         """Index of the slots' rows, and the mask, the reference's rows and the rotation of those."""
-        index = self._graph.op("Squeeze", ["slots", self._graph.constant(np.array([0]))], "slots.index")[0]
-        positions = self._graph.op("Gather", ["positions", index], "positions.slots", axis=1)[0]
-        masked = self._graph.op("Gather", [mask, index], "mask.slots", axis=2)[0]
+        found = self._recipe.layout.slots(self._graph, mask)
         rows = reference.slots_of(self.rows)
-        return index, masked, rows, self.rotation(positions, rows)
+        return found.index, found.mask, rows, self.rotation(found.positions, rows)
 
     def kept(self, x: Value, index: str) -> Value:
         """The slots' rows alone."""
-        name = self._graph.op("Gather", [x.name, index], f"{x.name}.slots", axis=1)[0]
-        return Value(name, x.rows[self.rows.kept], x.basis)
+        return Value(self._recipe.layout.kept(self._graph, x.name, index), x.rows[self.rows.kept], x.basis)
 
     def head(self, x: Value, columns: Sequence[int]) -> list[Array]:
         """Scores of the vocabulary's `columns`, softcapped where the architecture says so; of judged passes [S, V']."""
@@ -237,12 +231,13 @@ class Ops:
         scores: Array = x.rows @ verdicts.T
         _check_finite(scores)
         weight = self._graph.weight("verdict_head", np.ascontiguousarray(x.basis.read(verdicts).T))
+        read = self._cast(x.name, self._recipe.dtype, "scores.read", FLOAT)
         softcap = self._shape.final_softcap
         if softcap is None:
-            self._graph.op("MatMul", [x.name, weight], "scores")
+            self._graph.op("MatMul", [read, weight], "scores")
             return self._apart(scores)
         cap = self._graph.constant(np.array(softcap, np.float32))
-        raw = self._graph.op("MatMul", [x.name, weight], "scores.raw")
+        raw = self._graph.op("MatMul", [read, weight], "scores.raw")
         squashed = self._graph.op("Tanh", self._graph.op("Div", [*raw, cap], "scores.scaled"), "scores.tanh")
         self._graph.op("Mul", [*squashed, cap], "scores")
         return self._apart(np.tanh(scores / np.float32(softcap)) * np.float32(softcap))
@@ -287,6 +282,11 @@ class Ops:
         every = np.arange(len(self.rows.every)) if len(x.rows) == len(self.rows.every) else self.rows.kept
         return np.flatnonzero((every >= self._calibration.start) & (every < self._calibration.stop))
 
+    def _cast(self, x: str, has: Dtype, name: str, wanted: Dtype) -> str:
+        if has == wanted:
+            return x
+        return self._graph.op("Cast", [x], name, to=helper.np_dtype_to_tensor_dtype(wanted))[0]
+
     def _tensor(self, name: str) -> Tensor:
         return self._checkpoint.tensors[name]
 
@@ -317,8 +317,10 @@ def _heads(x: Array, heads: int) -> Array:
     return x.reshape(len(x), heads, x.shape[1] // heads).transpose(1, 0, 2)
 
 
-def _embedding_dtype(table: Tensor, recipe: Recipe[Any]) -> np.dtype[Any]:
+def _embedding_dtype(table: Tensor, recipe: Recipe[Any]) -> Dtype:
     """Two bytes a weight; only a float32 checkpoint exported as the float32 reference keeps four."""
+    if recipe.dtype.itemsize == 2:
+        return recipe.dtype
     if table.dtype.itemsize == 2 or recipe.name == "fp32":
         return table.dtype
     return np.dtype(np.float16)
@@ -330,11 +332,3 @@ def _check_finite(*values: Array) -> None:
             "the weights overflow float32 on the guard's own prompt or texts, so no score could be trusted; "
             "check the checkpoint, its files may be damaged"
         )
-
-
-def _narrow(data: Array, dtype: np.dtype[Any], name: str) -> npt.NDArray[Any]:
-    with np.errstate(over="ignore"):
-        narrow = data.astype(dtype)
-    if not np.isfinite(narrow).all():
-        raise CheckpointError(f"{name} holds values beyond {dtype}; export with --quant fp32")
-    return narrow

@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
 
-from guardpass.engines import open_engine
 from guardpass.errors import InputError
 from guardpass.guard import DEFAULT_MAX_TOKENS
 from guardpass.manifest import Engine, Manifest, Ungated
@@ -12,7 +11,7 @@ from guardpass.passes import Pass
 
 from .architecture import Architecture
 from .checkpoint import Array, Checkpoint
-from .engines import ENGINES, check_installed
+from .engines import check_installed, row_of
 from .gate import cases, default_flip_rate, judge, passes
 from .gate_texts import Texts, built_in, read_texts
 from .gguf_guard import write_gguf
@@ -21,6 +20,7 @@ from .onnx_guard import reference_scores, write_onnx
 from .prompt import Prompts
 from .quantize import Recipe
 from .tokenizer import CheckpointTokenizer
+from .trial import opened
 from .written import Progress
 
 _JUDGED_TOKENS, _ACTIVATIONS = 1 << 15, 1 << 28
@@ -65,7 +65,7 @@ def write_model(
     progress: Progress,
 ) -> Manifest:
     """Write and try the model; returns `begun` with its files and its gate. Raises CheckpointError and GateError."""
-    quant, recipe = begun.engine.quant, ENGINES[begun.engine.name].quants[begun.engine.quant]
+    quant, recipe = begun.engine.quant, row_of(begun.engine).quants[begun.engine.quant]
     # What a gigabyte of an MLP's activations holds: it bounds memory, and the other number the time of small models.
     most = min(_JUDGED_TOKENS, _ACTIVATIONS // shape.ffn)
     shown: list[Pass] = []
@@ -82,18 +82,19 @@ def write_model(
         parts = 2 if tried else 1
         told = _part(progress, 0, parts)
         write = write_native if begun.engine.name == "native" else write_onnx
-        files, reference = write(source, shape, prompts, quant, directory, shown, judged, told)
+        files, reference = write(source, shape, prompts, recipe, directory, shown, judged, told)
     done = replace(begun, files=begun.files | files, ungated=gating.ungated)
     if gating.texts is None:
         return done
     told = _part(progress, parts - 1, parts)
     longest = min(done.context, DEFAULT_MAX_TOKENS)
-    engine = open_engine(directory, done, threads=None, max_tokens=longest, device="cpu")
+    engine, device = opened(directory, done, longest)
     found = []
     for number, request in enumerate(judged, start=1):
         found.append(engine.run(request)[0])
         told(number, len(judged))
-    return replace(done, gate=judge(tried, reference, found, gating.texts, gating.max_flip_rate))
+    gate = judge(tried, reference, found, gating.texts, gating.max_flip_rate)
+    return replace(done, gate=replace(gate, device=device))
 
 
 def _reference(

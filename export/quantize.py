@@ -2,16 +2,21 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from guardpass.errors import CheckpointError
 from guardpass.manifest import Quant
 
 from .checkpoint import Array
 from .gptq import Seen, free_scale, rounded
 from .graph import CONTRIB, Graph
+from .layout import SINGLE, Layout
+
+Dtype = np.dtype[Any]
+FLOAT: Dtype = np.dtype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ T = TypeVar("T")  # what is written: a Graph, or another target of the same walk
 
 @dataclass(frozen=True)
 class Recipe(Generic[T]):
-    """How a guard's linear layers are stored and run."""
+    """How a guard's layers are stored and run."""
 
     name: Quant
     linear: Callable[[T, Layer], str]
@@ -43,16 +48,36 @@ class Recipe(Generic[T]):
     block: int = 64  # channels that a rotation mixes, at most
     balanced: bool = False  # whether channels of values and of the MLP are scaled alike, see `Ops.linear`
     calibrated: bool = False  # whether `linear` looks at what calibration shows
+    dtype: Dtype = FLOAT  # of activations, norms, and baked keys and values
+    layout: Layout = SINGLE
+
+
+def matmul(graph: Graph, layer: Layer, dtype: Dtype) -> str:
+    """MatMul of weights and activations of one floating-point type. Raises CheckpointError for weights beyond it."""
+    weights = np.empty((layer.k, layer.n), dtype)
+    start = 0
+    for chunk in layer.chunks:
+        weights[:, start : start + len(chunk)] = narrow(chunk, dtype, layer.name).T
+        start += len(chunk)
+    return graph.op("MatMul", [layer.inputs, graph.weight(f"{layer.name}.weight", weights)], layer.name)[0]
+
+
+def narrow(data: Array, dtype: Dtype, name: str) -> npt.NDArray[Any]:
+    """Values in another floating-point type. Raises CheckpointError where one does not fit."""
+    if dtype == data.dtype:
+        return data
+    with np.errstate(over="ignore"):
+        narrowed = data.astype(dtype)
+    if not np.isfinite(narrowed).all():
+        raise CheckpointError(
+            f"{name} holds values beyond {dtype}; export with --quant fp32, or for --device cuda with bf16"
+        )
+    return narrowed
 
 
 def fp32(graph: Graph, layer: Layer) -> str:
     """MatMul in float32: the reference."""
-    weights = np.empty((layer.k, layer.n), np.float32)
-    start = 0
-    for chunk in layer.chunks:
-        weights[:, start : start + len(chunk)] = chunk.T
-        start += len(chunk)
-    return graph.op("MatMul", [layer.inputs, graph.weight(f"{layer.name}.weight", weights)], layer.name)[0]
+    return matmul(graph, layer, FLOAT)
 
 
 def per_tensor(graph: Graph, layer: Layer) -> str:

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Iterable
 
-from .manifest import MANIFEST, Gate, Manifest, ModeSpec, Tree
+from .manifest import MANIFEST, Engine, Gate, Manifest, ModeSpec, Tree
 from .tree import UNSAFE, judged, severities
 
 _SIZES = range(1, 1 << 44)
@@ -12,6 +12,11 @@ _COUNTS = range(1, 1 << 24)
 NODES = 1 << 13  # of a prefix or a tree; masks are square in them
 _WALK = 100  # slots from a root to a leaf
 _SHA256 = re.compile("[0-9a-f]{64}")
+_QUANTS = {
+    ("native", "cpu"): ("int8", "int4"),
+    ("onnx", "cpu"): ("fp32", "int8", "int4"),
+    ("onnx", "cuda"): ("fp32", "bf16", "fp16"),
+}
 _MODELS = {"onnx": "model.onnx", "native": "model.packed", "llamacpp": "model.gguf"}
 
 
@@ -32,8 +37,7 @@ def check(m: Manifest) -> None:
     for name, mode in m.modes.items():
         _mode(m, mode, f"modes.{name}", ["prompt"] if name == "prompt" else ["prompt", "response"])
     _gate(m)
-    if m.engine.name == "native" and (m.engine.device != "cpu" or m.engine.quant not in ("int8", "int4")):
-        raise ValueError(f"engine: native runs int8 and int4 on the cpu, found {m.engine.quant} on {m.engine.device}")
+    _engine(m.engine)
     needed = {_MODELS[m.engine.name], "tokenizer.json"}
     if not m.files.keys() >= needed:
         raise ValueError(f"files: expected {sorted(needed)} among them, found {sorted(m.files)}")
@@ -42,6 +46,16 @@ def check(m: Manifest) -> None:
             raise ValueError(f"files: {file_name!r} is not a plain file name")
         if file.size not in _SIZES or not _SHA256.fullmatch(file.sha256):
             raise ValueError(f"files.{file_name}: size or sha256 out of range")
+
+
+def _engine(engine: Engine) -> None:
+    if engine.name == "llamacpp" or engine.quant in _QUANTS.get((engine.name, engine.device), ()):
+        return
+    known = (
+        f"{' and '.join(quants)} on the {device}" for (name, device), quants in _QUANTS.items() if name == engine.name
+    )
+    found = f"{engine.quant} on {engine.device}"
+    raise ValueError(f"engine: {engine.name} runs {', '.join(known)}, found {found}")
 
 
 def _gate(m: Manifest) -> None:

@@ -57,9 +57,11 @@ def gate_line(manifest: Manifest) -> str:
     gate = manifest.gate
     if gate is None:
         return "none" if manifest.ungated is None else f"none, {_UNGATED[manifest.ungated]}"
+    ran = "" if gate.device == manifest.engine.device else f", run on the {gate.device}"
     return (
         f"{gate.agreement:.2%} of {gate.texts} verdicts ({gate.source}) as in fp32, {len(gate.flips)} flips, "
         f"kl {gate.kl:.2g}, scores {gate.mean_score_change:.2g} off in the mean, {gate.worst_score_change:.2g} at worst"
+        + ran
     )
 
 

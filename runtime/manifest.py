@@ -12,9 +12,10 @@ Strip = Literal["none", "left", "right", "both", "through"]
 Severity = Literal["safe", "controversial", "unsafe"]
 Role = Literal["prompt", "response"]
 EngineName = Literal["onnx", "native", "llamacpp"]
-# Of the ONNX engine (the last two of native too), then of llama.cpp; "other" is what else an adopted GGUF may hold.
+# Of the ONNX engine (int8 and int4 of native too; fp16, and bf16 below, on CUDA), then of llama.cpp; "other" is what
+# else an adopted GGUF may hold.
 Quant = Literal[
-    "fp32", "int8", "int4", "f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_0", "iq4_nl", "other"
+    "fp32", "int8", "int4", "fp16", "f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_0", "iq4_nl", "other"
 ]
 Device = Literal["cpu", "cuda"]
 Mode = Role  # a mode is named after the last role it judges
@@ -155,6 +156,7 @@ class Gate:
     worst_score_change: float
     kl: float
     max_flip_rate: float  # more flips would have failed the export
+    device: Device = "cpu"  # what ran the guard, which for one of CUDA is the CPU where export found no GPU
 
 
 @dataclass(frozen=True)
