@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Plots = Annotated[Path | None, typer.Option(metavar="DIR", help="Draw PNG files into this folder.")]
 Threads = Annotated[int | None, typer.Option(help="Engine threads (default: the cores at hand).")]
-On = Annotated[str | None, typer.Option(help="Where GGUF guards run: cpu (default) or cuda.")]
+On = Annotated[str | None, typer.Option(help="cpu or cuda; by default what a guard was exported for.")]
 
 
 def register(app: typer.Typer) -> None:

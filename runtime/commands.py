@@ -49,7 +49,7 @@ def check(
     temperature: Annotated[float, typer.Option(help="Of the score (ShieldGemma's T).")] = 1.0,
     alpha: Annotated[float, typer.Option(help="Of the score (ShieldGemma's alpha).")] = 0.0,
     threads: Annotated[int | None, typer.Option(help="Engine threads (default: the cores at hand).")] = None,
-    device: Annotated[str | None, typer.Option(help="Where a GGUF guard runs: cpu (default) or cuda.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; by default what the guard was exported for.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Positions of one pass.")] = None,
     max_windows: Annotated[int, typer.Option(help="Refuse text that takes more windows.")] = 16,
     long_text: Annotated[str, typer.Option(help="windows, refuse or truncate.")] = "windows",

@@ -12,21 +12,22 @@ from .combine import combined
 from .content import ContentTokenizer, checked
 from .decide import Decider, Outcome, Reading
 from .describe import describe
-from .engines import Keeping, open_engine, run_pass
+from .engines import Batching, Keeping, open_engine, run_pass
 from .errors import Closed, GuardpassError, InputError
 from .integrity import open_guard
 from .literal import literal
 from .manifest import Device, Manifest, Mode, Role
 from .options import check_options
-from .passes import Planner
+from .passes import Pass, Planner
 from .question import Question, mode_of, pair_of
 from .scheduler import Scheduler
 from .session import Session
+from .steps import Scores, Steps, alone
 from .stop import Stop
 from .tree import judged, pruned
 from .undecided import OnError, check_on_error, undecided
 from .verdict import Milliseconds, Tokens, Verdict
-from .waiting import Bounds
+from .waiting import Batch, Bounds
 from .windows import Limits, LongText, spans
 
 T = TypeVar("T")
@@ -87,7 +88,9 @@ class Guard:
         """Open the guard directory at `path`. Nothing is downloaded.
 
         threads: of the engine; None takes the cores this process may use.
-        device: where a GGUF guard runs, "cpu" (the default) or "cuda".
+        device: "cpu" or "cuda"; None takes what the guard was exported for. A GGUF guard runs on both, an ONNX guard
+        exported for "cuda" in fp32 or fp16 on the "cpu" too, any other where it was exported for: nothing is ever run
+        elsewhere than asked for.
         verify: hash every file against guard.json first; False takes files over 64 MiB by their size.
         max_tokens: tokens of one pass, prefix and tree included, at most the checkpoint's context (default: that, or
         2048 if less).
@@ -98,7 +101,8 @@ class Guard:
         written to while it is open fails from then on (GGUF guards are always read).
 
         Raises GuardError for a guard that is not intact, InputError for options out of range,
-        MissingDependency where the engine is not installed, EngineError where it cannot open the model.
+        MissingDependency where the engine, or a library it needs of CUDA, is not installed, EngineError where it cannot
+        open the model or finds no GPU.
         """
         directory = Path(path)
         manifest = open_guard(directory, verify=verify)
@@ -139,7 +143,8 @@ class Guard:
         """Verdicts in the order of `items`, each a text or a pair (text, response), as they are drawn.
 
         options: those of `check`. One request is one pass: batching gains nothing on a CPU and would let requests
-        touch each other's activation scales. An item that cannot be judged raises at its turn and ends the iteration.
+        touch each other's activation scales (`submit_many` batches where the engine gains from it). An item that
+        cannot be judged raises at its turn and ends the iteration.
         """
         for item in items:
             yield self.check(*pair_of(item), **options)
@@ -150,6 +155,7 @@ class Guard:
     ) -> "Future[Verdict]":  # fmt: skip
         """Judge in turn, in the guard's own thread: first come first, of higher `priority` before.
 
+        On a GPU it is run together with what waits and is about as long, though it does not wait for any of that.
         timeout: seconds from now until the request is given up; it then never reaches the engine, or leaves it if the
         engine can be stopped. options: those of `check`. `cancel()` of the future does the same.
         Raises, or gives the future, what `check` would, and Overloaded and DeadlineExceeded.
@@ -216,8 +222,25 @@ class Guard:
         def work(stop: Stop, waited: float) -> T:
             return shape([self._judge(question, stop, waited) for question in questions])
 
-        tokens = sum(question.tokens for question in questions)
-        return self.scheduler.submit(work, tokens=tokens, timeout=timeout, priority=priority, fallback=fallback)
+        return self.scheduler.submit(
+            work, tokens=sum(question.tokens for question in questions), timeout=timeout, priority=priority,
+            fallback=fallback, batch=self._batch(questions, shape),
+        )  # fmt: skip
+
+    def _batch(self, questions: list[Question], shape: Callable[[list[Verdict]], T]) -> Batch | None:
+        """How a request is run together with others; None where the engine does not gain from it."""
+        engine = self._engine
+        if not isinstance(engine, Batching):
+            return None
+        # Several questions are a batch of their own.
+        key = engine.alike(questions[0].tokens) if len(questions) == 1 else object()
+        if key is None:
+            return None
+
+        def begin(waited: float) -> list[Steps[Verdict]]:
+            return [self._steps(question, waited, []) for question in questions]
+
+        return Batch(key, engine.requests, engine.tokens, begin, shape, engine.run_batch)
 
     def _question(
         self, text: str, response: str | None = None, policies: Iterable[str] | None = None,
@@ -243,6 +266,17 @@ class Guard:
         """Tokenize, run, decide. `waited`, in seconds, is for the verdict; engine: a session's, instead of the own."""
         if self._closed and stop is None:
             raise Closed(f"{self.manifest.name} is closed; load it again")
+        kept: list[int] = []
+
+        def run(request: Pass) -> Scores:
+            scores = run_pass(engine or self._engine, request, stop)
+            kept.append(engine.kept if engine else 0)
+            return scores
+
+        return alone(self._steps(question, waited, kept), run)
+
+    def _steps(self, question: Question, waited: float, kept: list[int]) -> Steps[Verdict]:
+        """The passes of a request, and its verdict. kept: tokens that a session did not run, of each pass so far."""
         start = time.perf_counter()
         planner, decider = self._prepared(question.mode, question.policies)
         spec = self.manifest.modes[question.mode]
@@ -253,17 +287,16 @@ class Guard:
         reused = ran = 0
         for span in covered:
             request = planner.plan(span)
-            scores = run_pass(engine or self._engine, request, stop)[0]
-            windows.append(decider.decide(scores, question.reading))
-            kept = engine.kept if engine else 0
-            reused, ran = reused + len(request.chain) + kept, ran + request.tokens.size - kept
+            scores = yield request
+            windows.append(decider.decide(scores[0], question.reading))
+            reused, ran = reused + len(request.chain), ran + request.tokens.size
         ended = time.perf_counter()
         return combined(
             windows,
             mode=question.mode,
             truncated=truncated,
             suspicious_literals=literals,
-            tokens=Tokens(reused, ran),
+            tokens=Tokens(reused + sum(kept), ran - sum(kept)),
             ms=Milliseconds(
                 queue=waited * 1e3,
                 tokenize=(tokenized - start) * 1e3,

@@ -1,21 +1,22 @@
 """One guard's requests, in turn: admitted or refused at once, run one after another, given up at their deadlines.
 
 A pass uses every core, so passes side by side would only make each other late, and batches gain nothing on a CPU: one
-thread runs the requests. Another, the watch, fails each request at its deadline, whether it waits or runs. A pass that
-does not end `PATIENCE` seconds after it was asked to is taken for hung: the requests behind it go on in a new thread.
+thread runs the requests. On an engine that gains from them, a request takes along in its turn what waits and is like
+it; none waits for others to come. Another thread, the watch, fails each request at its deadline, whether it waits or
+runs. A pass that does not end `PATIENCE` seconds after it was asked to is taken for hung: the requests behind it go on
+in a new thread.
 """
 
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import InvalidStateError
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from .errors import Closed, DeadlineExceeded, EngineError, GuardpassError, InputError, Overloaded
 from .pace import Pace
 from .stop import Stop
-from .waiting import Bounds, Entry, Ticket, Waiting
+from .turn import Turn, fail
+from .waiting import Batch, Bounds, Entry, Ticket, Waiting
 
 PATIENCE = 1.0
 MOST_HUNG = 4  # threads that are given up; then everything fails until one comes back
@@ -37,8 +38,8 @@ class Scheduler:
         self._earlier = threading.Condition(self._lock)  # a deadline before the one the watch waits for, or the end
         self._answered = threading.Condition(self._lock)
         self._started = False
-        self._running: dict[Entry, float] = {}  # since when
-        self._hung: set[Entry] = set()
+        self._running: set[Turn] = set()
+        self._hung: set[Turn] = set()
         self._alarm = float("inf")
         self._closed = False
 
@@ -50,17 +51,18 @@ class Scheduler:
         timeout: float | None = None,
         priority: int = 0,
         fallback: Callable[[GuardpassError], Any] = _raise,
+        batch: Batch | None = None,
     ) -> Ticket:
         """Run `work(stop, seconds waited)` in its turn; tokens: what it is estimated to take, for admission.
 
         timeout: seconds from now until the request is given up. Higher priorities go first. fallback: the result in
-        place of a failure, or it raises.
+        place of a failure, or it raises. batch: what is run in place of `work`, maybe together with others.
         Raises Overloaded where it may not wait or could not be done in time, Closed, EngineError where passes hang.
         """
         if timeout is not None and not 0 < timeout < float("inf"):
             raise InputError(f"timeout is {timeout!r}, expected seconds above 0")
         now = time.monotonic()
-        entry = Entry(work, fallback, max(tokens, 1), now + (timeout or float("inf")), now, priority)
+        entry = Entry(work, fallback, max(tokens, 1), now + (timeout or float("inf")), now, priority, batch)
         with self._lock:
             try:
                 self._admit(entry, now)
@@ -87,17 +89,18 @@ class Scheduler:
             self._closed = True
             self._arrived.notify_all()
             self._earlier.notify_all()
-            self._answered.wait_for(lambda: not self._waiting and self._running.keys() <= self._hung, timeout)
-            left = [*self._waiting.drain(), *(self._running.keys() - self._hung)]
+            self._answered.wait_for(lambda: not self._waiting and self._running <= self._hung, timeout)
+            left = [*self._waiting.drain(), *(e for turn in self._running - self._hung for e in turn.entries)]
         for entry in left:
-            _fail(entry, Closed("the guard was closed before the verdict"))
+            fail(entry, Closed("the guard was closed before the verdict"))
         return not left
 
     @property
     def load(self) -> tuple[int, int]:
         """Requests and tokens, waiting and running."""
         with self._lock:
-            return len(self._waiting) + len(self._running), self._waiting.tokens + sum(e.tokens for e in self._running)
+            running = [entry.tokens for _, entry in self._runs()]
+            return len(self._waiting) + len(running), self._waiting.tokens + sum(running)
 
     @property
     def hung(self) -> int:
@@ -110,7 +113,7 @@ class Scheduler:
             raise Closed("the guard is closed; load it again")
         if len(self._hung) >= MOST_HUNG:
             raise EngineError(f"{len(self._hung)} passes hang; the guard serves nothing until one of them ends")
-        ahead = sum(max(0.0, self._pace.seconds(e.tokens) - (now - since)) for e, since in self._running.items())
+        ahead = sum(max(0.0, self._pace.seconds(turn.tokens) - (now - turn.began)) for turn in self._running)
         ahead += self._pace.seconds(self._waiting.tokens)
         if not self._waiting.admits(entry.tokens):
             raise Overloaded(
@@ -140,42 +143,35 @@ class Scheduler:
             pass  # nothing of a request is held while the next is waited for
 
     def _turn(self) -> bool:
-        """Run one request; False when closed, or when another thread has taken this one's place."""
-        entry = self._next()
-        if entry is None:
+        """Run what is next; False when closed, or when another thread has taken this one's place."""
+        turn = self._next()
+        if turn is None:
             return False
-        began, ran = self._running[entry], False
-        if entry.ticket.set_running_or_notify_cancel():
-            try:
-                result = entry.work(entry.ticket.stop, began - entry.since)
-                ran = True
-                _settle(entry, result)
-            except GuardpassError as error:
-                _fail(entry, error)
-            except Exception as error:  # its message may quote the text
-                failure = EngineError(f"the check failed unexpectedly, with {type(error).__name__}")
-                failure.__cause__ = error
-                _fail(entry, failure)
+        tokens = turn.run()
         with self._lock:
-            del self._running[entry]
-            if ran:
-                self._pace.ran(entry.tokens, time.monotonic() - began)
+            self._running.discard(turn)
+            if tokens:
+                self._pace.ran(tokens, time.monotonic() - turn.began)
             self._answered.notify_all()
             if self._closed:
                 self._earlier.notify()  # it ends with the last request
-            if entry not in self._hung:
+            if turn not in self._hung:
                 return True
-            self._hung.discard(entry)
+            self._hung.discard(turn)
             return False
 
-    def _next(self) -> Entry | None:
+    def _next(self) -> Turn | None:
         with self._lock:
             while (entry := self._waiting.take()) is None:
                 if self._closed:
                     return None
                 self._arrived.wait()
-            self._running[entry] = time.monotonic()
-            return entry
+            turn = Turn([entry, *self._waiting.companions(entry)], time.monotonic())
+            self._running.add(turn)
+            return turn
+
+    def _runs(self) -> Iterator[tuple[Turn, Entry]]:
+        return ((turn, entry) for turn in self._running for entry in turn.entries)
 
     def _watch(self) -> None:
         """Fail what is late, ask late passes to end, and replace the thread of one that does not."""
@@ -185,34 +181,20 @@ class Scheduler:
                     return
                 now = time.monotonic()
                 # Those that run have been failed already when their patience ends.
-                ends = [e.deadline + PATIENCE * e.ticket.done() for e in self._running if e not in self._hung]
+                ends = [e.deadline + PATIENCE * e.ticket.done() for turn, e in self._runs() if turn not in self._hung]
                 self._alarm = min([self._waiting.earliest(), *ends])
                 if self._alarm > now:
                     self._earlier.wait(None if self._alarm == float("inf") else self._alarm - now)
                     self._alarm = float("-inf")  # awake: nobody need wake it
                     now = time.monotonic()
                 late = self._waiting.expired(now)
-                running = [e for e in self._running if e.deadline <= now and not e.ticket.done()]
-                for entry in [e for e in self._running if e.deadline + PATIENCE <= now and e not in self._hung]:
-                    self._hung.add(entry)
+                running = [e for _, e in self._runs() if e.deadline <= now and not e.ticket.done()]
+                for hung in {turn for turn, e in self._runs() if e.deadline + PATIENCE <= now} - self._hung:
+                    self._hung.add(hung)
                     if len(self._hung) < MOST_HUNG:
                         self._start(self._work)
                     else:
                         late += self._waiting.drain()
             for entry, did in [*((e, "waited") for e in late), *((e, "ran") for e in running)]:
                 waited = f"no verdict {now - entry.since:.3f} s after the request came, at its deadline"
-                _fail(entry, DeadlineExceeded(f"{waited}; it {did}"))
-
-
-def _fail(entry: Entry, error: GuardpassError) -> None:
-    entry.ticket.stop.request(error)
-    with suppress(InvalidStateError):  # answered, or cancelled, a moment before
-        try:
-            entry.ticket.set_result(entry.fallback(error))
-        except GuardpassError as failure:
-            entry.ticket.set_exception(failure)
-
-
-def _settle(entry: Entry, result: Any) -> None:
-    with suppress(InvalidStateError):
-        entry.ticket.set_result(result)
+                fail(entry, DeadlineExceeded(f"{waited}; it {did}"))

@@ -1,13 +1,15 @@
 """Requests that wait for the engine: in which order, how many, and until when. No threads, and no clock of its own."""
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
 from .errors import Cancelled, GuardpassError, InputError
+from .passes import Pass
+from .steps import Scores, Steps
 from .stop import Stop
 
 _ORDER = count()
@@ -46,6 +48,18 @@ class Ticket(Future[Any]):
         return cancelled
 
 
+@dataclass(frozen=True)
+class Batch:
+    """How a request is run together with others of its key, on an engine that gains from it."""
+
+    key: Hashable
+    requests: int  # at most together
+    tokens: int  # at most together
+    begin: Callable[[float], list[Steps[Any]]]  # from the seconds it waited to its parts
+    finish: Callable[[list[Any]], Any]  # from what its parts came to
+    run: Callable[[Sequence[Pass]], Sequence[Scores]]
+
+
 @dataclass(eq=False)
 class Entry:
     """One request. `deadline` and `since` are in seconds of the scheduler's clock."""
@@ -56,6 +70,7 @@ class Entry:
     deadline: float
     since: float
     priority: int = 0
+    batch: Batch | None = None  # in place of `work`
     ticket: Ticket = field(default_factory=Ticket)
     order: int = field(default_factory=lambda: next(_ORDER))
 
@@ -92,6 +107,22 @@ class Waiting:
             if order in self._entries:
                 return self._leave(order)
         return None
+
+    def companions(self, entry: Entry) -> list[Entry]:
+        """What can be run together with an entry that was taken, first come first; they leave.
+
+        They are of its priority, so that none of a lower one goes before others. Who is overtaken by them still waits
+        for no more turns than there were entries before it.
+        """
+        batch, found, tokens = entry.batch, [entry], entry.tokens
+        if batch is None:
+            return []
+        for each in self._entries.values():
+            alike = each.batch is not None and each.batch.key == batch.key and each.priority == entry.priority
+            if alike and len(found) < batch.requests and tokens + each.tokens <= batch.tokens:
+                found.append(each)
+                tokens += each.tokens
+        return [self._leave(each.order) for each in found[1:]]
 
     def discard(self, entry: Entry) -> None:
         """Let an entry leave out of turn; nothing happens if it has left."""

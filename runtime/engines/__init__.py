@@ -1,5 +1,6 @@
 """Engines run passes; which one, the manifest says."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -10,6 +11,8 @@ from ..errors import InputError
 from ..manifest import Device, Manifest
 from ..passes import Pass
 from ..stop import Stop
+
+_ON_BOTH = ("fp32", "fp16")  # what both of ONNX Runtime's providers compute with
 
 
 class Engine(Protocol):
@@ -25,6 +28,20 @@ class Stoppable(Protocol):
 
     def run_until(self, request: Pass, stop: Stop) -> npt.NDArray[np.float32]:
         """`run`; raises what `stop` was given soon after it was."""
+
+
+@runtime_checkable
+class Batching(Protocol):
+    """An engine that gains from running passes together."""
+
+    requests: int  # at most, of those run together
+    tokens: int  # at most, of all of them
+
+    def run_batch(self, requests: Sequence[Pass]) -> list[npt.NDArray[np.float32]]:
+        """Scores [1, S, V'] of each, the same but for rounding whatever stands beside it. Raises EngineError."""
+
+    def alike(self, tokens: int) -> int | None:
+        """What requests of about so many tokens agree in where they gain from each other; None: they do not."""
 
 
 class Keeping(Engine, Protocol):
@@ -61,20 +78,33 @@ def open_engine(
     device: Device | None,
     in_memory: bool = False,
 ) -> Engine:
-    """The engine that guard.json names, with the model opened for passes of up to `max_tokens`, prefix included."""
+    """The engine that guard.json names, with the model opened for passes of up to `max_tokens`, prefix included.
+
+    A guard runs where it was exported for, or not at all; but for GGUF guards, which run on both, and ONNX guards for
+    "cuda" in fp32 or fp16, which also run on the "cpu" (slower than those exported for it) if they are told to.
+    """
     # Imported here, so that importing guardpass imports none of them.
     if manifest.engine.name == "llamacpp":
         from .llamacpp import LlamaCppEngine
 
         chosen = device or manifest.engine.device
         return LlamaCppEngine(directory / "model.gguf", manifest, threads=threads, max_tokens=max_tokens, device=chosen)
-    if device not in (None, manifest.engine.device):
-        raise InputError(f"device is {device!r}, and this guard was exported for {manifest.engine.device!r}")
+    made_for, quant = manifest.engine.device, manifest.engine.quant
+    chosen = device or made_for
+    if chosen != made_for and not (made_for == "cuda" and quant in _ON_BOTH):
+        raise InputError(
+            f"device is {chosen!r}, and this guard was exported for {made_for!r} in {quant}; "
+            f"export it with --device {chosen}"
+        )
     if manifest.engine.name == "native":
         from .native import NativeEngine
 
         packed = directory / "model.packed"
         return NativeEngine(packed, manifest, threads=threads, max_tokens=max_tokens, in_memory=in_memory)
+    if chosen == "cuda":
+        from .cuda import CudaEngine
+
+        return CudaEngine(directory / "model.onnx", manifest)
     from .onnx import OnnxEngine
 
     return OnnxEngine(directory / "model.onnx", manifest, threads=threads, in_memory=in_memory)

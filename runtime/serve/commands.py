@@ -27,7 +27,7 @@ def serve(
     deadline_ms: Annotated[float, typer.Option(help="Time a request may take; then 504.")] = 10000.0,
     workers: Annotated[int, typer.Option(help="Processes; each opens every guard.")] = 1,
     threads: Annotated[int | None, typer.Option(help="Engine threads of each (default: cores / workers).")] = None,
-    device: Annotated[str | None, typer.Option(help="Where GGUF guards run: cpu (default) or cuda.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; by default what a guard was exported for.")] = None,
     in_memory: Annotated[
         bool,
         typer.Option("--in-memory", help="Read ONNX weights: files may change in place; twice the memory."),

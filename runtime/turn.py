@@ -1,0 +1,70 @@
+"""One turn of a guard's thread: a request, or several that are run together, and their answers."""
+
+from concurrent.futures import InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import GuardpassError
+from .steps import known, together
+from .waiting import Entry
+
+
+@dataclass(eq=False)
+class Turn:
+    """What one thread runs: an entry and its companions. `began` is in seconds of the scheduler's clock."""
+
+    entries: list[Entry]
+    began: float
+
+    @property
+    def tokens(self) -> int:
+        """As estimated."""
+        return sum(entry.tokens for entry in self.entries)
+
+    def run(self) -> int:
+        """Answer every entry of a turn; the tokens that were run, 0 where the engine gave nothing."""
+        asked = [entry for entry in self.entries if entry.ticket.set_running_or_notify_cancel()]
+        try:
+            results = _results(asked, self.began)
+        except Exception as error:
+            results = [known(error)] * len(asked)
+        for entry, result in zip(asked, results, strict=True):
+            if isinstance(result, GuardpassError):
+                fail(entry, result)
+            else:
+                _settle(entry, result)
+        failed = all(isinstance(result, GuardpassError) for result in results)
+        return 0 if failed else sum(entry.tokens for entry in asked)
+
+
+def _results(asked: list[Entry], began: float) -> list[Any]:
+    """What each entry comes to, or the GuardpassError it fails with. Raises what fails them all."""
+    batches = [entry.batch for entry in asked if entry.batch]  # of all, or of none
+    if not batches:
+        return [entry.work(entry.ticket.stop, began - entry.since) for entry in asked]
+    begun = [batch.begin(began - entry.since) for entry, batch in zip(asked, batches, strict=True)]
+    stops = [entry.ticket.stop for entry in asked]
+    parts = [(steps, stop) for each, stop in zip(begun, stops, strict=True) for steps in each]
+    ended = iter(together(parts, batches[0].run))
+    results = []
+    for batch, each in zip(batches, begun, strict=True):
+        own = [next(ended) for _ in each]
+        failed = next((part for part in own if isinstance(part, GuardpassError)), None)
+        results.append(failed or batch.finish(own))
+    return results
+
+
+def fail(entry: Entry, error: GuardpassError) -> None:
+    """Answer an entry with its fallback, or the error; nothing happens where it was answered before."""
+    entry.ticket.stop.request(error)
+    with suppress(InvalidStateError):  # answered, or cancelled, a moment before
+        try:
+            entry.ticket.set_result(entry.fallback(error))
+        except GuardpassError as failure:
+            entry.ticket.set_exception(failure)
+
+
+def _settle(entry: Entry, result: Any) -> None:
+    with suppress(InvalidStateError):
+        entry.ticket.set_result(result)
