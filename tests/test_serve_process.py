@@ -1,6 +1,7 @@
 """The server's processes: signals, workers that die, files that change, load, clients that come and go."""
 
 import asyncio
+import http.client
 import shutil
 import signal
 import socket
@@ -244,8 +245,12 @@ def test_one_connection_serves_many_requests(two_sided: Path) -> None:
 
 def test_a_connection_outlasts_the_pools_of_clients(two_sided: Path) -> None:
     """httpx, and with it openai's client, lets go of an unused connection after 5 s; uvicorn would as well."""
-    with served([two_sided], "--threads", "1") as server, socket.create_connection(("127.0.0.1", server.port)) as kept:
+    with served([two_sided], "--threads", "1") as server:
+        kept = http.client.HTTPConnection("127.0.0.1", server.port)
         for _ in range(2):
-            kept.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
-            assert kept.recv(1 << 16).startswith(b"HTTP/1.1 200")
+            kept.request("GET", "/health")  # raises where the server has closed the connection
+            answer = kept.getresponse()
+            answer.read()
+            assert (answer.status, answer.will_close) == (200, False)
             time.sleep(6)
+        kept.close()
