@@ -109,7 +109,9 @@ class Supervisor:
         codes = []
         for worker in self._workers:
             try:
-                codes.append(worker.process.wait(max(0.0, end - time.monotonic())))
+                code = worker.process.wait(max(0.0, end - time.monotonic()))
+                # One that was still starting is ended by the signal itself: it had accepted nothing.
+                codes.append(0 if code == -signal.SIGTERM else code)
             except subprocess.TimeoutExpired:
                 worker.process.kill()
                 codes.append(1)
