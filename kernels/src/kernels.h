@@ -42,6 +42,7 @@ struct PanelTask {
     Epilogue epilogue = Epilogue::store;
     const void* prefetch = nullptr;  // what this thread reads next
     std::int64_t prefetch_bytes = 0;
+    std::int32_t* sums = nullptr;     // scratch, [rows, 64], of levels that go through K in parts
     std::int8_t* unpacked = nullptr;  // int4: scratch, [depth, 64]
 };
 

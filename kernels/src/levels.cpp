@@ -8,6 +8,10 @@
 #if defined(GUARDPASS_X86)
 #include <cpuid.h>
 #endif
+#if defined(GUARDPASS_AMX)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace guardpass {
 
@@ -17,11 +21,14 @@ namespace avx2 { const Kernels& kernels(); }
 namespace avx_vnni { const Kernels& kernels(); }
 namespace avx512_vnni { const Kernels& kernels(); }
 #endif
+#if defined(GUARDPASS_AMX)
+namespace amx_int8 { const Kernels& kernels(); }
+#endif
 
 namespace {
 
 struct Found {
-    const Kernels* table[4] = {};
+    const Kernels* table[5] = {};
     int count = 0;
 };
 
@@ -33,9 +40,18 @@ unsigned long long saved_state() {
     return (static_cast<unsigned long long>(high) << 32) | low;
 }
 
+#if defined(GUARDPASS_AMX)
+// Tiles are 8 KB more of state for every thread, so Linux saves them only for processes that asked; it refuses those
+// with a signal stack too small for them.
+bool amx_is_granted() {
+    constexpr int kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+#endif
+
 void detect(Found& found) {
-    unsigned a, b, c, d, b7, c7, a71, unused;
-    if (!__get_cpuid(1, &a, &b, &c, &d) || !__get_cpuid_count(7, 0, &unused, &b7, &c7, &unused)) return;
+    unsigned a, b, c, d, b7, c7, d7, a71, unused;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !__get_cpuid_count(7, 0, &unused, &b7, &c7, &d7)) return;
     constexpr unsigned kFma = 1u << 12, kOsxsave = 1u << 27, kAvx = 1u << 28, kF16c = 1u << 29;  // leaf 1, ecx
     constexpr unsigned kNeeded = kFma | kOsxsave | kAvx | kF16c;
     if ((c & kNeeded) != kNeeded) return;
@@ -46,7 +62,12 @@ void detect(Found& found) {
         found.table[found.count++] = &avx_vnni::kernels();
     bool zmm = (state & 0xe6) == 0xe6;
     bool avx512 = (b7 >> 16 & 1) && (b7 >> 17 & 1) && (b7 >> 30 & 1) && (b7 >> 31 & 1);  // F, DQ, BW, VL
-    if (zmm && avx512 && (c7 >> 11 & 1)) found.table[found.count++] = &avx512_vnni::kernels();
+    if (!zmm || !avx512 || !(c7 >> 11 & 1)) return;
+    found.table[found.count++] = &avx512_vnni::kernels();
+#if defined(GUARDPASS_AMX)
+    bool amx = (d7 >> 24 & 1) && (d7 >> 25 & 1) && (state >> 17 & 3) == 3;  // tiles; int8; the system saves them
+    if (amx && amx_is_granted()) found.table[found.count++] = &amx_int8::kernels();
+#endif
 }
 #endif
 

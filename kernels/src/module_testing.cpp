@@ -111,11 +111,12 @@ Scores gemm(const std::string& level, nb::handle levels, nb::handle scales, nb::
         auto weight = copied<std::int8_t>(layer["weight"], "weight", Dtype::i8, packed);
         linear.weight = std::copy(weight.begin(), weight.end(), arena.cut<std::int8_t>(bytes)) - bytes;
     }
+    std::vector<std::int32_t> sums(static_cast<std::size_t>(rows * kPanel));
     std::int8_t* unpacked = int4 ? arena.cut<std::int8_t>(linear.depth * kPanel) : nullptr;
     const Kernels& chosen = at_level(level);
     for (std::int64_t p = 0; p < linear.panels && rows > 0; ++p)
         chosen.panel({&linear, p, {data.data(), padded, row_scales.data()}, 0, rows, result.data(), n,
-                      static_cast<Epilogue>(named - std::begin(kNames)), nullptr, 0, unpacked});
+                      static_cast<Epilogue>(named - std::begin(kNames)), nullptr, 0, sums.data(), unpacked});
     return given_back(std::move(result), {static_cast<std::size_t>(rows), static_cast<std::size_t>(n)});
 }
 

@@ -27,17 +27,17 @@ void multiply(const Kernels& kernels, Pool& pool, Arena* scratch, std::initializ
         std::int64_t index = task;
         const Product& product = locate(index);
         PanelTask panel{&product.linear, index, product.rows, 0, product.count, product.out.data, product.out.stride,
-                        product.epilogue, nullptr, 0, nullptr};
+                        product.epilogue, nullptr, 0, nullptr, nullptr};
         if (next >= 0) {
             const Linear& linear = locate(next).linear;
             panel.prefetch = panel_data(linear, next), panel.prefetch_bytes = panel_bytes(linear);
         } else if (following && worker < following->panels) {
             panel.prefetch = panel_data(*following, worker), panel.prefetch_bytes = panel_bytes(*following);
         }
-        if (product.linear.nibbles) {
-            scratch[worker].reset(0);
+        scratch[worker].reset(0);
+        panel.sums = scratch[worker].cut<std::int32_t>(product.count * kPanel);
+        if (product.linear.nibbles)
             panel.unpacked = scratch[worker].cut<std::int8_t>(product.linear.depth * kPanel);
-        }
         kernels.panel(panel);
     });
 }

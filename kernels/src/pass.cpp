@@ -117,14 +117,14 @@ void Pass::allocate() {
     sine_ = arena_.cut<float>(angles);
     if (!cache_) keys_ = {arena_.cut<float>(keys), arena_.cut<float>(values), blocks, count};
 
-    // A worker's scratch: an unpacked panel, a row, or a task of attention.
+    // A worker's scratch: a panel's sums and its unpacked weights, a row, or a task of attention.
     std::int64_t tokens = tokens_per_task(c_.heads / c_.kv_heads, request_.blocks);
     std::int64_t rows = tokens * (c_.heads / c_.kv_heads);
     std::int64_t attention = Arena::size_of<float>(rows * c_.head_dim) + Arena::size_of<float>(rows * value_stride_) +
                              Arena::size_of<float>(rows * (request_.blocks * kKeyBlock + 16)) +
                              Arena::size_of<KeyBlock>(request_.blocks) +
                              Arena::size_of<std::uint64_t>((request_.blocks + 1) * tokens);
-    std::int64_t panel = c_.int4 ? round_up(widest, 32) * kPanel : 0;
+    std::int64_t panel = Arena::size_of<std::int32_t>(count * kPanel) + (c_.int4 ? round_up(widest, 32) * kPanel : 0);
     std::int64_t needed = std::max({attention, panel, Arena::size_of<float>(widest + 64)});
     for (int worker = 0; worker < pool_.threads(); ++worker) scratch_[worker].reset(needed);
 }
