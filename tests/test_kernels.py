@@ -1,6 +1,8 @@
 """Each native kernel against plain numpy, at every level this CPU can run."""
 
 import math
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -41,6 +43,27 @@ def test_a_level_this_cpu_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("GUARDPASS_KERNELS_LEVEL", "quantum")
     with pytest.raises(ValueError, match="quantum, expected one of what this CPU can run: portable"):
         kernels.level()
+
+
+_SMALL_SIGNAL_STACK = """
+import ctypes
+import guardpass_kernels as kernels
+
+class Stack(ctypes.Structure):
+    _fields_ = [("sp", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+memory = ctypes.create_string_buffer(4096)
+given = Stack(ctypes.addressof(memory), 0, len(memory))
+assert ctypes.CDLL(None).sigaltstack(ctypes.byref(given), None) == 0
+print(kernels.level(), kernels.peak(2, 0.01) > 0)
+"""
+
+
+@pytest.mark.skipif("amx_int8" not in LEVELS, reason="this CPU has no AMX, or the system does not grant it")
+def test_where_amx_is_not_granted_another_level_runs() -> None:
+    # Linux grants it to no process that has a signal stack too small for tiles.
+    ran = subprocess.run([sys.executable, "-c", _SMALL_SIGNAL_STACK], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["avx512_vnni", "True"]
 
 
 def test_peak_is_measured() -> None:
@@ -108,7 +131,7 @@ def gemm(level: str, x: np.ndarray, scales: np.ndarray, n: int, packed: Any, epi
 @at_every_level
 @pytest.mark.parametrize("int4", [False, True], ids=["int8", "int4"])
 @few
-@given(seed=seeds, m=st.integers(1, 20), n=st.integers(1, 200), k=st.integers(1, 200), extreme=st.booleans())
+@given(seed=seeds, m=st.integers(1, 70), n=st.integers(1, 200), k=st.integers(1, 200), extreme=st.booleans())
 def test_products_are_bit_exact(level: str, int4: bool, seed: int, m: int, n: int, k: int, extreme: bool) -> None:
     rng = np.random.default_rng(seed)
     layer = Layer.random(rng, n, k, int4)
@@ -143,6 +166,18 @@ def test_gated_products(level: str, epilogue: str, int4: bool, seed: int, m: int
     a, b = a * (scales[:, None] * gate.scale), b * (scales[:, None] * up.scale)
     expected = getattr(reference, epilogue)(a) * b
     np.testing.assert_allclose(got, expected, rtol=3e-6, atol=1e-6 * max(1.0, np.abs(b).max()))
+
+
+@at_every_level
+@pytest.mark.parametrize("int4", [False, True], ids=["int8", "int4"])
+@pytest.mark.parametrize("m", [1, 17, 32, 45])
+def test_a_k_that_is_done_in_parts(level: str, int4: bool, m: int) -> None:
+    rng = np.random.default_rng(m)
+    layer, x = Layer.random(rng, 70, 12300, int4), rng.integers(-127, 128, (m, 12300))
+    packed = layer.packed()
+    packed["scale"][:] = 1
+    got = gemm(level, x, np.ones(m, np.float32), 70, packed, "store", np.full((m, 70), np.nan, np.float32))
+    np.testing.assert_array_equal(got, (x @ layer.weight.astype(np.int64).T).astype(np.float32))
 
 
 @at_every_level

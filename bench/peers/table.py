@@ -126,8 +126,9 @@ def _openvino(weights: str, quant: str, groups: tuple[int, ...]) -> Setting:
     return Setting(weights.replace("_", " "), quant, {}, made, sweep=tuple({"group": group} for group in groups))
 
 
-# The default group of 32 is slow, and from 8192 on the weights are widened instead (OpenVINO 2026.4).
-_GROUPS = (128, 256, 512, 1024, 2048)
+# The default group of 32 is slow, and from 8192 on the weights are widened instead (OpenVINO 2026.4). Without groups
+# (0) activations stay as they are: bf16, where the CPU has AMX for it.
+_GROUPS = (0, 128, 256, 512, 1024, 2048)
 _OPENVINO = Peer(
     "openvino",
     "openvino.py",
