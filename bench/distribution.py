@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from guardpass.engines.cpu import usable_cores
+from guardpass.engines.llama_library import has_tiles
 from guardpass.engines.native import library
 from guardpass.export.architecture import Architecture
 from guardpass.export.checkpoint import Checkpoint
@@ -125,9 +126,13 @@ def gguf_run(path: Path, threads: int) -> Iterator[Run]:
     """llama.cpp as its users drive it: flash attention, the prompt's known beginning kept."""
     import llama_cpp
 
-    llama = llama_cpp.Llama(
-        str(path), n_ctx=1024, n_batch=512, n_threads=threads, n_threads_batch=threads, flash_attn=True, verbose=False
-    )
+    from .peers.adapters.llama_cpp import repacking
+
+    with repacking(not has_tiles(llama_cpp)):
+        llama = llama_cpp.Llama(
+            str(path), n_ctx=1024, n_batch=512, n_threads=threads, n_threads_batch=threads, flash_attn=True,
+            verbose=False,
+        )  # fmt: skip
     last: list[int] = []
 
     def run(prompt: Sequence[int]) -> Logits:

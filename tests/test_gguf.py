@@ -13,7 +13,9 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from guardpass import CheckpointError, Guard, InputError
+from guardpass.bench.peers.adapters.llama_cpp import repacking
 from guardpass.bench.twin import Twin, find, tiny, write_twin
+from guardpass.engines.llama_library import has_tiles
 from guardpass.export import export_guard
 from guardpass.export.gguf_quantize import QUANTS
 from guardpass.gguf_file import BLOCKS, read_header
@@ -121,9 +123,10 @@ def test_stock_llama_cpp_says_the_same_first_token(family: str, guards: Callable
     """llama-cpp-python's own completion, held to the verdict tokens by a bias that is the same for all of them."""
     case = _named(family)
     guard = opened(guards(case, "f16"))
-    stock = llama_cpp.Llama(
-        str(guards(case, "f16") / "model.gguf"), n_ctx=2048, n_threads=1, n_threads_batch=1, verbose=False
-    )
+    with repacking(not has_tiles(llama_cpp)):
+        stock = llama_cpp.Llama(
+            str(guards(case, "f16") / "model.gguf"), n_ctx=2048, n_threads=1, n_threads_batch=1, verbose=False
+        )
     spec, said = guard.manifest.modes["prompt"], set()
     root = spec.tree.slots[spec.tree.roots[0]]
     for text in texts(20, seed=8):

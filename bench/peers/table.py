@@ -81,7 +81,13 @@ _TRANSFORMERS = Peer(
 
 def _llama_cpp(quant: str, *, keep: bool) -> Setting:
     made = Files(f"gguf-{quant}", ("{own}", "-P", "{scripts}/gguf.py", "{checkpoint}", "{out}", quant), "model.gguf")
-    sweep = tuple({"ubatch": ubatch, "flash": flash} for ubatch in (512, 1024) for flash in (True, False))
+    # Built by GCC 12 for a CPU with AMX, llama.cpp dies of what it repacks (its pull request 26954).
+    sweep = tuple(
+        {"ubatch": ubatch, "flash": flash, "repack": repack}
+        for repack in (False, True)
+        for ubatch in (512, 1024)
+        for flash in (True, False)
+    )
     return Setting(f"{quant}, prefix kept" if keep else quant, quant, {"keep": keep}, made, keep, sweep)
 
 

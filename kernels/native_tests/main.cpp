@@ -113,6 +113,24 @@ void test_stops(const Config& c, const Data& data) {
     beside.join();
 }
 
+#if defined(GUARDPASS_AMX)
+// A thread's tiles are as they were before a pass: others in the process may rely on theirs.
+void test_tiles(const Config& c, const Data& data) {
+    struct alignas(64) Tiles {
+        std::uint8_t palette = 1, start = 0, reserved[14] = {};
+        std::uint16_t bytes[16] = {64, 32, 16, 8, 64, 32, 16, 8};
+        std::uint8_t rows[16] = {1, 2, 3, 4, 5, 6, 7, 8};
+    } before, after, none;
+    asm volatile("ldtilecfg %0" : : "m"(before));
+    Model model(c, data.tensors, 1, false);
+    Asked(c, 61, 20, 61).run(model);
+    asm volatile("sttilecfg %0" : "=m"(after));
+    require(std::memcmp(&before, &after, sizeof before) == 0, "tiles are given back");
+    none.palette = 0;
+    asm volatile("ldtilecfg %0" : : "m"(none));
+}
+#endif
+
 }  // namespace
 
 int main() {
@@ -128,6 +146,9 @@ int main() {
             test_passes(c, data);
             test_sessions(c, data);
             test_stops(c, data);
+#if defined(GUARDPASS_AMX)
+            if (std::strcmp(table[i]->level, "amx_int8") == 0) test_tiles(c, data);
+#endif
         }
         std::printf("%s: passes agree\n", table[i]->level);
     }

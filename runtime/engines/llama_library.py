@@ -26,6 +26,16 @@ def library() -> ModuleType:
     return module
 
 
+def has_tiles(llama: ModuleType) -> bool:
+    """Whether llama.cpp would multiply by Intel AMX's tiles, which must be kept from it.
+
+    It configures them once a thread and relies on that ever after, though ONNX Runtime and our own kernels configure
+    them too: its products would be wrong. And built by GCC 12 it configures none at all: the first product ends the
+    process (illegal instruction; llama.cpp's pull request 26954).
+    """
+    return b"AMX_INT8 = 1" in llama.llama_print_system_info()
+
+
 @contextmanager
 def quiet(llama: ModuleType) -> Iterator[list[str]]:
     """Collect llama.cpp's error lines, which it would print. Its log is the process's: it is given back after."""

@@ -27,7 +27,7 @@ from ..stop import Stop
 from ..tree import ancestors, depths, leaves
 from .cpu import usable_cores
 from .llama_batch import make_batch
-from .llama_library import AbortFlag, library, quiet
+from .llama_library import AbortFlag, has_tiles, library, quiet
 
 if TYPE_CHECKING:
     from .llama_session import LlamaSession
@@ -186,6 +186,7 @@ def _open(llama: ModuleType, path: Path, room: Room) -> tuple[Any, Any]:
     options.n_gpu_layers = -1 if room.device == "cuda" else 0
     # Read, not mapped: a file that is changed later changes nothing, and what llama.cpp repacks is not held twice.
     options.load_mode = llama.LLAMA_LOAD_MODE_NONE
+    options.use_extra_bufts = not has_tiles(llama)
     model = llama.llama_model_load_from_file(bytes(path), options)
     if not model:
         return None, None

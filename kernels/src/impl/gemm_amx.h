@@ -22,10 +22,21 @@ struct alignas(64) TileConfig {
 inline void all_is_written() { asm volatile("" : : : "memory"); }
 
 inline void configure(int rows) {
-    int second = rows > 16 ? rows - 16 : 16;
-    TileConfig config(rows > 16 ? 16 : rows, second);
+    TileConfig config(rows > 16 ? 16 : rows, rows > 16 ? rows - 16 : 16);
     asm volatile("ldtilecfg %0" : : "m"(config));
 }
+
+// Tiles are as they were when this ends: llama.cpp configures those of a thread once, and relies on it ever after.
+class Borrowed {
+  public:
+    Borrowed() { asm volatile("sttilecfg %0" : "=m"(before_)); }
+    ~Borrowed() { asm volatile("ldtilecfg %0" : : "m"(before_)); }
+    Borrowed(const Borrowed&) = delete;
+    Borrowed& operator=(const Borrowed&) = delete;
+
+  private:
+    alignas(64) std::uint8_t before_[64];
+};
 
 // A panel's weights in steps of 64 of K; the last, if it is not whole, is `tail`, made up with zeros.
 struct Steps {
@@ -41,14 +52,13 @@ inline void block(const std::uint8_t* a, std::int64_t stride, const Steps& steps
                   std::int64_t column, const std::int32_t* start, std::int32_t* acc, Prefetch& ahead) {
     constexpr std::int64_t kRow = kPanel * 4;  // bytes, of sums and of weights
     std::int32_t *first = acc + column, *second = first + 16 * kPanel;
-    const std::int32_t* from = start ? start + column : first;
     std::int64_t apart = start ? 0 : kRow;  // of `start` all rows are the same
-    _tile_loadd(0, from, apart);
-    _tile_loadd(1, from + 16, apart);
+    const std::int32_t *one = start ? start + column : first, *two = start ? one : second;
+    _tile_loadd(0, one, apart);
+    _tile_loadd(1, one + 16, apart);
     if constexpr (Second) {
-        if (!start) from = second;
-        _tile_loadd(2, from, apart);
-        _tile_loadd(3, from + 16, apart);
+        _tile_loadd(2, two, apart);
+        _tile_loadd(3, two + 16, apart);
     }
     for (std::int64_t step = begin; step < end; ++step) {
         const std::int8_t* w = steps.at(step) + 4 * column;
@@ -101,6 +111,7 @@ void panel(const PanelTask& task) {
         start[i] = static_cast<std::int32_t>(-128u * static_cast<std::uint32_t>(linear.sum[task.panel * kPanel + i]));
     all_is_written();
     std::int64_t blocks = (rows + kBlockRows - 1) / kBlockRows, chunk = steps_at_once(rows, steps);
+    Borrowed tiles;
     int configured = 0;
     for (std::int64_t begin = 0, end; begin < steps; begin = end) {
         end = begin + chunk < steps ? begin + chunk : steps;
@@ -128,11 +139,11 @@ void panel(const PanelTask& task) {
             if (end == steps) finish(task, acc, row, count);
         }
     }
-    _tile_release();
 }
 
 // Register-resident: what no GEMM can exceed.
 double spin(std::int64_t turns) {
+    Borrowed tiles;
     configure(32);
     _tile_zero(4);
     _tile_zero(5);
@@ -144,6 +155,5 @@ double spin(std::int64_t turns) {
         _tile_dpbusd(2, 5, 6);
         _tile_dpbusd(3, 5, 7);
     }
-    _tile_release();
     return static_cast<double>(turns) * 4 * 16 * 16 * 64 * 2;
 }
