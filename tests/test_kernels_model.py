@@ -60,6 +60,17 @@ def test_passes_are_those_of_numpy(kind: str, quant: str, level: str, monkeypatc
     assert np.median(errors) < 2e-6
 
 
+@pytest.mark.skipif("amx_int8" not in LEVELS, reason="this CPU has no AMX, or the system does not grant it")
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_tiles_give_the_bits_of_dot_products(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for model, request, _ in _expected(kind, "int8"):
+        scores = []
+        for level in ("avx512_vnni", "amx_int8"):
+            monkeypatch.setenv("GUARDPASS_KERNELS_LEVEL", level)
+            scores.append(native(model).run(*request.arguments))
+        np.testing.assert_array_equal(*scores)
+
+
 @pytest.mark.parametrize("table", [np.float16, np.float32, np.uint16])
 def test_embedding_dtypes(table: type) -> None:
     model = Model.random("llama", table=np.float32)

@@ -122,13 +122,11 @@ def run(
         return
     command = shlex.join(["guardpass", *sys.argv[1:]])
     rows: list[Row] = []
-    try:
-        with _progress(plan.steps(len(targets))) as told:
-            for row in measured(targets, plan, options, given, told):
-                rows.append(row)
-    finally:  # what was measured before a failure, or before Ctrl-C, is kept
-        if json and rows:
-            write_report(report_of(command, rows), json)
+    with _progress(plan.steps(len(targets))) as told:
+        for row in measured(targets, plan, options, given, told):
+            rows.append(row)
+            if json:  # row by row: what was measured before a failure, or before the process is killed, is kept
+                write_report(report_of(command, rows), json)
     report = report_of(command, rows)
     if plots:
         from .figures import draw
