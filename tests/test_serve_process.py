@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 
-from guardpass import Guard
+from guardpass import Closed, Guard
 from guardpass.bench.service.client import Connection
 from guardpass.bench.service.load import closed
 from guardpass.bench.service.process import Served, served
 from guardpass.bench.service.scenarios import churn, overload
+from guardpass.serve.host import Host
+from guardpass.serve.settings import Settings
 
 from .helpers import texts
 
@@ -53,6 +55,7 @@ def _load(server: Served, seconds: float) -> tuple[threading.Thread, list[Any]]:
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_sigterm_drains_under_load(two_sided: Path, workers: str) -> None:
     with served([two_sided], "--workers", workers, "--notice", "1.5", "--threads", "1") as server:
+        _until(lambda: sum(line["event"] == "ready" for line in server.log()) == int(workers))
         thread, samples = _load(server, 6.0)
         _until(lambda: len(server.log()) > 20)
         server.process.send_signal(signal.SIGTERM)
@@ -118,6 +121,15 @@ def test_a_signal_while_workers_start_is_no_failure(two_sided: Path) -> None:
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(LONG) == 0
         assert not any(line["event"] == "ready" for line in server.log())
+
+
+def test_who_is_told_to_stop_while_it_loads_is_closed(two_sided: Path) -> None:
+    host = Host(Settings((str(two_sided),)), state="draining")
+    with pytest.raises(Closed, match="shutting down"):
+        host.find(None)
+    host.load()
+    assert host.find(None)[1] is host.guards[host.find(None)[0]]
+    assert host.close(LONG)
 
 
 def _alive(pid: int) -> bool:

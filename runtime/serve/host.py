@@ -54,7 +54,7 @@ class Host:
 
     def find(self, model: object) -> tuple[str, Guard]:
         """The guard of a name; the first where none is given, or one of OpenAI's. Raises NotFound, Closed."""
-        if self.state in ("loading", "closed"):
+        if self.state in ("loading", "closed") or not self.guards:  # none yet: it is drained while it loads
             raise Closed("the guards are being loaded" if self.state == "loading" else "the server is shutting down")
         if model is not None and not isinstance(model, str):
             raise InputError(f"the guard's name is {type(model).__name__}, expected a string")
