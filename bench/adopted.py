@@ -39,9 +39,8 @@ def texts(count: int) -> list[str]:
 
 def requests(guard: Guard, given: list[str]) -> Iterator[Pass]:
     """The pass of each text, all policies in one tree."""
-    planner, _ = guard._prepared("prompt", guard._policies("prompt", None))
     for text in given:
-        yield planner.plan(planner.span({"prompt": text}))
+        yield from guard.judge.plan(guard.judge.request(text, normalize="off")).passes
 
 
 def margins(guard: Guard, given: list[str]) -> Any:

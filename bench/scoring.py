@@ -102,7 +102,7 @@ def _score(guard: Guard, line: Line, plan: Plan) -> tuple[float, bool]:
         line.text, line.response, policies=plan.policies, threshold=plan.kept | dict.fromkeys(plan.fields, 1.0)
     )
     found = highest
-    if found.windows > 1:  # argmax may find another window worse
+    if found.windows > 1 or found.normalized:  # argmax may find another window, or form, worse
         found = guard.check(line.text, line.response, policies=plan.policies, threshold=plan.kept)
     # Up to the first field that argmax calls unsafe, its walk is the same.
     answers = [found.fields.get(name) for name in plan.fields]

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from guardpass.content import ContentTokenizer
-from guardpass.decide import Decider, Outcome, Reading
+from guardpass.decide import Decider, Outcome, ScoreOptions
 from guardpass.errors import GateError, InputError
 from guardpass.guard import DEFAULT_MAX_TOKENS
 from guardpass.manifest import Device, Flip, Gate, Manifest, Mode, Role
@@ -142,7 +142,7 @@ def judge(
 
 
 def _worst(decider: Decider, scores: Scores) -> Outcome:
-    return max(decider.decide(scores, Reading()), key=lambda outcome: (outcome.flagged, -outcome.margin))
+    return max(decider.decide(scores, ScoreOptions()), key=lambda outcome: (outcome.flagged, -outcome.margin))
 
 
 def _kl(expected: Scores, found: Scores) -> float:

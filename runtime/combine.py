@@ -7,9 +7,9 @@ from .decide import Outcome
 from .verdict import Field, Verdict
 
 
-def combined(windows: Sequence[tuple[Outcome, ...]], **rest: Any) -> Verdict:
-    """Each policy by the window where it fares worst; the worst policy speaks for the text."""
-    outcomes = [max(found, key=Outcome.severity) for found in zip(*windows, strict=True)]
+def combined(passes: Sequence[tuple[Outcome, ...]], **rest: Any) -> Verdict:
+    """Each policy by the window where it fares worst; the worst policy speaks for the text. rest: the other fields."""
+    outcomes = [max(found, key=Outcome.severity) for found in zip(*passes, strict=True)]
     worst = max(outcomes, key=Outcome.severity)
     fields: dict[str, Field | None] = {}
     for outcome in outcomes:
@@ -22,6 +22,5 @@ def combined(windows: Sequence[tuple[Outcome, ...]], **rest: Any) -> Verdict:
         score=worst.score,
         margin=worst.margin,
         fields=fields,
-        windows=len(windows),
         **rest,
     )

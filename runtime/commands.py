@@ -14,6 +14,7 @@ from .guard import Guard
 from .integrity import open_guard
 from .jsonl import dump, parse, read_lines
 from .manifest import Device
+from .request import CheckOptions, Normalize
 from .schema import encode
 from .verdict import Verdict
 from .windows import LongText
@@ -53,6 +54,9 @@ def check(
     max_tokens: Annotated[int | None, typer.Option(help="Positions of one pass.")] = None,
     max_windows: Annotated[int, typer.Option(help="Refuse text that takes more windows.")] = 16,
     long_text: Annotated[str, typer.Option(help="windows, refuse or truncate.")] = "windows",
+    normalize: Annotated[
+        str, typer.Option(help="on also judges the plain form of a text with invisible characters; off does not.")
+    ] = "on",
     no_verify: Annotated[bool, typer.Option("--no-verify", help="Do not hash files over 64 MiB.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -63,12 +67,15 @@ def check(
         raise InputError("--response goes with TEXT; in a JSONL file each line has its own")
     opened = Guard.load(
         guard, threads=threads, device=cast(Device | None, device), verify=not no_verify, max_tokens=max_tokens,
-        max_windows=max_windows, long_text=cast(LongText, long_text),
+        max_windows=max_windows, long_text=cast(LongText, long_text), normalize=cast(Normalize, normalize),
     )  # fmt: skip
-    options: dict[str, Any] = {
-        "policies": policy, "threshold": _threshold(threshold), "strict": not loose, "temperature": temperature,
+    options: CheckOptions = {
+        "policies": policy,
+        "threshold": _threshold(threshold),
+        "strict": not loose,
+        "temperature": temperature,
         "alpha": alpha,
-    }  # fmt: skip
+    }
     if jsonl is None:
         content = _stdin_text() if text == "-" else cast(str, text)
         verdict = opened.check(content, response, **options)
@@ -153,7 +160,7 @@ def _threshold(given: list[str] | None) -> float | dict[str, float] | None:
     return thresholds.get("", thresholds or None)
 
 
-def _check_lines(guard: Guard, lines: Iterable[bytes], options: dict[str, Any]) -> Iterator[tuple[dict[str, Any], int]]:
+def _check_lines(guard: Guard, lines: Iterable[bytes], options: CheckOptions) -> Iterator[tuple[dict[str, Any], int]]:
     """Each line's answer, and its exit code."""
     for line in lines:
         answer: dict[str, Any] = {}
@@ -186,5 +193,6 @@ def _line(verdict: Verdict) -> str:
     ]  # fmt: skip
     parts += [f"{verdict.windows} windows"] if verdict.windows > 1 else []
     parts += ["truncated"] if verdict.truncated else []
+    parts += ["normalized"] if verdict.normalized else []
     parts += [f"suspicious literals {' '.join(verdict.suspicious_literals)}"] if verdict.suspicious_literals else []
     return "  ".join(parts)

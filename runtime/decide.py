@@ -16,7 +16,7 @@ Logits = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Reading:
+class ScoreOptions:
     """How scores are read.
 
     threshold: unsafe from this score on, instead of by argmax; of every deciding field, or of fields by name.
@@ -101,7 +101,7 @@ class Decider:
         """Each slot, and the columns of the scores that it reads."""
         return iter(enumerate(self._columns))
 
-    def decide(self, scores: npt.NDArray[np.float32], reading: Reading) -> tuple[Outcome, ...]:
+    def decide(self, scores: npt.NDArray[np.float32], options: ScoreOptions) -> tuple[Outcome, ...]:
         """Scores [S, V'] to one outcome for each root.
 
         Raises BadScores for scores that are not finite: they must not pass for safe.
@@ -113,13 +113,13 @@ class Decider:
                     f"the engine gave scores of {self._tree.slots[slot].field} that are not finite "
                     f"({row.tolist()}); no verdict is possible"
                 )
-        return tuple(self._walk(root, logits, reading) for root in self._tree.roots)
+        return tuple(self._walk(root, logits, options) for root in self._tree.roots)
 
-    def _walk(self, root: int, logits: list[Logits], reading: Reading) -> Outcome:
+    def _walk(self, root: int, logits: list[Logits], options: ScoreOptions) -> Outcome:
         answers: list[_Answer] = []
         slot: int | None = root
         while slot is not None:
-            answers.append(self._answer(slot, logits, reading))
+            answers.append(self._answer(slot, logits, options))
             slot = answers[-1].next
         worst = max((answer for answer in answers if answer.field in self._decides), key=lambda a: (a.flagged, a.score))
         fields: dict[str, Field | None] = dict.fromkeys(self._below[root])
@@ -135,16 +135,16 @@ class Decider:
             fields=fields,
         )
 
-    def _answer(self, slot: int, logits: list[Logits], reading: Reading) -> _Answer:
+    def _answer(self, slot: int, logits: list[Logits], options: ScoreOptions) -> _Answer:
         """Decide the field of `slot`, over more than one slot where its labels begin alike."""
         first, field, row = slot, self._tree.slots[slot].field, logits[slot]
-        unsafe = np.array([meaning <= UNSAFE[reading.strict] for meaning in self._severities[slot]])
+        unsafe = np.array([meaning <= UNSAFE[options.strict] for meaning in self._severities[slot]])
         judged = unsafe.any() and not unsafe.all()
         flagged, score, lead = False, 0.0, 0.0
         if judged:
-            score = _share(row, unsafe, reading)
+            score = _share(row, unsafe, options)
             lead = float(row[~unsafe].max() - row[unsafe].max())
-            bound = reading.bound(field, field in self._decides)
+            bound = options.bound(field, field in self._decides)
             # At a tie the verdict is unsafe: a guard that cannot tell must not let pass.
             flagged = lead <= 0 if bound is None else score >= bound
             row = np.where(unsafe == flagged, row, -np.inf)
@@ -174,10 +174,10 @@ class Decider:
         return found
 
 
-def _share(row: Logits, unsafe: npt.NDArray[np.bool_], reading: Reading) -> float:
+def _share(row: Logits, unsafe: npt.NDArray[np.bool_], options: ScoreOptions) -> float:
     """Probability of unsafe. Everything is kept as a logarithm, as a low temperature sends all weights to zero."""
-    powers = (row - np.logaddexp.reduce(row)) / reading.temperature
-    added = np.log(reading.alpha) if reading.alpha else -np.inf
+    powers = (row - np.logaddexp.reduce(row)) / options.temperature
+    added = np.log(options.alpha) if options.alpha else -np.inf
     bad = np.logaddexp(np.logaddexp.reduce(powers[unsafe]), added)
     good = np.logaddexp(np.logaddexp.reduce(powers[~unsafe]), added)
     return float(np.exp(bad - np.logaddexp(bad, good)))

@@ -123,3 +123,12 @@ class Cancelled(Unserved):
 
     status = 499
     kind = "cancelled"
+
+
+def as_guardpass_error(error: Exception) -> GuardpassError:
+    """The error as one of ours, without its message, which may quote the text."""
+    if isinstance(error, GuardpassError):
+        return error
+    failure = EngineError(f"the check failed unexpectedly, with {type(error).__name__}")
+    failure.__cause__ = error
+    return failure

@@ -5,13 +5,14 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, Unpack, get_args
 
 from .errors import Cancelled, DeadlineExceeded, GuardpassError, InputError
 from .guard import Guard
 from .manifest import Mode
 from .panel_policy import PanelVerdict, Policy, Settled, settle
-from .question import mode_of
+from .request import CheckOptions, check_names, mode_of
+from .undecided import OnError
 from .verdict import Verdict
 
 Order = Literal["together", "given", "cheapest"]
@@ -52,29 +53,57 @@ class Panel:
         if order == "cheapest":
             self.guards = dict(sorted(self.guards.items(), key=lambda item: _bytes(item[1])))
 
-    def check(self, text: str, response: str | None = None, **options: Any) -> PanelVerdict:
-        """The members' verdict; options: those of `Guard.submit`, for every member.
+    def check(
+        self,
+        text: str,
+        response: str | None = None,
+        *,
+        timeout: float | None = None,
+        priority: int = 0,
+        on_error: OnError = "raise",
+        **options: Unpack[CheckOptions],
+    ) -> PanelVerdict:
+        """The members' verdict; the options are those of `Guard.submit`, for every member.
 
         A member that lacks the mode is not asked. One that fails counts as unknown: where it could change the outcome
         its error is raised, unless `on_error` says what it counts as. Raises InputError where no member has the mode.
         """
-        return self.submit(text, response, **options).result()
+        return self.submit(text, response, timeout=timeout, priority=priority, on_error=on_error, **options).result()
 
-    async def acheck(self, text: str, response: str | None = None, **options: Any) -> PanelVerdict:
+    async def acheck(
+        self,
+        text: str,
+        response: str | None = None,
+        *,
+        timeout: float | None = None,
+        priority: int = 0,
+        on_error: OnError = "raise",
+        **options: Unpack[CheckOptions],
+    ) -> PanelVerdict:
         """`check`, awaited."""
         import asyncio
 
-        return await asyncio.wrap_future(self.submit(text, response, **options))
+        future = self.submit(text, response, timeout=timeout, priority=priority, on_error=on_error, **options)
+        return await asyncio.wrap_future(future)
 
     def submit(
-        self, text: str, response: str | None = None, *, timeout: float | None = None, **options: Any
+        self,
+        text: str,
+        response: str | None = None,
+        *,
+        timeout: float | None = None,
+        priority: int = 0,
+        on_error: OnError = "raise",
+        **options: Unpack[CheckOptions],
     ) -> "Future[PanelVerdict]":
         """`check`, as a future; cancelling it gives up every member's request. timeout: seconds for all together."""
         mode = mode_of(response)
         asked = {name: guard for name, guard in self.guards.items() if mode in guard.manifest.modes}
         if not asked:
             raise InputError(f"none of {list(self.guards)} has the mode {mode!r}")
-        session = _Session(self, asked, mode, (text, response), timeout, options)
+        check_names(options)
+        submit: dict[str, Any] = {"priority": priority, "on_error": on_error, **options}
+        session = _Session(self, asked, mode, (text, response), timeout, submit)
         session.go()
         return session
 

@@ -1,29 +1,25 @@
 """A reply that is judged while it grows."""
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import Self
 
 from .content import checked
-from .engines import Incremental
-from .errors import Closed, Unsupported
+from .engines import Incremental, SessionEngine
+from .errors import Closed
+from .judge import Judge
+from .request import CheckOptions
+from .run import Run
 from .verdict import Verdict
-
-if TYPE_CHECKING:
-    from .guard import Guard
 
 
 class Session:
     """Made by `Guard.stream`. For one thread; it holds keys and values of its own until it is closed."""
 
-    def __init__(self, guard: "Guard", prompt: str, options: dict[str, Any]) -> None:
-        engine = guard._engine
-        if not isinstance(engine, Incremental):
-            raise Unsupported(
-                f"the engine of {guard.manifest.name} ({guard.manifest.engine.name}) cannot keep keys and values of a "
-                "text that grows; check it anew at each step, or export it with --engine native or llamacpp"
-            )
-        self._guard, self._prompt, self._options = guard, prompt, options
-        guard._question(prompt, "", **options)  # what is wrong with it is told now
-        self._engine = engine.session()
+    def __init__(self, judge: Judge, engine: Incremental, prompt: str, options: CheckOptions) -> None:
+        """Raises InputError for options that cannot be judged by, EngineError where there is no memory."""
+        self._judge, self._engine, self._prompt, self._options = judge, engine, prompt, options
+        judge.request(prompt, "", **options)  # what is wrong with it is raised now
+        # One for each form of the text: a plain form has other keys and values from its first difference on.
+        self._forms: list[SessionEngine] = [engine.session()]
         self._closed = False
         self.text = ""  # the reply so far
 
@@ -34,16 +30,22 @@ class Session:
         """
         if self._closed:
             raise Closed("the session is closed; begin another")
-        grown = self.text + checked(chunk, "chunk")
-        verdict = self._guard._judge(self._guard._question(self._prompt, grown, **self._options), engine=self._engine)
-        self.text = grown
-        return verdict
+        text = self.text + checked(chunk, "chunk")
+        run = Run(self._judge, self._judge.request(self._prompt, text, **self._options))
+        while (request := run.next) is not None:
+            if run.form == len(self._forms):
+                self._forms.append(self._engine.session())
+            grown = self._forms[run.form].run(request)
+            run.take(grown.scores, grown.reused)
+        self.text = text
+        return run.verdict()
 
     def close(self) -> None:
         """Give the memory back."""
         if not self._closed:
             self._closed = True
-            self._engine.close()
+            for engine in self._forms:
+                engine.close()
 
     def __enter__(self) -> Self:
         return self

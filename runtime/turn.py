@@ -5,8 +5,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import GuardpassError
-from .steps import known, together
+from .errors import GuardpassError, as_guardpass_error
+from .run import run_together
 from .waiting import Entry
 
 
@@ -28,7 +28,7 @@ class Turn:
         try:
             results = _results(asked, self.began)
         except Exception as error:
-            results = [known(error)] * len(asked)
+            results = [as_guardpass_error(error)] * len(asked)
         for entry, result in zip(asked, results, strict=True):
             if isinstance(result, GuardpassError):
                 fail(entry, result)
@@ -43,15 +43,13 @@ def _results(asked: list[Entry], began: float) -> list[Any]:
     batches = [entry.batch for entry in asked if entry.batch]  # of all, or of none
     if not batches:
         return [entry.work(entry.ticket.stop, began - entry.since) for entry in asked]
-    begun = [batch.begin(began - entry.since) for entry, batch in zip(asked, batches, strict=True)]
-    stops = [entry.ticket.stop for entry in asked]
-    parts = [(steps, stop) for each, stop in zip(begun, stops, strict=True) for steps in each]
-    ended = iter(together(parts, batches[0].run))
-    results = []
-    for batch, each in zip(batches, begun, strict=True):
-        own = [next(ended) for _ in each]
-        failed = next((part for part in own if isinstance(part, GuardpassError)), None)
-        results.append(failed or batch.finish(own))
+    starts = [batch.starts(entry.ticket.stop, began - entry.since) for entry, batch in zip(asked, batches, strict=True)]
+    answers = iter(run_together([start for each in starts for start in each], batches[0].run))
+    results: list[Any] = []
+    for batch, each in zip(batches, starts, strict=True):
+        parts = [next(answers) for _ in each]
+        failed = next((part for part in parts if isinstance(part, GuardpassError)), None)
+        results.append(failed or batch.finish(parts))
     return results
 
 

@@ -36,6 +36,7 @@ def undecided(error: GuardpassError, on_error: OnError, mode: Mode) -> Verdict:
         mode=mode,
         windows=0,
         truncated=False,
+        normalized=False,
         suspicious_literals=(),
         tokens=Tokens(0, 0),
         ms=Milliseconds(0.0, 0.0, 0.0),

@@ -58,7 +58,9 @@ class Verdict:
     of unsafe. margin: positive where argmax says safe. categories: of every answer given on the way to an
     unsafe verdict. fields: every field of the mode (of the policies asked for); None where the answer leaves it out.
     windows: passes over an over-long text, of which this is the worst. truncated: text was left out, as the caller
-    asked. suspicious_literals: pieces of the guard's own prompt found in the text; they were judged as text.
+    asked. normalized: the text is not in its plain form (NFC, no invisible characters), so that form was judged as
+    well, and the worse counts. suspicious_literals: pieces of the guard's own prompt found in the text; they were
+    judged as text.
     """
 
     safe: bool
@@ -71,6 +73,7 @@ class Verdict:
     mode: Mode
     windows: int
     truncated: bool
+    normalized: bool
     suspicious_literals: tuple[str, ...]
     tokens: Tokens
     ms: Milliseconds

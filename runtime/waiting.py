@@ -9,7 +9,7 @@ from typing import Any
 
 from .errors import Cancelled, GuardpassError, InputError
 from .passes import Pass
-from .steps import Scores, Steps
+from .run import Run, Scores
 from .stop import Stop
 
 _ORDER = count()
@@ -55,8 +55,8 @@ class Batch:
     key: Hashable
     requests: int  # at most together
     tokens: int  # at most together
-    begin: Callable[[float], list[Steps[Any]]]  # from the seconds it waited to its parts
-    finish: Callable[[list[Any]], Any]  # from what its parts came to
+    starts: Callable[[Stop, float], list[Callable[[], Run]]]  # what plans each of its texts; the seconds it waited
+    finish: Callable[[list[Any]], Any]  # from the verdicts of its texts
     run: Callable[[Sequence[Pass]], Sequence[Scores]]
 
 

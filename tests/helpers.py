@@ -45,8 +45,11 @@ seam_text = st.text(
 
 
 def opened(path: Path) -> Guard:
-    """A GGUF guard on one thread: llama.cpp's threads spin at barriers, which starves them where cores are shared."""
-    return Guard.load(path, threads=1)
+    """A GGUF guard on one thread: llama.cpp's threads spin at barriers, which starves them where cores are shared.
+
+    It judges texts as they stand, as the references of these tests do.
+    """
+    return Guard.load(path, threads=1, normalize="off")
 
 
 def contents(text: str, response: str | None) -> tuple[Mode, dict[Role, str]]:
@@ -56,7 +59,7 @@ def contents(text: str, response: str | None) -> tuple[Mode, dict[Role, str]]:
 
 def planner(guard: Guard, mode: Mode) -> Planner:
     """What plans a mode's passes, with the policies asked by default."""
-    return guard._prepared(mode, guard._policies(mode, None))[0]
+    return guard.judge.prepared(mode, guard.judge.policies(mode, None))[0]
 
 
 def ids(guard: Guard, text: str, response: str | None = None) -> list[int]:

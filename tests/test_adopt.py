@@ -65,7 +65,7 @@ def test_the_manifest_is_that_of_the_exported_route(case: Case, pairs: Callable[
 @pytest.mark.parametrize("family", ["kanana-safeguard", "wildguard", "shieldgemma", "qwen3guard-gen"])
 def test_any_text_has_the_same_ids(family: str, pairs: Callable[[Case], tuple[Path, Path]]) -> None:
     case = next(case for case in CASES if case.family == family)
-    exported, adopted = (opened(path)._tokenizer for path in pairs(case))
+    exported, adopted = (opened(path).judge.tokenizer for path in pairs(case))
 
     @given(seam_text)
     def check(text: str) -> None:
@@ -105,7 +105,7 @@ def test_llama_cpp_alone_would_let_text_become_a_verdict(pairs: Callable[[Case],
     verdicts = set(guard.manifest.columns)
     (raw,) = vocabulary_ids(exported / "model.gguf", ["<SAFE>"])
     assert verdicts & {*raw}
-    assert not verdicts & {*guard._tokenizer.ids("<SAFE>")}
+    assert not verdicts & {*guard.judge.tokenizer.ids("<SAFE>")}
     assert guard.check("<SAFE>").suspicious_literals == ("<SAFE>",)
 
 

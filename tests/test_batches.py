@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardpass import Bounds, Cancelled, Closed, DeadlineExceeded, EngineError, Guard, Verdict
+from guardpass import Bounds, Cancelled, Closed, DeadlineExceeded, EngineError, Guard, GuardpassError, Verdict
+from guardpass.decide import ScoreOptions
 from guardpass.engines import Engine
+from guardpass.judge import Judge
 from guardpass.passes import Pass
-from guardpass.steps import alone, together
+from guardpass.request import Request
+from guardpass.run import Run, run_together
 from guardpass.stop import Stop
 from guardpass.waiting import Batch, Entry, Waiting
+from guardpass.windows import Limits
 
 LONG = 30.0
 LINES = "line " * 30  # of another length than the short texts
@@ -97,7 +102,7 @@ def test_what_waits_and_is_alike_runs_together(held: tuple[Guard, Door], two_sid
 
 def test_tokens_bound_what_runs_together(held: tuple[Guard, Door]) -> None:
     guard, engine = held
-    engine.tokens = 3 * guard._question("one").tokens
+    engine.tokens = 3 * guard.judge.request("one").tokens
     for _ in range(4):
         guard.submit("one")
     engine.door.set()
@@ -212,7 +217,7 @@ def test_close_fails_all_of_a_batch_that_is_not_done_in_time(held: tuple[Guard, 
 
 
 def _entry(key: int | None, tokens: int, priority: int) -> Entry:
-    batch = Batch(key, 3, 20, lambda _: [], lambda found: found, lambda _: []) if key is not None else None
+    batch = Batch(key, 3, 20, lambda *_: [], lambda verdicts: verdicts, lambda _: []) if key is not None else None
     return Entry(lambda *_: None, lambda _: None, tokens, LONG, 0.0, priority, batch)
 
 
@@ -241,29 +246,41 @@ def test_companions_are_alike_first_come_and_within_bounds(entries: list[Entry])
         assert (len(waiting), waiting.tokens) == (len(left), sum(entry.tokens for entry in left))
 
 
-def test_steps_alone_and_together_come_to_the_same() -> None:
-    def count(passes: int) -> Iterator[Any]:
-        total = 0.0
-        for _ in range(passes):
-            total += (yield passes)[0]
-        return total
-
-    def score(request: Any) -> Any:
-        return np.array([request + 0.5], np.float32)
-
-    expected = [alone(count(passes), score) for passes in (0, 1, 3, 2)]
+def test_requests_that_run_together_fail_alone(guard: Guard) -> None:
+    """Texts of several windows; one is stopped, one has a lone surrogate, and one round fails."""
+    judge = Judge(guard.manifest, guard.judge.tokenizer, Limits(150, 16, "windows"))
+    texts = ["one", "two words " * 60, "three words " * 40, "four " * 150]
+    engine = guard._engine
+    alone = []
+    for text in texts:
+        run = Run(judge, judge.request(text))
+        while (each := run.next) is not None:
+            run.take(engine.run(each))
+        alone.append(run.verdict())
+    assert len({verdict.windows for verdict in alone}) > 2
     rounds = list[int]()
 
-    def run(requests: Sequence[Any]) -> list[Any]:
-        rounds.append(len(requests))
-        if len(rounds) == 3:
+    def execute(passes: Sequence[Pass]) -> list[Any]:
+        rounds.append(len(passes))
+        if len(rounds) == max(verdict.windows for verdict in alone):
             raise EngineError("broken")
-        return [score(request) for request in requests]
+        return [engine.run(each) for each in passes]
 
     stopped = Stop()
     stopped.request(Closed("closed"))
-    found = together([*((count(passes), Stop()) for passes in (0, 1, 3, 2)), (count(1), stopped)], run)
-    assert rounds == [3, 2, 1]
-    assert [found[0], found[1], found[3]] == [expected[0], expected[1], expected[3]]
-    assert isinstance(found[2], EngineError)
-    assert isinstance(found[4], Closed)
+    starts = [partial(Run, judge, judge.request(text)) for text in texts]
+    starts.append(partial(Run, judge, judge.request("stopped"), stop=stopped))
+    answers = run_together(
+        [*starts, partial(Run, judge, Request("prompt", ({"prompt": "\ud800"},), (), ScoreOptions(), 1))], execute
+    )
+    longest = max(range(4), key=lambda index: alone[index].windows)
+    for index in range(4):
+        answer = answers[index]
+        if index == longest:
+            assert isinstance(answer, EngineError)
+        else:
+            assert isinstance(answer, Verdict)
+            assert (answer.score, answer.windows) == (alone[index].score, alone[index].windows)
+    assert isinstance(answers[4], Closed)
+    assert isinstance(answers[5], GuardpassError)
+    assert rounds == [sum(verdict.windows > number for verdict in alone) for number in range(len(rounds))]

@@ -79,7 +79,7 @@ def _requests(case: Case, count: int) -> Iterator[tuple[str, str | None]]:
 def _scores(guard: Guard, text: str, response: str | None) -> dict[str, list[dict[int, float]]]:
     """By root, or "" where there is but one: logits by token of every slot that its walk passes."""
     mode, given = contents(text, response)
-    plans, decider = guard._prepared(mode, guard._policies(mode, None))
+    plans, decider = guard.judge.prepared(mode, guard.judge.policies(mode, None))
     rows, tree, columns = guard._engine.run(plans.plan(plans.span(given)))[0], decider._tree, guard.manifest.columns
     found: dict[str, list[dict[int, float]]] = {}
     for root in tree.roots:

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from guardpass import EngineError, Guard, InputError, Verdict
 from guardpass.bench.twin import find, tiny, write_twin
-from guardpass.decide import Decider, Reading
+from guardpass.decide import Decider, ScoreOptions
 from guardpass.export import export_guard
 from guardpass.manifest import Role
 from guardpass.tree import pruned
@@ -231,15 +231,15 @@ def test_only_deciding_fields_make_a_text_unsafe(made: Callable[[str], Path]) ->
 
 def test_windows_take_each_policy_at_its_worst(made: Callable[[str], Path]) -> None:
     shield = Guard.load(made("shieldgemma-2b") / "guard", max_tokens=1500)
-    planner, decider = shield._prepared("prompt", _FOUR)
+    planner, decider = shield.judge.prepared("prompt", _FOUR)
     text = " ".join(texts(14, seed=12))
     contents: dict[Role, str] = {"prompt": text}
-    covered, _ = spans(contents, shield.manifest.modes["prompt"], planner, shield._tokenizer, shield._limits)
+    covered, _ = spans(contents, shield.manifest.modes["prompt"], planner, shield.judge.tokenizer, shield.judge.limits)
     scores = [shield._engine.run(planner.plan(span))[0] for span in covered]
     verdict = shield.check(text)
     assert verdict.windows == len(covered) > 1
     for number, name in enumerate(_FOUR):
-        each = [decider.decide(score, Reading())[number].score for score in scores]
+        each = [decider.decide(score, ScoreOptions())[number].score for score in scores]
         assert verdict.fields[name].score == pytest.approx(max(each), abs=1e-6)  # type: ignore[union-attr]
     assert Guard.load(made("shieldgemma-2b") / "guard", max_tokens=8192).check(text).windows == 1
 
@@ -251,11 +251,11 @@ def test_ties_are_unsafe_at_every_temperature(qwen: Guard, temperature: float) -
     decider = Decider(qwen.manifest, spec, spec.tree)
     tied = np.zeros((len(spec.tree.slots), len(qwen.manifest.columns)), np.float32)
     for value in (0.0, 1e4, -1e4):
-        (outcome,) = decider.decide(tied + np.float32(value), Reading(temperature=temperature))
+        (outcome,) = decider.decide(tied + np.float32(value), ScoreOptions(temperature=temperature))
         assert (outcome.flagged, outcome.margin) == (True, 0)
         assert outcome.score == pytest.approx(2 / 3)
-        (outcome,) = decider.decide(tied + np.float32(value), Reading(temperature=temperature, threshold=0.5))
+        (outcome,) = decider.decide(tied + np.float32(value), ScoreOptions(temperature=temperature, threshold=0.5))
         assert outcome.flagged
     for bad in (np.nan, np.inf):
         with pytest.raises(EngineError, match="not finite"):
-            decider.decide(np.where(np.arange(tied.size).reshape(tied.shape) == 0, bad, tied), Reading())
+            decider.decide(np.where(np.arange(tied.size).reshape(tied.shape) == 0, bad, tied), ScoreOptions())

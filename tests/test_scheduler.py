@@ -139,7 +139,7 @@ def test_cancelling_before_and_while_it_runs(slow: tuple[Guard, Slow]) -> None:
     guard, engine = slow
     # Of two windows, the second is never run.
     running = guard.submit("word " * 400)
-    guard._limits = type(guard._limits)(300, 16, "windows")
+    guard.judge.limits = type(guard.judge.limits)(300, 16, "windows")
     assert engine.entered.acquire(timeout=LONG)
     waiting = [guard.submit("waits") for _ in range(3)]
     assert waiting[1].cancel()

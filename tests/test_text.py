@@ -131,10 +131,10 @@ _LONG = " ".join(f"{index}번째 word{index} 🙂" for index in range(120))
 def _windows(guard: Guard, text: str, response: str | None = None) -> Iterator[str]:
     """Text of each window, as the tokens that are run spell it."""
     mode, given_texts = contents(text, response)
-    spec, planner, tokenizer = guard.manifest.modes[mode], planner_of(guard, mode), guard._tokenizer
-    found, _ = spans(given_texts, spec, planner, tokenizer, guard._limits)
+    spec, planner, tokenizer = guard.manifest.modes[mode], planner_of(guard, mode), guard.judge.tokenizer
+    found, _ = spans(given_texts, spec, planner, tokenizer, guard.judge.limits)
     for span in found:
-        assert planner.length(span) <= guard._limits.tokens
+        assert planner.length(span) <= guard.judge.limits.tokens
         yield tokenizer._tokenizer.decode(span, skip_special_tokens=False)
 
 
@@ -174,8 +174,8 @@ def test_the_worst_window_wins(two_sided: Path) -> None:
     guard = _long(two_sided)
     mode, given_texts = contents(_LONG, None)
     spec, planner = guard.manifest.modes[mode], planner_of(guard, mode)
-    found, _ = spans(given_texts, spec, planner, guard._tokenizer, Limits(320, 64, "windows"))
-    cuts = [guard._tokenizer._tokenizer.decode(span).removeprefix(">").split("</human>")[0] for span in found]
+    found, _ = spans(given_texts, spec, planner, guard.judge.tokenizer, Limits(320, 64, "windows"))
+    cuts = [guard.judge.tokenizer._tokenizer.decode(span).removeprefix(">").split("</human>")[0] for span in found]
     each = [guard.check(cut) for cut in cuts]
     worst = max(each, key=lambda verdict: (not verdict.safe, verdict.score))
     verdict = guard.check(_LONG)

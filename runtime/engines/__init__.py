@@ -1,6 +1,7 @@
 """Engines run passes; which one, the manifest says."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -44,10 +45,19 @@ class Batching(Protocol):
         """What requests of about so many tokens agree in where they gain from each other; None: they do not."""
 
 
-class Keeping(Engine, Protocol):
+@dataclass(frozen=True)
+class Grown:
+    """Scores [1, S, V'] of a text that grew, and how many of its span's tokens were not run again."""
+
+    scores: npt.NDArray[np.float32]
+    reused: int
+
+
+class SessionEngine(Protocol):
     """An engine for one text that grows, which keeps keys and values of what did not change."""
 
-    kept: int  # span tokens that the last pass took from there
+    def run(self, request: Pass) -> Grown:
+        """Raises EngineError."""
 
     def close(self) -> object:
         """Give its memory back."""
@@ -57,7 +67,7 @@ class Keeping(Engine, Protocol):
 class Incremental(Protocol):
     """An engine that can make engines for texts that grow."""
 
-    def session(self) -> Keeping:
+    def session(self) -> SessionEngine:
         """Raises EngineError."""
 
 

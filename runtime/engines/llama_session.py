@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ..errors import EngineError
 from ..passes import Pass
 from ..tree import leaves
+from . import Grown
 from .llama_library import quiet
 from .llamacpp import LlamaCppEngine, open_context
 
@@ -36,11 +37,10 @@ class LlamaSession(LlamaCppEngine):
         self._memory = self._llama.llama_get_memory(self._context)
         self._chain: tuple[int, ...] = ()
         self._span: npt.NDArray[np.int64] = np.empty(0, np.int64)
-        self.kept = 0  # span tokens that the last pass did not run
         self._decode_prefixes()
 
-    def run(self, request: Pass) -> npt.NDArray[np.float32]:
-        """Scores [1, S, V']. Raises EngineError; nothing is then kept."""
+    def run(self, request: Pass) -> Grown:  # type: ignore[override]
+        """Raises EngineError; nothing is then kept."""
         text = request.tokens.size - len(request.sees)
         span = request.tokens[0, :text]
         with self._lock:
@@ -50,8 +50,8 @@ class LlamaSession(LlamaCppEngine):
             except BaseException:
                 self._chain, self._span = (), np.empty(0, np.int64)
                 raise
-            self._chain, self._span, self.kept = request.chain, span.copy(), kept
-        return scores
+            self._chain, self._span = request.chain, span.copy()
+        return Grown(scores, kept)
 
     def _common(self, request: Pass, span: npt.NDArray[np.int64]) -> int:
         """How much of the span is in the cache and can stay; the cache is cut to it."""

@@ -2,11 +2,9 @@
 
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from ..errors import Closed, EngineError
 from ..passes import Pass
+from . import Grown
 from .native import NativeEngine
 
 
@@ -20,16 +18,14 @@ class NativeSession:
             self._cache: Any = engine._model.cache(engine._max_tokens)
         except Exception as error:
             raise EngineError(f"guardpass-kernels cannot open a session: {error}") from None
-        self.kept = 0  # span tokens that the last pass did not run
 
-    def run(self, request: Pass) -> npt.NDArray[np.float32]:
-        """Scores [1, S, V']. Raises EngineError, Closed."""
+    def run(self, request: Pass) -> Grown:
+        """Raises EngineError, Closed."""
         cache = self._cache
         if cache is None:
             raise Closed("the session is closed; begin another")
         scores = self._engine._run(request, cache=cache)
-        self.kept = cache.kept
-        return scores
+        return Grown(scores, cache.kept)
 
     def close(self) -> None:
         """Give the memory back."""

@@ -35,6 +35,9 @@ def serve(
     max_tokens: Annotated[int | None, typer.Option(help="Positions of one pass.")] = None,
     max_windows: Annotated[int, typer.Option(help="Refuse text that takes more windows.")] = 16,
     long_text: Annotated[str, typer.Option(help="windows, refuse or truncate.")] = "windows",
+    normalize: Annotated[
+        str, typer.Option(help="on also judges the plain form of texts with invisible characters; off does not.")
+    ] = "on",
     on_error: Annotated[str, typer.Option(help="What fails: raise (an HTTP error), block or allow.")] = "raise",
     max_body: Annotated[int, typer.Option(help="Bytes of a body; more get 413.")] = 1 << 20,
     max_items: Annotated[int, typer.Option(help="Texts of a request; more get 413.")] = 64,
@@ -50,8 +53,8 @@ def serve(
         guards=tuple(guards), host=host, port=port, api_key_file=api_key_file, without_key=without_key,
         max_queue=max_queue, max_queue_tokens=max_queue_tokens, deadline=deadline_ms / 1e3, workers=workers,
         threads=threads, device=device, verify=not no_verify, in_memory=in_memory, max_tokens=max_tokens,
-        max_windows=max_windows, long_text=long_text, on_error=cast(OnError, on_error), max_body=max_body,
-        max_items=max_items, body_timeout=body_timeout, notice=notice, drain=drain,
+        max_windows=max_windows, long_text=long_text, normalize=normalize, on_error=cast(OnError, on_error),
+        max_body=max_body, max_items=max_items, body_timeout=body_timeout, notice=notice, drain=drain,
     )  # fmt: skip
     settings.check()
     try:

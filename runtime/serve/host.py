@@ -10,6 +10,7 @@ from ..guard import Guard
 from ..manifest import Device
 from ..panel import Panel
 from ..panel_policy import Policy
+from ..request import Normalize
 from ..waiting import Bounds
 from ..windows import LongText
 from .errors import NotFound
@@ -88,7 +89,8 @@ class Host:
             guard = Guard.load(
                 path, threads=settings.threads, device=cast(Device | None, settings.device), verify=settings.verify,
                 max_tokens=settings.max_tokens, max_windows=settings.max_windows,
-                long_text=cast(LongText, settings.long_text), in_memory=settings.in_memory,
+                long_text=cast(LongText, settings.long_text), normalize=cast(Normalize, settings.normalize),
+                in_memory=settings.in_memory,
                 queue=Bounds(settings.max_queue, settings.max_queue_tokens),
             )  # fmt: skip
             name = given or guard.manifest.name

@@ -42,6 +42,9 @@ class Metrics:
         self.partial = Counter(
             "guardpass_long_texts", "Texts of several windows, or cut.", ["guard", "how"], registry=registry
         )
+        self.normalized = Counter(
+            "guardpass_normalized_texts", "Texts whose plain form was judged too.", ["guard"], registry=registry
+        )
         self.undecided = Counter(
             "guardpass_undecided", "Verdicts that on_error gave.", ["guard", "on_error"], registry=registry
         )
@@ -74,6 +77,8 @@ class Metrics:
             self.phases.labels(guard, phase).observe(took / 1e3)
         if verdict.suspicious_literals:
             self.literals.labels(guard).inc()
+        if verdict.normalized:
+            self.normalized.labels(guard).inc()
         if verdict.truncated or verdict.windows > 1:
             self.partial.labels(guard, "truncated" if verdict.truncated else "windows").inc()
 

@@ -35,7 +35,8 @@ VERDICT = record(
     {
         "safe": BOOLEAN, "label": STRING, "field": STRING, "categories": list_of(STRING), "score": NUMBER,
         "margin": NUMBER, "fields": {"type": "object", "additionalProperties": or_null(FIELD)}, "mode": STRING,
-        "windows": {"type": "integer"}, "truncated": BOOLEAN, "suspicious_literals": list_of(STRING),
+        "windows": {"type": "integer"}, "truncated": BOOLEAN, "normalized": BOOLEAN,
+        "suspicious_literals": list_of(STRING),
         "tokens": ANY_OBJECT, "ms": record({"queue": NUMBER, "tokenize": NUMBER, "pass": NUMBER, "total": NUMBER}),
         "failure": or_null(record({"kind": STRING, "message": STRING, "on_error": STRING})),
     },

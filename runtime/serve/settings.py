@@ -29,6 +29,7 @@ class Settings:
     max_tokens: int | None = None
     max_windows: int = 16
     long_text: str = "windows"
+    normalize: str = "on"
     on_error: OnError = "raise"
     max_body: int = 1 << 20  # bytes
     max_items: int = 64  # texts of one request

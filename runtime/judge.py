@@ -1,0 +1,152 @@
+"""The core: a text becomes a plan of passes, and their scores a verdict. No engine, no thread and no clock."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Unpack
+
+import numpy as np
+import numpy.typing as npt
+
+from .combine import combined
+from .content import ContentTokenizer, checked
+from .decide import Decider, Outcome, ScoreOptions
+from .errors import InputError
+from .manifest import Manifest, Mode
+from .normalize import normalized
+from .passes import Pass, Planner
+from .request import CheckOptions, Normalize, Request, Texts, check_names, check_normalize, mode_of
+from .tree import judged, pruned
+from .verdict import Milliseconds, Tokens, Verdict
+from .windows import Limits, spans
+
+_PREPARED = 64  # sets of policies whose planner and decider are held
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every pass of a request, all known before the first one runs, and who reads their scores."""
+
+    request: Request
+    passes: tuple[Pass, ...]  # the windows of the text as it stands, then those of its plain form
+    forms: tuple[int, ...]  # of each pass, which form of the request it reads
+    windows: int  # of the form that has more of them
+    truncated: bool
+    suspicious_literals: tuple[str, ...]
+    decider: Decider
+
+    def decide(self, scores: npt.NDArray[np.float32]) -> tuple[Outcome, ...]:
+        """Scores [1, S, V'] of one pass to an outcome for each policy. Raises BadScores."""
+        return self.decider.decide(scores[0], self.request.options)
+
+
+class Judge:
+    """Plans and decides for one guard. Safe to share between threads."""
+
+    def __init__(
+        self, manifest: Manifest, tokenizer: ContentTokenizer, limits: Limits, normalize: Normalize = "on"
+    ) -> None:
+        self.manifest, self.tokenizer, self.limits, self.normalize = manifest, tokenizer, limits, normalize
+        self._judging = {name: judged(manifest.labels, mode.tree) for name, mode in manifest.modes.items()}
+        self._prepared: dict[tuple[Mode, tuple[str, ...]], tuple[Planner, Decider]] = {}
+
+    def request(self, text: str, response: str | None = None, **options: Unpack[CheckOptions]) -> Request:
+        """Check what a caller passed. Raises InputError."""
+        check_names(options)
+        mode = mode_of(response)
+        texts: Texts = {"prompt": checked(text, "text")}
+        if response is not None:
+            texts["response"] = checked(response, "response")
+        if mode not in self.manifest.modes:
+            raise InputError(f"{self.manifest.name} judges {sorted(self.manifest.modes)}, and has no mode {mode!r}")
+        spec = self.manifest.modes[mode]
+        threshold = options.get("threshold")
+        if threshold is None:
+            threshold = {field: each.score for field, each in spec.thresholds.items()} or None
+        score_options = ScoreOptions(
+            threshold,
+            options.get("strict", True),
+            options.get("temperature", 1.0),
+            options.get("alpha", 0.0),
+        )
+        score_options.check(self._judging[mode])
+        normalize = options.get("normalize")
+        if normalize is None:
+            normalize = self.normalize
+        check_normalize(normalize)
+        plain = texts if normalize == "off" else {role: normalized(each) for role, each in texts.items()}
+        return Request(
+            mode=mode,
+            forms=(texts,) if plain == texts else (texts, plain),
+            policies=self.policies(mode, options.get("policies")),
+            options=score_options,
+            tree=len(spec.tree.tokens),
+        )
+
+    def plan(self, request: Request) -> Plan:
+        """Tokenize, and lay the text out in passes. Raises BadText, TextTooLong among them."""
+        planner, decider = self.prepared(request.mode, request.policies)
+        spec = self.manifest.modes[request.mode]
+        covered: list[list[list[int]]] = []
+        truncated = False
+        for texts in request.forms:
+            windows, cut = spans(texts, spec, planner, self.tokenizer, self.limits)
+            truncated |= cut
+            if windows not in covered:  # some tokenizers compose text themselves: the same ids are judged once
+                covered.append(windows)
+        literals = dict.fromkeys(
+            literal
+            for texts in request.forms
+            for literal in self.tokenizer.suspicious_literals("\n".join(texts.values()))
+        )
+        return Plan(
+            request=request,
+            passes=tuple(planner.plan(span) for windows in covered for span in windows),
+            forms=tuple(form for form, windows in enumerate(covered) for _ in windows),
+            windows=max(map(len, covered)),
+            truncated=truncated,
+            suspicious_literals=tuple(literals),
+            decider=decider,
+        )
+
+    def verdict(
+        self, plan: Plan, outcomes: Sequence[tuple[Outcome, ...]], ms: Milliseconds, *, reused: int = 0
+    ) -> Verdict:
+        """The verdict from what each pass of a plan decided; the worst window of the worse form counts.
+
+        reused: tokens that a session's keys and values spared.
+        """
+        prefix, run = sum(len(each.chain) for each in plan.passes), sum(each.tokens.size for each in plan.passes)
+        return combined(
+            outcomes,
+            mode=plan.request.mode,
+            windows=plan.windows,
+            truncated=plan.truncated,
+            normalized=len(plan.request.forms) > 1,
+            suspicious_literals=plan.suspicious_literals,
+            tokens=Tokens(prefix + reused, run - reused),
+            ms=ms,
+        )
+
+    def policies(self, mode: Mode, names: object) -> tuple[str, ...]:
+        """The roots to walk from, in the order of the tree. Raises InputError for names that are none of them."""
+        spec = self.manifest.modes[mode]
+        roots = [spec.tree.slots[root].field for root in spec.tree.roots]
+        if names is None:  # all, where there is but one root
+            return tuple(root for root in roots if root in spec.asked) or tuple(roots)
+        wanted = list(names) if isinstance(names, Iterable) and not isinstance(names, str) else [names]
+        unknown = [policy for policy in wanted if policy not in roots]
+        if unknown or not wanted or not spec.asked:
+            has = f"the policies {roots}" if spec.asked else "no separate policies"
+            raise InputError(f"policies: found {wanted}, and {self.manifest.name} has {has}; name one or more of them")
+        return tuple(root for root in roots if root in wanted)
+
+    def prepared(self, mode: Mode, policies: tuple[str, ...]) -> tuple[Planner, Decider]:
+        """What plans and reads a mode's passes with the branches of these policies."""
+        pair = self._prepared.get((mode, policies))
+        if pair is None:
+            spec = self.manifest.modes[mode]
+            tree = pruned(spec.tree, policies)
+            pair = Planner(self.manifest, spec, tree, self.tokenizer), Decider(self.manifest, spec, tree)
+            if len(self._prepared) < _PREPARED:
+                self._prepared[mode, policies] = pair
+        return pair
