@@ -247,7 +247,7 @@ def test_every_family_scores_as_in_float32(
     case: Case, exports: Callable[[Case], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Native int8 is as near to float32 as ONNX Runtime's, or nearer, and verdicts differ where scores nearly tie."""
-    opened = {name: Guard.load(exports(case) / name, threads=1) for name in _GUARDS}
+    opened = {name: Guard.load(exports(case) / name, threads=1, normalize="off") for name in _GUARDS}
     requests = [_plan(opened["onnx fp32"], *each) for each in _requests(case, 60)]
     scores = {
         name: np.concatenate([guard._engine.run(request)[0] for request in requests]) for name, guard in opened.items()
@@ -271,7 +271,7 @@ def test_every_family_scores_as_in_float32(
 def test_policies_of_a_pass_do_not_touch_each_other(exports: Callable[[Case], Path]) -> None:
     """Scales are those of a token: a policy's score is the same bits whatever else is asked."""
     case = next(case for case in CASES if case.family == "shieldgemma")
-    guard = Guard.load(exports(case) / "native int8")
+    guard = Guard.load(exports(case) / "native int8", normalize="off")
     for text in texts(10, seed=3):
         both = guard.check(text, policies=["hate", "dangerous"])
         alone = guard.check(text, policies=["hate"])
@@ -282,7 +282,10 @@ def test_a_file_written_to_in_place_fails_closed_or_changes_nothing(
     exports: Callable[[Case], Path], tmp_path: Path
 ) -> None:
     guard = copied(exports(CASES[0]) / "native int8", tmp_path)
-    mapped, held = Guard.load(guard, threads=1), Guard.load(guard, threads=1, in_memory=True)
+    mapped, held = (
+        Guard.load(guard, threads=1, normalize="off"),
+        Guard.load(guard, threads=1, in_memory=True, normalize="off"),
+    )
     before = held.check("a text")
     assert mapped.check("a text").score == before.score
     with (guard / "model.packed").open("r+b") as file:
@@ -294,7 +297,7 @@ def test_a_file_written_to_in_place_fails_closed_or_changes_nothing(
 
 
 def test_what_was_judged_before_changes_no_score(exports: Callable[[Case], Path]) -> None:
-    guard = Guard.load(exports(CASES[0]) / "native int8")
+    guard = Guard.load(exports(CASES[0]) / "native int8", normalize="off")
     requests = [_plan(guard, *each) for each in _requests(CASES[0], 20)]
     first = [guard._engine.run(request) for request in requests]
     for request, scores in list(zip(requests, first, strict=True))[::-1]:
@@ -336,7 +339,7 @@ def test_scores_that_are_not_finite_are_no_verdict(
     file[start:end] = np.full((end - start) // 4, value, np.float32).tobytes()
     (copy / "model.packed").write_bytes(file)
     seal(copy)
-    guard = Guard.load(copy)
+    guard = Guard.load(copy, normalize="off")
     for threshold in (None, 0.5):
         with pytest.raises(EngineError, match="not finite"):
             guard.check("hello", threshold=threshold)

@@ -40,7 +40,7 @@ def replies(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     export_guard(
         folder / "twin", folder / "guard", family=case.family, date=case.date, engine="native", quant=quant, gate=False
     )
-    return Guard.load(folder / "guard", threads=2)
+    return Guard.load(folder / "guard", threads=2, normalize="off")
 
 
 def _plan(guard: Guard, prompt: str, reply: str) -> Pass:
@@ -119,7 +119,7 @@ def _watched(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> list[tuple[float,
 
 
 def test_a_deadline_ends_a_pass_that_runs(slow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Guard.load(slow, threads=1) as guard:
+    with Guard.load(slow, threads=1, normalize="off") as guard:
         expected, whole = guard.check("after it").score, _seconds(guard)
         ran = _watched(guard, monkeypatch)
         for share in (0.2, 0.4, 0.6) * 5:
@@ -133,7 +133,7 @@ def test_a_deadline_ends_a_pass_that_runs(slow: Path, monkeypatch: pytest.Monkey
 
 
 def test_cancelling_ends_a_pass_that_runs(slow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Guard.load(slow, threads=2) as guard:
+    with Guard.load(slow, threads=2, normalize="off") as guard:
         expected, whole = guard.check("after it").score, _seconds(guard)
         ran = _watched(guard, monkeypatch)
         for share in (0.0, 0.2, 0.4, 0.6) * 2:
@@ -147,7 +147,7 @@ def test_cancelling_ends_a_pass_that_runs(slow: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_stop_ends_a_pass_soon_and_with_its_reason(slow: Path) -> None:
-    guard = Guard.load(slow, threads=1)
+    guard = Guard.load(slow, threads=1, normalize="off")
     mode, given = contents(_LONG, None)
     plans = planner(guard, mode)
     request, whole = plans.plan(plans.span(given)), _seconds(guard)

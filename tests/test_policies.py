@@ -45,12 +45,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 @pytest.fixture(scope="module")
 def shield(made: Callable[[str], Path]) -> Guard:
-    return Guard.load(made("shieldgemma-2b") / "guard")
+    return Guard.load(made("shieldgemma-2b") / "guard", normalize="off")
 
 
 @pytest.fixture(scope="module")
 def qwen(made: Callable[[str], Path]) -> Guard:
-    return Guard.load(made("qwen3guard-gen-0.6b") / "guard")
+    return Guard.load(made("qwen3guard-gen-0.6b") / "guard", normalize="off")
 
 
 @settings(max_examples=25)
@@ -73,7 +73,7 @@ def test_a_policy_does_not_depend_on_the_others(shield: Guard, asked: list[str],
 
 def test_nor_on_text_of_several_windows(made: Callable[[str], Path]) -> None:
     """What else is asked moves no window: their size is that of the whole tree."""
-    shield = Guard.load(made("shieldgemma-2b") / "guard", max_tokens=1500)
+    shield = Guard.load(made("shieldgemma-2b") / "guard", max_tokens=1500, normalize="off")
     text = " ".join(texts(14, seed=12))
     together = shield.check(text, policies=_ALL)
     assert together.windows > 1
@@ -177,7 +177,7 @@ def test_strict_and_loose(tmp_path: Path) -> None:
     for seed in range(4):
         write_twin(tiny(find("qwen3guard-gen-0.6b")), tmp_path / f"twin{seed}", seed=seed)
         export_guard(tmp_path / f"twin{seed}", tmp_path / f"guard{seed}", quant="fp32")
-        guard = Guard.load(tmp_path / f"guard{seed}")
+        guard = Guard.load(tmp_path / f"guard{seed}", normalize="off")
         for text in texts(25, seed=seed):
             strict, loose = guard.check(text), guard.check(text, strict=False)
             assert strict.label == loose.label
@@ -195,7 +195,7 @@ def _unset(verdict: Verdict) -> set[str]:
 
 
 def test_fields_that_an_answer_leaves_unset(qwen: Guard, made: Callable[[str], Path]) -> None:
-    llama = Guard.load(made("llama-guard-3-1b") / "guard")
+    llama = Guard.load(made("llama-guard-3-1b") / "guard", normalize="off")
     for text in texts(30, seed=9):
         for response in (None, "아니요"):
             verdict = qwen.check(text, response)
@@ -214,7 +214,7 @@ def test_fields_that_an_answer_leaves_unset(qwen: Guard, made: Callable[[str], P
 
 def test_only_deciding_fields_make_a_text_unsafe(made: Callable[[str], Path]) -> None:
     """WildGuard's mode response judges the reply; what it says of the request is told, and decides nothing."""
-    wild = Guard.load(made("wildguard-7b") / "guard")
+    wild = Guard.load(made("wildguard-7b") / "guard", normalize="off")
     seen = set()
     for text, response in zip(texts(60, seed=10), texts(60, seed=11), strict=True):
         verdict = wild.check(text, response)
@@ -230,7 +230,7 @@ def test_only_deciding_fields_make_a_text_unsafe(made: Callable[[str], Path]) ->
 
 
 def test_windows_take_each_policy_at_its_worst(made: Callable[[str], Path]) -> None:
-    shield = Guard.load(made("shieldgemma-2b") / "guard", max_tokens=1500)
+    shield = Guard.load(made("shieldgemma-2b") / "guard", max_tokens=1500, normalize="off")
     planner, decider = shield.judge.prepared("prompt", _FOUR)
     text = " ".join(texts(14, seed=12))
     contents: dict[Role, str] = {"prompt": text}
@@ -241,7 +241,7 @@ def test_windows_take_each_policy_at_its_worst(made: Callable[[str], Path]) -> N
     for number, name in enumerate(_FOUR):
         each = [decider.decide(score, ScoreOptions())[number].score for score in scores]
         assert verdict.fields[name].score == pytest.approx(max(each), abs=1e-6)  # type: ignore[union-attr]
-    assert Guard.load(made("shieldgemma-2b") / "guard", max_tokens=8192).check(text).windows == 1
+    assert Guard.load(made("shieldgemma-2b") / "guard", max_tokens=8192, normalize="off").check(text).windows == 1
 
 
 @pytest.mark.parametrize("temperature", [1e-3, 1.0, 1e3])

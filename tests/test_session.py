@@ -85,7 +85,7 @@ def test_only_what_is_new_is_run(made: Callable[[str, str], Path], quant: str) -
 
 @pytest.mark.parametrize("quant", _ENGINES)
 def test_text_beyond_one_pass_is_still_that_of_a_fresh_check(made: Callable[[str, str], Path], quant: str) -> None:
-    guard = Guard.load(made("kanana-safeguard-8b", quant), threads=1, max_tokens=200)
+    guard = Guard.load(made("kanana-safeguard-8b", quant), threads=1, max_tokens=200, normalize="off")
     with guard.stream("질문") as session:
         for n in range(8):
             found = session.feed("lorem ipsum " * 20)
