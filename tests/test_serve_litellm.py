@@ -206,17 +206,19 @@ def test_a_text_that_cannot_be_judged_is_blocked_whatever_is_allowed(
 
 def test_parameters_count_or_are_refused_by_name(make: Callable[..., Server]) -> None:
     server = make()
-    for params, action in (
+    right: list[tuple[dict[str, Any], str]] = [
         ({"threshold": 0.0}, "BLOCKED"), ({"threshold": 1.0}, "NONE"), ({"threshold": {"verdict": 0.0}}, "BLOCKED"),
         ({"threshold": {"verdict": 1.0}, "strict": False, "priority": 1, "alpha": 0.5, "temperature": 2}, "NONE"),
         ({"panel": "any", "threshold": 0.0}, "BLOCKED"), ({"panel": "all", "threshold": 1.0}, "NONE"),
-    ):  # fmt: skip
+    ]  # fmt: skip
+    for params, action in right:
         assert server.ask(texts=["안녕"], additional_provider_specific_params=params)["action"] == action, params
-    for params, says in (
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"treshold": 0.4}, "treshold"), ({"policies": ["hate"]}, "policies"), ({"policies": []}, "policies"),
         ({"threshold": {"nothing": 0.4}}, "nothing"), ({"strict": "no"}, "strict"), ({"threshold": 2}, "threshold"),
         ({"panel": "some"}, "some"), ({"panel": "any", "guard": "guard"}, "both"), ({"x" * 500 + "\ud800": 1}, "xxx"),
-    ):  # fmt: skip
+    ]  # fmt: skip
+    for params, says in wrong:
         body = {"input_type": "request", "texts": ["안녕"], "additional_provider_specific_params": params}
         answer = server.client.post(PATH, content=json.dumps(body), headers={"content-type": "application/json"})
         assert answer.status_code == 400

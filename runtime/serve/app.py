@@ -6,6 +6,7 @@ import math
 import re
 import time
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -99,8 +100,8 @@ class _Common:
             headers["www-authenticate"] = "Bearer"
         if error is not None:
             self.metrics.failures.labels(error.kind).inc()
-        for piece, outcome in unjudged:
-            self.metrics.unjudged.labels(piece, outcome).inc()
+        for (piece, outcome), number in Counter(unjudged).items():
+            self.metrics.unjudged.labels(piece, outcome).inc(number)
         self.metrics.requests.labels(path, str(reply.status)).inc()
         self.metrics.seconds.labels(path).observe(took)
         # That a server is not ready while it loads or drains is no fault of it.

@@ -45,7 +45,8 @@ def text_in(value: object, without: Collection[str] = ()) -> str:
 
 def _decoded(text: str) -> object:
     """What a string of JSON holds; any other string with its escapes decoded. Numbers stay as they are written."""
-    if text.lstrip()[:1] in ("{", "[", '"'):
+    ends = text.strip()
+    if ends[:1] + ends[-1:] in ("{}", "[]", '""'):
         try:
             found = json.loads(text, object_pairs_hook=_Pairs, parse_int=str, parse_float=str, parse_constant=str)
         except (ValueError, RecursionError):

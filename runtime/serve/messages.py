@@ -104,7 +104,7 @@ def _part(part: object, place: str, left: LeftOut) -> Iterator[str]:
     type_ = part.get("type") if isinstance(part, dict) else type(part).__name__
     if not isinstance(part, dict) or not isinstance(type_, str):
         left.cannot(place, "part", type_)
-    elif isinstance(part.get(_TEXTS.get(type_, "")), str):
+    elif type_ in _TEXTS and isinstance(part.get(_TEXTS[type_]), str):
         yield part[_TEXTS[type_]]
         left.rest(part, ("type", _TEXTS[type_]), place)
     elif type_ == "tool_use":

@@ -17,7 +17,8 @@ class Metrics:
     """Of one process, or of all workers where PROMETHEUS_MULTIPROC_DIR is set."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # a gauge beside every counter that tells when it began
+        # No gauge beside every counter for when it began.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry = CollectorRegistry()
         self.requests = Counter(
             "guardpass_requests", "Requests, by endpoint and status.", ["endpoint", "status"], registry=registry

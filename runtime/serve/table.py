@@ -30,6 +30,7 @@ class Row:
     also: tuple[int, ...] = ()  # other statuses, besides those of errors
     errors: tuple[int, ...] = ()
     too_large: Callable[[Call, GuardpassError], Reply] | None = None
+    streams: bool = False  # server-sent events, where the body says so
 
 
 _JUDGES = (400, 401, 404, 408, 413, 415, 422, 429, 500, 503, 504)
@@ -40,7 +41,7 @@ TABLE = (
     Row("POST", "/v1/check", check, "Everything a guard says on a text or a reply", schemas.CHECK,
         schemas.CHECK_REQUEST, errors=_JUDGES),
     Row("POST", "/v1/chat/completions", chat, "The guard's literal answer, in OpenAI's chat API", schemas.CHAT,
-        schemas.CHAT_REQUEST, errors=_JUDGES),
+        schemas.CHAT_REQUEST, errors=_JUDGES, streams=True),
     Row("POST", "/beta/litellm_basic_guardrail_api", litellm, "LiteLLM's generic guardrail API", schemas.LITELLM,
         schemas.LITELLM_REQUEST, errors=_JUDGES, too_large=too_large),
     Row("GET", "/health", health, "Whether the process lives", schemas.STATUS, public=True),
