@@ -159,7 +159,7 @@ def test_litellms_guardrail_api(server: Served, guards: dict[str, Guard]) -> Non
             assert answer.json()["action"] == ("NONE" if verdict.safe else "BLOCKED")
             assert verdict.safe or answer.json()["blocked_reason"]
     nothing = server.ask("/beta/litellm_basic_guardrail_api", {"texts": [], "input_type": "request"}, headers=AUTH)
-    assert nothing.json() == {"action": "NONE"}
+    assert nothing.json() == {"action": "NONE", "guardpass": {"ignored": []}}
     for wrong in (False, "hi", ["hi"]):  # wrong also where there is nothing to judge
         body = {"texts": [], "input_type": "request", "structured_messages": wrong}
         assert server.ask("/beta/litellm_basic_guardrail_api", body, headers=AUTH).status == 400
@@ -191,6 +191,7 @@ def test_probes_metrics_and_info(server: Served) -> None:
     server.ask("/v1/check", {"text": "counted", "guard": "siren"}, headers=AUTH)
     after = text_string_to_metric_families(server.ask("/metrics", headers=AUTH).body.decode())
     assert _count({f.name: f for f in after}, "guardpass_verdicts", guard="siren") == before + 1
+    assert not [name for name in families if name.endswith("_created")]
     assert {"guardpass_requests", "guardpass_phase_seconds", "guardpass_margin", "process_resident_memory_bytes"} <= (
         families.keys()
     )

@@ -151,6 +151,17 @@ def test_on_error_is_in_the_verdict(make: Callable[..., Server], on_error: Any) 
     assert text.status_code == (200 if on_error == "block" else 422)
 
 
+@pytest.mark.parametrize(("state", "level"), [("loading", "info"), ("draining", "info"), ("ready", "error")])
+def test_not_ready_is_a_fault_of_a_server_that_hangs_alone(
+    make: Callable[..., Server], capsys: pytest.CaptureFixture[str], state: Any, level: str
+) -> None:
+    server = make()
+    server.host.state = state
+    server.host.readiness = lambda: (False, {"status": state})  # type: ignore[method-assign]
+    assert server.ask("/ready").status_code == 503
+    assert json.loads(capsys.readouterr().err)["level"] == level
+
+
 def test_excess_gets_429_with_retry_after_and_closed_503(make: Callable[..., Server]) -> None:
     server, door = make(), threading.Event()
     server.guard.scheduler._waiting._bounds = type(server.guard.scheduler._waiting._bounds)(2, 10000)

@@ -107,6 +107,24 @@ def test_a_killed_worker_is_replaced_and_its_clients_see_an_error(two_sided: Pat
         assert server.stop() == 0
 
 
+def test_ready_counts_once_however_many_workers(two_sided: Path) -> None:
+    """It is a no until every worker has its guards, also those no scrape has reached yet, and of those that live."""
+    with served([two_sided], "--workers", "2", "--threads", "1", "--notice", "3") as server:
+
+        def gauge() -> str:
+            lines = server.ask("/metrics").body.decode().splitlines()
+            return next(line for line in lines if line.startswith("guardpass_ready ")).split()[1]
+
+        _until(lambda: sum(line["event"] == "ready" for line in server.log()) == 2)
+        _until(lambda: gauge() == "1.0")
+        first, second = server.workers()
+        subprocess.run(["kill", "-9", str(first)], check=True)
+        _until(lambda: sum(line["event"] == "ready" for line in server.log()) == 3)
+        _until(lambda: gauge() == "1.0")
+        subprocess.run(["kill", "-TERM", str(second)], check=True)  # it drains, the other does not
+        _until(lambda: gauge() == "0.0")
+
+
 def test_workers_end_with_their_supervisor(two_sided: Path) -> None:
     with served([two_sided], "--workers", "2", "--threads", "1", "--notice", "0") as server:
         workers = server.workers()

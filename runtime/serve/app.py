@@ -6,6 +6,7 @@ import math
 import re
 import time
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from ..errors import Cancelled, Closed, GuardpassError, InputError, Overloaded
 from ..verdict import Verdict
 from .body import read_json
 from .call import Call, Reply
-from .errors import NotFound, WrongMethod
+from .errors import BodyTooLarge, NotFound, WrongMethod
 from .host import Host
 from .keys import Keys
 from .logs import log
@@ -73,7 +74,7 @@ class _Common:
 
     def finish(
         self, path: str, id: str, began: float, reply: Reply, judged: Sequence[tuple[str, Verdict]],
-        error: GuardpassError | None, allow: str = "",
+        error: GuardpassError | None, allow: str = "", unjudged: Sequence[tuple[str, str]] = (),
     ) -> Response:  # fmt: skip
         """Headers, counts, and the log line of an answer."""
         took = time.perf_counter() - began
@@ -99,11 +100,16 @@ class _Common:
             headers["www-authenticate"] = "Bearer"
         if error is not None:
             self.metrics.failures.labels(error.kind).inc()
+        for (piece, outcome), number in Counter(unjudged).items():
+            self.metrics.unjudged.labels(piece, outcome).inc(number)
         self.metrics.requests.labels(path, str(reply.status)).inc()
         self.metrics.seconds.labels(path).observe(took)
+        # That a server is not ready while it loads or drains is no fault of it.
+        fault = reply.status >= 500 and (error is not None or self.host.state == "ready")
         log(
-            "error" if reply.status >= 500 else "info", "request", id=id, path=path, status=reply.status,
+            "error" if fault else "info", "request", id=id, path=path, status=reply.status,
             ms=round(took * 1e3, 3), error=kind, texts=len(judged) or None,
+            unjudged=sorted({f"{piece}: {outcome}" for piece, outcome in unjudged}) or None,
             **{f"{phase}_ms": round(ms, 3) for phase, ms in phases.items()},
         )  # fmt: skip
         body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body, allow_nan=False).encode()
@@ -133,7 +139,9 @@ class _Endpoint:
                 _tell(failure, call.id)
                 error = GuardpassError(f"unexpected {type(failure).__name__}; the log has it under {call.id}")
                 reply = _failed(error)
-            response = self._common.finish(self._row.path, call.id, began, reply, call.judged, error)
+            response = self._common.finish(
+                self._row.path, call.id, began, reply, call.judged, error, unjudged=call.unjudged
+            )
             if not isinstance(error, Cancelled):  # else nobody is there
                 await response(scope, receive, send)
 
@@ -143,7 +151,12 @@ class _Endpoint:
             self._common.keys.check(headers.get("authorization"), headers.get("x-api-key"))
         if self._row.asks is not None:
             call.deadline = min(call.deadline, _asked(headers.get("x-deadline-ms"), call.deadline))
-            call.body = await read_json(request, call.host.settings)
+            try:
+                call.body = await read_json(request, call.host.settings)
+            except BodyTooLarge as error:
+                if self._row.too_large is None:
+                    raise
+                return self._row.too_large(call, error)
         return await self._row.handler(call)
 
 

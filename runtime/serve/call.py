@@ -15,6 +15,8 @@ from ..undecided import OnError
 from ..verdict import Verdict
 from .errors import BodyTooLarge
 from .host import Host
+from .left_out import LeftOut
+from .settings import Unjudged
 
 T = TypeVar("T")
 
@@ -31,7 +33,11 @@ class Reply:
 
 @dataclass
 class Call:
-    """What an endpoint is given. `judged` collects what was found, for headers, metrics and the log."""
+    """What an endpoint is given.
+
+    `judged` collects what was found, `unjudged` the kinds of what was not judged and what became of it, for headers,
+    metrics and the log.
+    """
 
     host: Host
     body: dict[str, Any]
@@ -39,6 +45,7 @@ class Call:
     receive: Receive
     id: str
     judged: list[tuple[str, Verdict]] = field(default_factory=list)
+    unjudged: list[tuple[str, Unjudged]] = field(default_factory=list)
 
     async def judge(
         self, model: object, items: Sequence[tuple[str, str | None]], *, on_error: OnError | None = None, **options: Any
@@ -60,6 +67,12 @@ class Call:
         found = await self._answer(panel.submit(text, response, timeout=self._left(), on_error=on_error, **options))
         self.judged += [(name, verdict) for name, verdict in found.members.items() if verdict]
         return found
+
+    def pass_over(self, left: LeftOut) -> bool:
+        """Whether a request may pass with what is no text left out; counted either way."""
+        chosen = self.host.settings.unjudged
+        self.unjudged += [(piece.kind, chosen) for piece in left.not_text]
+        return not left.not_text or chosen == "allow"
 
     def _left(self) -> float:
         return max(self.deadline - asyncio.get_running_loop().time(), 1e-3)

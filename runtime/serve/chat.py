@@ -6,45 +6,41 @@ from typing import Any
 
 from ..errors import InputError
 from .call import Call, Reply
-from .fields import content_of, optional
+from .fields import LACKS, optional, without
+from .messages import judged_messages
 
 
 async def chat(call: Call) -> Reply:
-    """Judge the last user message, or the assistant's reply to it where one follows.
+    """Judge the last turn: a user's message, an assistant's reply to the last one, or the results of tools.
 
-    What else a client sends along (temperature, max_tokens, ...) changes nothing: the answer is the argmax.
+    What else a client sends along (other turns, temperature, max_tokens, ...) changes nothing, and is listed: the
+    answer is the argmax.
     """
     stream = optional(call.body, "stream", bool, False)
-    item = judged_messages(call.body.get("messages"))
+    without(call.body, ("guard", "panel", "policies", "threshold", "strict", "alpha", "response"), LACKS)
+    item, left = judged_messages(call.body.get("messages"))
+    if not call.pass_over(left):
+        raise InputError(left.why())
+    left.rest(call.body, ("model", "messages", "stream"))
     name, guard, (verdict,) = await call.judge(call.body.get("model"), [item], on_error="raise")
     content = guard.literal(verdict)
     prompt = verdict.tokens.prefix + verdict.tokens.run
     head = {"id": f"chatcmpl-{call.id}", "created": int(time.time()), "model": name}
     wrote = guard.manifest.modes[verdict.mode].steps
     usage = {"prompt_tokens": prompt, "completion_tokens": wrote, "total_tokens": prompt + wrote}
+    extra = {"guardpass": verdict.to_json() | {"ignored": left.ignored()}}
     if stream:
-        return Reply(_events(head, content), media="text/event-stream")
+        return Reply(_events(head, content, extra), media="text/event-stream")
     message = {"role": "assistant", "content": content, "refusal": None}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
-    body = {"object": "chat.completion", "choices": [choice], "usage": usage, "guardpass": verdict.to_json()}
-    return Reply(head | body)
+    body = {"object": "chat.completion", "choices": [choice], "usage": usage}
+    return Reply(head | body | extra)
 
 
-def judged_messages(messages: object) -> tuple[str, str | None]:
-    """The last user message, and the assistant's after it."""
-    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise InputError("messages is no list of objects, expected OpenAI's messages")
-    users = [index for index, message in enumerate(messages) if message.get("role") == "user"]
-    if not users:
-        raise InputError("no message has the role user, expected one to judge")
-    replies = [message for message in messages[users[-1] :] if message.get("role") == "assistant"]
-    text = content_of(messages[users[-1]].get("content"), "content")
-    return text, content_of(replies[-1].get("content"), "content") if replies else None
-
-
-def _events(head: dict[str, Any], content: str) -> bytes:
-    """The answer as server-sent events: it is there at once, so one of them has it all."""
+def _events(head: dict[str, Any], content: str, extra: dict[str, Any]) -> bytes:
+    """The answer as server-sent events: it is there at once, so one has all of it; `extra` goes with the last."""
     said: dict[str, Any] = {"index": 0, "delta": {"role": "assistant", "content": content}, "finish_reason": None}
     ended: dict[str, Any] = {"index": 0, "delta": {}, "finish_reason": "stop"}
     chunks = [head | {"object": "chat.completion.chunk", "choices": [choice]} for choice in (said, ended)]
+    chunks[-1] |= extra
     return "".join(f"data: {line}\n\n" for line in [*map(json.dumps, chunks), "[DONE]"]).encode()

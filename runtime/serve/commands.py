@@ -6,7 +6,7 @@ import typer
 
 from ..errors import InputError, MissingDependency
 from ..undecided import OnError
-from .settings import Settings
+from .settings import Settings, Unjudged
 
 
 def register(app: typer.Typer) -> None:
@@ -39,8 +39,11 @@ def serve(
         str, typer.Option(help="on also judges the plain form of texts with invisible characters; off does not.")
     ] = "on",
     on_error: Annotated[str, typer.Option(help="What fails: raise (an HTTP error), block or allow.")] = "raise",
-    max_body: Annotated[int, typer.Option(help="Bytes of a body; more get 413.")] = 1 << 20,
-    max_items: Annotated[int, typer.Option(help="Texts of a request; more get 413.")] = 64,
+    unjudged: Annotated[
+        str, typer.Option(help="What is no text (images, audio, files): block, or allow and list it in the answer.")
+    ] = "block",
+    max_body: Annotated[int, typer.Option(help="Bytes of a body; more get 413, from LiteLLM BLOCKED.")] = 1 << 20,
+    max_items: Annotated[int, typer.Option(help="Texts of a request; more get 413, LiteLLM's are split.")] = 64,
     body_timeout: Annotated[float, typer.Option(help="Seconds a body may take to come; then 408.")] = 10.0,
     notice: Annotated[float, typer.Option(help="Seconds between /ready's no and the closing of the port.")] = 1.0,
     drain: Annotated[float, typer.Option(help="Seconds that accepted requests may take after that.")] = 30.0,
@@ -49,12 +52,15 @@ def serve(
     """Serve guards over HTTP: OpenAI's moderations and chat API, LiteLLM's, and guardpass's own; a page at /."""
     if on_error not in get_args(OnError):
         raise InputError(f"on-error is {on_error!r}, expected one of: {', '.join(get_args(OnError))}")
+    if unjudged not in get_args(Unjudged):
+        raise InputError(f"unjudged is {unjudged!r}, expected one of: {', '.join(get_args(Unjudged))}")
     settings = Settings(
         guards=tuple(guards), host=host, port=port, api_key_file=api_key_file, without_key=without_key,
         max_queue=max_queue, max_queue_tokens=max_queue_tokens, deadline=deadline_ms / 1e3, workers=workers,
         threads=threads, device=device, verify=not no_verify, in_memory=in_memory, max_tokens=max_tokens,
         max_windows=max_windows, long_text=long_text, normalize=normalize, on_error=cast(OnError, on_error),
-        max_body=max_body, max_items=max_items, body_timeout=body_timeout, notice=notice, drain=drain,
+        unjudged=cast(Unjudged, unjudged), max_body=max_body, max_items=max_items, body_timeout=body_timeout,
+        notice=notice, drain=drain,
     )  # fmt: skip
     settings.check()
     try:

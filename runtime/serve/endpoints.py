@@ -1,13 +1,11 @@
 """guardpass's own endpoints: POST /v1/check, GET /health, /ready, /info, /metrics."""
 
-from typing import Any
-
 from .. import __version__
 from ..errors import InputError
 from .call import Call, Reply
-from .fields import only, optional, text_of
+from .fields import OPTIONS, judging, only, optional, text_of
 
-_KEYS = ("text", "response", "guard", "panel", "policies", "threshold", "strict", "temperature", "alpha", "priority")
+_KEYS = ("text", "response", "guard", "panel", *OPTIONS)
 
 
 async def check(call: Call) -> Reply:
@@ -15,16 +13,7 @@ async def check(call: Call) -> Reply:
     body = call.body
     only(body, _KEYS)
     text, response = text_of(body, "text"), optional(body, "response", str)
-    options: dict[str, Any] = {
-        "policies": optional(body, "policies", list),
-        "threshold": optional(body, "threshold", (int, float, dict)),
-        "strict": optional(body, "strict", bool, True),
-        "temperature": optional(body, "temperature", (int, float), 1.0),
-        "alpha": optional(body, "alpha", (int, float), 0.0),
-        "priority": max(-100, min(optional(body, "priority", int, 0), 100)),
-    }
-    if not all(isinstance(policy, str) for policy in options["policies"] or ()):
-        raise InputError("policies: expected names")
+    options = judging(body)
     if body.get("panel") is not None:
         if body.get("guard") is not None:
             raise InputError("found both guard and panel, expected one of them")
@@ -53,4 +42,5 @@ async def info(call: Call) -> Reply:
         "max_queue": settings.max_queue, "max_queue_tokens": settings.max_queue_tokens,
     }  # fmt: skip
     guards = {name: guard.describe() for name, guard in call.host.guards.items()}
-    return Reply({"guardpass": __version__, "on_error": settings.on_error, "limits": limits, "guards": guards})
+    choices = {"on_error": settings.on_error, "unjudged": settings.unjudged}
+    return Reply({"guardpass": __version__, **choices, "limits": limits, "guards": guards})

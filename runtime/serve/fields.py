@@ -3,7 +3,13 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from ..decide import Reading
 from ..errors import InputError
+from .left_out import quoted
+
+# What /v1/check and LiteLLM's parameters may say of how to judge; `guard` and `panel` say who does.
+OPTIONS = ("policies", "threshold", "strict", "temperature", "alpha", "priority")
+LACKS = "POST /v1/check takes them, and LiteLLM's additional_provider_specific_params"
 
 
 def text_of(body: Mapping[str, Any], key: str) -> str:
@@ -25,25 +31,36 @@ def optional(body: Mapping[str, Any], key: str, kinds: type | tuple[type, ...], 
     return value
 
 
-def only(body: Mapping[str, Any], keys: Collection[str]) -> None:
+def only(body: Mapping[str, Any], keys: Collection[str], where: str = "the body") -> None:
     """Raises InputError for keys that are not known, so that a slip of the pen does not change what is judged."""
-    unknown = len(body.keys() - set(keys))
+    unknown = [key for key in body if key not in keys]
     if unknown:
-        raise InputError(f"the body has {unknown} unknown keys, expected some of {', '.join(keys)}")
+        raise InputError(f"{where} has the unknown keys {quoted(unknown)}, expected some of {', '.join(keys)}")
 
 
-def content_of(value: object, where: str) -> str:
-    """OpenAI's content: a string, or parts of text."""
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, list) or not value:
-        raise InputError(f"{where} is {_kind(value)}, expected a string, or a list of parts of text")
-    texts = []
-    for part in value:
-        if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-            raise InputError(f'{where} has a part that is not {{"type": "text", "text": ...}}; guards judge text alone')
-        texts.append(part["text"])
-    return "\n".join(texts)
+def without(body: Mapping[str, Any], keys: Collection[str], instead: str) -> None:
+    """Raises InputError for options of ours where they change nothing; instead: what takes them."""
+    unused = [key for key in keys if body.get(key) is not None]
+    if unused:
+        raise InputError(f"the body has {', '.join(unused)}, which this path does not take; {instead}")
+
+
+def judging(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The OPTIONS, each of its type and in its range. Raises InputError."""
+    options: dict[str, Any] = {
+        "policies": optional(body, "policies", list),
+        "threshold": optional(body, "threshold", (int, float, dict)),
+        "strict": optional(body, "strict", bool, True),
+        "temperature": optional(body, "temperature", (int, float), 1.0),
+        "alpha": optional(body, "alpha", (int, float), 0.0),
+        "priority": max(-100, min(optional(body, "priority", int, 0), 100)),
+    }
+    policies, threshold = options["policies"], options["threshold"]
+    if policies is not None and not (policies and all(isinstance(policy, str) for policy in policies)):
+        raise InputError("policies: expected names")
+    reading = Reading(threshold, options["strict"], options["temperature"], options["alpha"])
+    reading.check(threshold if isinstance(threshold, dict) else ())  # that there are such fields, the guard knows
+    return options
 
 
 def _kind(value: object) -> str:

@@ -1,38 +1,146 @@
 """POST /beta/litellm_basic_guardrail_api: LiteLLM's generic guardrail API (docs.litellm.ai, adding_provider)."""
 
-from ..errors import InputError
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..errors import BadText, GuardpassError, InputError
+from ..panel_policy import PanelVerdict
+from ..verdict import Verdict
 from .call import Call, Reply
-from .chat import judged_messages
-from .fields import optional, text_of
+from .fields import OPTIONS, judging, only, optional, text_of, without
+from .json_text import text_in
+from .left_out import LeftOut
+from .messages import call_text, content, texts_of
+
+_PARAMS = "additional_provider_specific_params"
+_LISTS: dict[str, type] = {
+    "texts": str, "images": object, "tools": dict, "tool_calls": dict, "structured_messages": dict,
+}  # fmt: skip
+# The grammar of a tool's schema: no part of what the tool is said to do.
+_GRAMMAR = (
+    "type", "format", "required", "additionalProperties", "strict", "function", "parameters", "input_schema",
+    "properties", "items",
+)  # fmt: skip
+# What of a message has content beside its own: other names have no text that a model is given.
+_ALSO = ("name", "reasoning_content", "thinking_blocks")
+
+Item = tuple[str, str | None]
 
 
 async def litellm(call: Call) -> Reply:
-    """BLOCKED with the reason, or NONE.
+    """BLOCKED with the reason, or NONE where every text was judged and is safe.
 
     A reply's texts come without the question, unless `structured_messages` has it: a guard that judges replies then
-    judges them as replies to an empty message, one that does not as texts.
+    judges them as replies to an empty message, one that does not as texts. Each text is judged once, `max_items` of
+    them at a time.
     """
-    texts = optional(call.body, "texts", list, [])
-    if not all(isinstance(text, str) for text in texts):
-        raise InputError("texts: expected a list of strings")
-    kind = text_of(call.body, "input_type")
+    body, left = call.body, LeftOut()
+    kind = text_of(body, "input_type")
     if kind not in ("request", "response"):
         raise InputError("input_type: expected request or response")
-    params = optional(call.body, "additional_provider_specific_params", dict, {})
-    messages = optional(call.body, "structured_messages", list, [])
-    if not all(isinstance(message, dict) for message in messages):
-        raise InputError("structured_messages: expected a list of objects")
-    if not texts:
-        return Reply({"action": "NONE"})
-    name, guard = call.host.find(params.get("guard"))
-    as_replies = kind == "response" and "response" in guard.manifest.modes
-    question = ""
-    if as_replies and messages:
-        question, _ = judged_messages(messages)
-    items = [(question, text) if as_replies else (text, None) for text in texts]
-    _, _, verdicts = await call.judge(name, items, threshold=optional(params, "threshold", (int, float)))
-    worst = max(verdicts, key=lambda verdict: (not verdict.safe, verdict.score))
-    if worst.safe:
-        return Reply({"action": "NONE"})
-    reason = ", ".join(worst.categories) or worst.label
-    return Reply({"action": "BLOCKED", "blocked_reason": f"{name}: {reason} (score {worst.score:.3f})"})
+    without(body, ("guard", "panel", *OPTIONS), f"put them into {_PARAMS}")
+    lists = {key: _list(body, key, of) for key, of in _LISTS.items()}
+    params = optional(body, _PARAMS, dict, {})
+    only(params, ("guard", "panel", *OPTIONS), _PARAMS)
+    jury = _Jury(call, params)
+    question = None
+    if kind == "response":  # its messages were judged as a request
+        messages = lists.pop("structured_messages")
+        if jury.judges_replies:
+            question = _question(messages, left)
+        elif messages:
+            left.ignore("structured_messages")
+    texts = dict.fromkeys(_texts(lists, left))
+    left.rest(body, (*_LISTS, "input_type", _PARAMS))
+    if not call.pass_over(left):
+        return _blocked(left.why(), left)
+    items: list[Item] = [(text, None) if question is None else (question, text) for text in texts]
+    try:
+        reason = await jury.objection(items)
+    except BadText as error:  # to LiteLLM an error is a failure of ours, and this one would come again
+        call.unjudged.append((error.kind, "block"))
+        reason = str(error)
+    return _blocked(reason, left) if reason else Reply({"action": "NONE", "guardpass": {"ignored": left.ignored()}})
+
+
+def too_large(call: Call, error: GuardpassError) -> Reply:
+    """A body that was not read to its end."""
+    call.unjudged.append((error.kind, "block"))
+    return _blocked(str(error), LeftOut())
+
+
+def _blocked(reason: str, left: LeftOut) -> Reply:
+    return Reply({"action": "BLOCKED", "blocked_reason": reason, "guardpass": {"ignored": left.ignored()}})
+
+
+class _Jury:
+    """Who judges, a guard or all of them, and how."""
+
+    def __init__(self, call: Call, params: Mapping[str, Any]) -> None:
+        self._call, self._options, self._panel = call, judging(params), params.get("panel")
+        if self._panel is None:
+            self._name, guard = call.host.find(params.get("guard"))
+            guards = [guard]
+        elif params.get("guard") is None:
+            guards = list(call.host.panel(self._panel).guards.values())
+        else:
+            raise InputError(f"{_PARAMS} has both guard and panel, expected one of them")
+        self.judges_replies = any("response" in guard.manifest.modes for guard in guards)
+
+    async def objection(self, items: list[Item]) -> str | None:
+        """Why the first of these that are unsafe are so."""
+        most = self._call.host.settings.max_items if self._panel is None else 1
+        for start in range(0, len(items), most):
+            batch = items[start : start + most]
+            if self._panel is None:
+                _, _, verdicts = await self._call.judge(self._name, batch, **self._options)
+                worst = max(verdicts, key=lambda verdict: (not verdict.safe, verdict.score))
+                if not worst.safe:
+                    return _reason(self._name, worst)
+            else:
+                found = await self._call.ask_panel(self._panel, *batch[0], **self._options)
+                if not found.safe:
+                    return _reasons(found)
+        return None
+
+
+def _reason(name: str, verdict: Verdict) -> str:
+    if verdict.failure is not None:
+        return f"{name}: {verdict.failure.message}"
+    return f"{name}: {', '.join(verdict.categories) or verdict.label} (score {verdict.score:.3f})"
+
+
+def _reasons(found: PanelVerdict) -> str:
+    spoke = [(name, found.members[name]) for name in found.decided_by]
+    return "; ".join(_reason(name, verdict) for name, verdict in spoke if verdict is not None)
+
+
+def _list(body: Mapping[str, Any], key: str, of: type) -> list[Any]:
+    found: list[Any] = optional(body, key, list, [])
+    if not all(isinstance(each, of) for each in found):
+        raise InputError(f"{key}: expected a list of {'strings' if of is str else 'objects'}")
+    return found
+
+
+def _texts(lists: Mapping[str, list[Any]], left: LeftOut) -> Iterator[str]:
+    """Every text of a request."""
+    yield from lists["texts"]
+    for index, call in enumerate(lists["tool_calls"]):
+        yield from call_text(call, f"tool_calls[{index}]", left)
+    for index, message in enumerate(lists.get("structured_messages", ())):  # most of them are among `texts`
+        yield from texts_of(message, f"structured_messages[{index}]", left, _ALSO)
+    for tool in lists["tools"]:
+        text = text_in(tool, _GRAMMAR)
+        if text:  # none has a tool that is but a type
+            yield text
+    for index, _ in enumerate(lists["images"]):
+        left.cannot(f"images[{index}]", "image")
+
+
+def _question(messages: list[Any], left: LeftOut) -> str:
+    """The user's last message, as far as it is text: what else is in it was let in as a request."""
+    users = [index for index, message in enumerate(messages) if message.get("role") == "user"]
+    for index in range(len(messages)):
+        if index not in users[-1:]:
+            left.ignore(f"structured_messages[{index}]")
+    return "\n".join(content(messages[users[-1]].get("content"), "", LeftOut())) if users else ""

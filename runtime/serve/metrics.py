@@ -4,6 +4,7 @@ import os
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client import generate_latest as exposition
+from prometheus_client.metrics import disable_created_metrics
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from ..verdict import Verdict
@@ -16,6 +17,8 @@ class Metrics:
     """Of one process, or of all workers where PROMETHEUS_MULTIPROC_DIR is set."""
 
     def __init__(self) -> None:
+        # No gauge beside every counter for when it began.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry = CollectorRegistry()
         self.requests = Counter(
             "guardpass_requests", "Requests, by endpoint and status.", ["endpoint", "status"], registry=registry
@@ -48,12 +51,17 @@ class Metrics:
         self.undecided = Counter(
             "guardpass_undecided", "Verdicts that on_error gave.", ["guard", "on_error"], registry=registry
         )
+        self.unjudged = Counter(
+            "guardpass_unjudged", "What was not judged, by kind, and whether it was blocked or allowed.",
+            ["kind", "outcome"], registry=registry,
+        )  # fmt: skip
         self.in_flight = Gauge(
             "guardpass_requests_in_flight", "Requests being answered.", registry=registry, multiprocess_mode="livesum"
         )
         self.ready = Gauge(
-            "guardpass_ready", "1 where /ready says yes.", registry=registry, multiprocess_mode="livesum"
-        )
+            "guardpass_ready", "1 where /ready says yes, of every worker.", registry=registry,
+            multiprocess_mode="livemin",
+        )  # fmt: skip
         self.reloads = Counter("guardpass_reloads", "Reloads, by outcome.", ["outcome"], registry=registry)
         if not self._several:
             ProcessCollector(registry=registry)

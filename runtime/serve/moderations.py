@@ -8,7 +8,9 @@ from ..errors import InputError
 from ..guard import Guard
 from ..verdict import Verdict
 from .call import Call, Reply
-from .fields import content_of
+from .fields import LACKS, OPTIONS, without
+from .left_out import LeftOut
+from .messages import content, one_text
 
 # openai-python, src/openai/types/moderation.py
 CATEGORIES = (
@@ -19,9 +21,16 @@ CATEGORIES = (
 
 async def moderations(call: Call) -> Reply:
     """A result for each text of the input."""
-    texts = list(_texts(call.body.get("input")))
+    left = LeftOut()
+    without(call.body, ("guard", "panel", "response", *OPTIONS), LACKS)
+    texts = list(_texts(call.body.get("input"), left))
+    if not call.pass_over(left):
+        raise InputError(left.why())
+    left.rest(call.body, ("model", "input"))
     name, guard, verdicts = await call.judge(call.body.get("model"), [(text, None) for text in texts])
     results = [result(guard, verdict) for verdict in verdicts]
+    for each in results:
+        each["guardpass"]["ignored"] = left.ignored()
     return Reply({"id": f"modr-{call.id}", "model": name, "results": results})
 
 
@@ -50,7 +59,7 @@ def result(guard: Guard, verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _texts(given: object) -> Iterator[str]:
+def _texts(given: object, left: LeftOut) -> Iterator[str]:
     """A string, strings, or one input in parts."""
     if isinstance(given, str):
         yield given
@@ -58,6 +67,6 @@ def _texts(given: object) -> Iterator[str]:
         if all(isinstance(each, str) for each in given):
             yield from given
         else:
-            yield content_of(given, "input")
+            yield one_text(list(content(given, "input", left)), "input", left)
     else:
         raise InputError("input is missing or empty, expected a string, a list of strings, or a list of text parts")

@@ -31,7 +31,9 @@ def document(rows: Iterable[Row], *, keys: bool) -> dict[str, Any]:
 
 
 def _operation(row: Row, keys: bool) -> dict[str, Any]:
-    body = {"application/json": {"schema": row.answers}}
+    body: dict[str, Any] = {"application/json": {"schema": row.answers}}
+    if row.streams:
+        body["text/event-stream"] = {}
     failed = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     responses = {str(code): {"description": _phrase(code), "content": body} for code in (200, *row.also)}
     responses |= {

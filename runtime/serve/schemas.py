@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from .messages import ROLES
 from .moderations import CATEGORIES
 
 Schema = dict[str, Any]
@@ -42,7 +43,12 @@ VERDICT = record(
     },
     closed=True,
 )  # fmt: skip
-PARTS = list_of(record({"type": {"const": "text"}, "text": STRING}), 1)
+IGNORED = list_of(STRING)  # what the verdict does not go by: keys, turns, parts that are no text
+JUDGED: Schema = VERDICT | {
+    "properties": VERDICT["properties"] | {"ignored": IGNORED},
+    "required": sorted([*VERDICT["required"], "ignored"]),
+}
+PARTS = list_of(record({"type": STRING}), 1)  # of text, or with --unjudged allow of anything
 
 MODERATIONS_REQUEST = record(
     {"input": {"anyOf": [STRING, list_of(STRING, 1), PARTS]}}, {"model": or_null(STRING)}
@@ -57,7 +63,7 @@ MODERATIONS = record(
                     "categories": record(dict.fromkeys(CATEGORIES, BOOLEAN), closed=True),
                     "category_scores": record(dict.fromkeys(CATEGORIES, NUMBER), closed=True),
                     "category_applied_input_types": record({name: list_of(STRING) for name in CATEGORIES}, closed=True),
-                    "guardpass": VERDICT,
+                    "guardpass": JUDGED,
                 },
                 closed=True,
             ),
@@ -66,20 +72,17 @@ MODERATIONS = record(
     }
 )  # fmt: skip
 
-CHECK_REQUEST = record(
-    {"text": STRING},
-    {
-        "response": or_null(STRING), "guard": or_null(STRING), "panel": or_null({"enum": ["any", "all", "weighted"]}),
-        "policies": or_null(list_of(STRING, 1)),
-        "threshold": {"anyOf": [
-            {"type": "number", "minimum": 0, "maximum": 1}, {"type": "null"},
-            {"type": "object", "additionalProperties": {"type": "number", "minimum": 0, "maximum": 1}},
-        ]},
-        "strict": or_null(BOOLEAN), "temperature": or_null({"type": "number", "minimum": 0.001, "maximum": 1000}),
-        "alpha": or_null({"type": "number", "minimum": 0, "maximum": 1e6}), "priority": or_null({"type": "integer"}),
-    },
-    closed=True,
-)  # fmt: skip
+OPTIONS: dict[str, Schema] = {
+    "guard": or_null(STRING), "panel": or_null({"enum": ["any", "all", "weighted"]}),
+    "policies": or_null(list_of(STRING, 1)),
+    "threshold": {"anyOf": [
+        {"type": "number", "minimum": 0, "maximum": 1}, {"type": "null"},
+        {"type": "object", "additionalProperties": {"type": "number", "minimum": 0, "maximum": 1}},
+    ]},
+    "strict": or_null(BOOLEAN), "temperature": or_null({"type": "number", "minimum": 0.001, "maximum": 1000}),
+    "alpha": or_null({"type": "number", "minimum": 0, "maximum": 1e6}), "priority": or_null({"type": "integer"}),
+}  # fmt: skip
+CHECK_REQUEST = record({"text": STRING}, {"response": or_null(STRING), **OPTIONS}, closed=True)
 CHECK: Schema = {
     "anyOf": [
         record({"id": STRING, "guard": STRING, "verdict": VERDICT}, closed=True),
@@ -87,25 +90,32 @@ CHECK: Schema = {
     ]
 }
 
-CONTENT = {"anyOf": [STRING, PARTS]}
-CHAT_REQUEST = record(
-    {"messages": list_of(record({"role": STRING}, {"content": {"anyOf": [STRING, PARTS, {"type": "null"}]}}), 1)},
-    {"model": or_null(STRING), "stream": or_null(BOOLEAN)},
-)
+MESSAGE = record(
+    {"role": {"enum": list(ROLES)}},
+    {
+        "content": {"anyOf": [STRING, list_of({}), {"type": "null"}]}, "refusal": or_null(STRING),
+        "tool_calls": or_null(list_of({})),
+    },
+)  # fmt: skip
+CHAT_REQUEST = record({"messages": list_of(MESSAGE, 1)}, {"model": or_null(STRING), "stream": or_null(BOOLEAN)})
 CHAT = record(
     {
         "id": STRING, "object": STRING, "created": {"type": "integer"}, "model": STRING,
-        "choices": list_of(ANY_OBJECT, 1), "usage": ANY_OBJECT, "guardpass": VERDICT,
+        "choices": list_of(ANY_OBJECT, 1), "usage": ANY_OBJECT, "guardpass": JUDGED,
     }
 )  # fmt: skip
 
 LITELLM_REQUEST = record(
     {"input_type": {"enum": ["request", "response"]}},
     {
-        "texts": or_null(list_of(STRING)), "structured_messages": or_null(list_of(ANY_OBJECT)),
-        "additional_provider_specific_params": or_null(ANY_OBJECT),
+        "texts": or_null(list_of(STRING)), "images": or_null(list_of({})), "tools": or_null(list_of(ANY_OBJECT)),
+        "tool_calls": or_null(list_of(ANY_OBJECT)), "structured_messages": or_null(list_of(ANY_OBJECT)),
+        "additional_provider_specific_params": or_null(record({}, OPTIONS, closed=True)),
     },
 )  # fmt: skip
-LITELLM = record({"action": {"enum": ["BLOCKED", "NONE"]}}, {"blocked_reason": STRING}, closed=True)
+LITELLM = record(
+    {"action": {"enum": ["BLOCKED", "NONE"]}, "guardpass": record({"ignored": IGNORED}, closed=True)},
+    {"blocked_reason": STRING}, closed=True,
+)  # fmt: skip
 
 STATUS = record({"status": STRING})

@@ -24,6 +24,7 @@ _BACKLOG = 2048
 # they close it first: a request that crosses the server's closing is lost.
 _IDLE = 75
 _PARENT = 0.5  # seconds between looks at whether the supervisor lives
+_READINESS = 0.5  # seconds between looks at whether the guards are ready
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -81,6 +82,7 @@ class _Server:
         serving = asyncio.create_task(self._uvicorn.serve(sockets=[self._bound]))
         loading = asyncio.create_task(asyncio.to_thread(self._host.load))
         watching = asyncio.create_task(self._watch_parent())
+        telling = asyncio.create_task(self._tell_ready())
         stopping = asyncio.create_task(self._stop.wait())
         await asyncio.wait((serving, loading, stopping), return_when=asyncio.FIRST_COMPLETED)
         try:
@@ -98,6 +100,7 @@ class _Server:
             raise
         finally:
             watching.cancel()
+            telling.cancel()
             closing = asyncio.create_task(asyncio.to_thread(self._host.close, self._settings.drain))
             self._uvicorn.should_exit = True
             await serving
@@ -125,3 +128,9 @@ class _Server:
             while not self._orphaned.is_set():
                 await asyncio.sleep(_PARENT)
             self._stop.set()
+
+    async def _tell_ready(self) -> None:
+        """The gauge of this worker, which others' answers to a scrape have in them."""
+        while True:
+            self._metrics.ready.set(self._host.readiness()[0])
+            await asyncio.sleep(_READINESS)

@@ -3,10 +3,13 @@
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ..errors import InputError
 from ..schema import decode, encode
 from ..undecided import OnError
+
+Unjudged = Literal["block", "allow"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Settings:
     long_text: str = "windows"
     normalize: str = "on"
     on_error: OnError = "raise"
+    unjudged: Unjudged = "block"  # images and whatever else is no text: refused, or passed and listed in the answer
     max_body: int = 1 << 20  # bytes
     max_items: int = 64  # texts of one request
     body_timeout: float = 10.0
