@@ -8,12 +8,18 @@ from .verdict import Field, Verdict
 
 
 def combined(windows: Sequence[tuple[Outcome, ...]], **rest: Any) -> Verdict:
-    """Each policy by the window where it fares worst; the worst policy speaks for the text."""
+    """Each policy by the window where it fares worst; the worst policy speaks for the text.
+
+    A category's score is the highest of any window and policy: what one of them found is in the text.
+    """
     outcomes = [max(found, key=Outcome.severity) for found in zip(*windows, strict=True)]
     worst = max(outcomes, key=Outcome.severity)
     fields: dict[str, Field | None] = {}
     for outcome in outcomes:
         fields |= outcome.fields
+    openai: dict[str, float] = {}
+    for name, score in (item for window in windows for outcome in window for item in outcome.openai_scores.items()):
+        openai[name] = max(score, openai.get(name, 0.0))
     return Verdict(
         safe=not worst.flagged,
         label=worst.label.name,
@@ -22,6 +28,7 @@ def combined(windows: Sequence[tuple[Outcome, ...]], **rest: Any) -> Verdict:
         score=worst.score,
         margin=worst.margin,
         fields=fields,
+        openai_scores=openai,
         windows=len(windows),
         **rest,
     )

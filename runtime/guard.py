@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from .answer_text import answer_ids
 from .combine import combined
 from .content import ContentTokenizer, checked
 from .decide import Decider, Outcome, Reading
@@ -15,7 +16,6 @@ from .describe import describe
 from .engines import Batching, Keeping, open_engine, run_pass
 from .errors import Closed, GuardpassError, InputError
 from .integrity import open_guard
-from .literal import literal
 from .manifest import Device, Manifest, Mode, Role
 from .options import check_options
 from .passes import Pass, Planner
@@ -184,9 +184,9 @@ class Guard:
         """
         return Session(self, prompt, options)
 
-    def literal(self, verdict: Verdict) -> str:
+    def answer_text(self, verdict: Verdict) -> str:
         """A verdict of this guard in the checkpoint's own words. Raises InputError for one that `on_error` gave."""
-        return literal(self.manifest, self._tokenizer, verdict)
+        return self._tokenizer.text(answer_ids(self.manifest, verdict))
 
     def describe(self) -> dict[str, Any]:
         """What `guardpass info --json` prints."""

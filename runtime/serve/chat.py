@@ -1,26 +1,30 @@
-"""POST /v1/chat/completions: the guard's literal answer, for clients that expect a guard behind OpenAI's API."""
+"""POST /v1/chat/completions: the guard's answer as text, for clients that expect a guard behind OpenAI's API."""
 
 import json
 import time
 from typing import Any
 
+from ..answer_text import answer_ids
 from ..errors import InputError
 from .call import Call, Reply
 from .fields import content_of, optional
+from .styles import style_of
 
 
 async def chat(call: Call) -> Reply:
     """Judge the last user message, or the assistant's reply to it where one follows.
 
     What else a client sends along (temperature, max_tokens, ...) changes nothing: the answer is the argmax.
+    usage counts what the guard writes in its own words, whatever the style.
     """
+    model, suffix, style = style_of(call.body.get("model"))
     stream = optional(call.body, "stream", bool, False)
     item = judged_messages(call.body.get("messages"))
-    name, guard, (verdict,) = await call.judge(call.body.get("model"), [item], on_error="raise")
-    content = guard.literal(verdict)
+    name, guard, (verdict,) = await call.judge(model, [item], on_error="raise")
+    content = style(guard, verdict)
     prompt = verdict.tokens.prefix + verdict.tokens.run
-    head = {"id": f"chatcmpl-{call.id}", "created": int(time.time()), "model": name}
-    wrote = guard.manifest.modes[verdict.mode].steps
+    head = {"id": f"chatcmpl-{call.id}", "created": int(time.time()), "model": name + suffix}
+    wrote = len(answer_ids(guard.manifest, verdict))
     usage = {"prompt_tokens": prompt, "completion_tokens": wrote, "total_tokens": prompt + wrote}
     if stream:
         return Reply(_events(head, content), media="text/event-stream")

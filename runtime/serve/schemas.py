@@ -31,16 +31,15 @@ def or_null(schema: Schema) -> Schema:
 ERROR = record({"error": record({"message": STRING, "type": STRING, "code": STRING, "param": {"type": "null"}})})
 
 FIELD = record({"label": STRING, "score": NUMBER, "margin": NUMBER, "labels": {"type": "object"}})
-VERDICT = record(
-    {
-        "safe": BOOLEAN, "label": STRING, "field": STRING, "categories": list_of(STRING), "score": NUMBER,
-        "margin": NUMBER, "fields": {"type": "object", "additionalProperties": or_null(FIELD)}, "mode": STRING,
-        "windows": {"type": "integer"}, "truncated": BOOLEAN, "suspicious_literals": list_of(STRING),
-        "tokens": ANY_OBJECT, "ms": record({"queue": NUMBER, "tokenize": NUMBER, "pass": NUMBER, "total": NUMBER}),
-        "failure": or_null(record({"kind": STRING, "message": STRING, "on_error": STRING})),
-    },
-    closed=True,
-)  # fmt: skip
+_VERDICT: dict[str, Schema] = {
+    "safe": BOOLEAN, "label": STRING, "field": STRING, "categories": list_of(STRING), "score": NUMBER,
+    "margin": NUMBER, "fields": {"type": "object", "additionalProperties": or_null(FIELD)},
+    "openai_scores": {"type": "object", "additionalProperties": NUMBER}, "mode": STRING,
+    "windows": {"type": "integer"}, "truncated": BOOLEAN, "suspicious_literals": list_of(STRING),
+    "tokens": ANY_OBJECT, "ms": record({"queue": NUMBER, "tokenize": NUMBER, "pass": NUMBER, "total": NUMBER}),
+    "failure": or_null(record({"kind": STRING, "message": STRING, "on_error": STRING})),
+}  # fmt: skip
+VERDICT = record(_VERDICT, closed=True)
 PARTS = list_of(record({"type": {"const": "text"}, "text": STRING}), 1)
 
 MODERATIONS_REQUEST = record(
@@ -56,7 +55,7 @@ MODERATIONS = record(
                     "categories": record(dict.fromkeys(CATEGORIES, BOOLEAN), closed=True),
                     "category_scores": record(dict.fromkeys(CATEGORIES, NUMBER), closed=True),
                     "category_applied_input_types": record({name: list_of(STRING) for name in CATEGORIES}, closed=True),
-                    "guardpass": VERDICT,
+                    "guardpass": record(_VERDICT | {"no_openai_category": list_of(STRING)}, closed=True),
                 },
                 closed=True,
             ),
