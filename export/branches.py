@@ -1,7 +1,8 @@
 """From complete answers, as token ids, to the verdict tree: where answers part, there are slots."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from guardpass.errors import CheckpointError
 from guardpass.manifest import Choice, Label, Slot, Tree
@@ -25,10 +26,15 @@ class Branch:
 
 
 class TreeBuilder:
-    """Adds branches to one trie. `columns`, the tokens that slots choose among, may be shared between trees."""
+    """Adds branches to one trie. `columns`, the tokens that slots choose among, may be shared between trees.
 
-    def __init__(self, labels: Sequence[Label], columns: list[int], show: Callable[[int], str | None]) -> None:
-        self._labels, self._columns, self._show = labels, columns, show
+    stops: tokens that stop a decode.
+    """
+
+    def __init__(
+        self, labels: Sequence[Label], columns: list[int], show: Callable[[int], str | None], stops: Collection[int]
+    ) -> None:
+        self._labels, self._columns, self._show, self._stops = labels, columns, show, stops
         self._tokens: list[int] = []
         self._parents: list[int] = []
         self._nodes: dict[tuple[int, int], int] = {}  # (parent, token) to node
@@ -89,8 +95,11 @@ class TreeBuilder:
                     )
             return Choice(column, None, self._slot(group, decided, at))
         (label,) = labels
-        goes_on = len(group[0].decisions) > decided + 1
-        return Choice(column, label, self._slot(group, decided + 1, at) if goes_on else None)
+        if len(group[0].decisions) > decided + 1:
+            return Choice(column, label, self._slot(group, decided + 1, at))
+        last = tuple(takewhile(lambda id: id not in self._stops, group[0].ids[at - 1 :]))
+        # A guard whose first word stops it says something all the same.
+        return Choice(column, label, None, last if decided else last or (token,))
 
     def _node(self, ids: Sequence[int]) -> int:
         node = -1

@@ -63,7 +63,7 @@ def build_prompts(family: Family, source: Folder, tokenizer: CheckpointTokenizer
             branches.append(Branch(len(cuts[-1].tail), tuple(answers)))
         if len({(each.hard, each.span) for each in cuts}) > 1:
             raise TemplateError("policies stand before the text that is judged; expected them behind it")
-        builder = TreeBuilder(labels, columns, tokenizer.full.id_to_token)
+        builder = TreeBuilder(labels, columns, tokenizer.full.id_to_token, tokenizer.stops)
         tree = builder.build(branches)
         fields = dict.fromkeys(slot.field for slot in tree.slots)
         named = [policy.name for policy in family.policies] or decides(family, prompt)

@@ -25,7 +25,8 @@ _ORDINARY = re.compile(
 class CheckpointTokenizer:
     """`full` knows added tokens, as transformers encodes a rendered prompt; `content` only those that are text.
 
-    `reserved` are the others, by id: control tokens, and verdict tokens where they are added.
+    `reserved` are the others, by id: control tokens, and verdict tokens where they are added. `stops`: ids of tokens
+    that stop a decode.
     """
 
     def __init__(self, checkpoint: Folder) -> None:
@@ -54,6 +55,7 @@ class CheckpointTokenizer:
         self._bos = checkpoint.json("tokenizer_config.json").get("bos_token")
         if isinstance(self._bos, dict):
             self._bos = self._bos.get("content")
+        self.stops = _stops(self.full, checkpoint)
         self._pairs: set[str] = set()
         self._spaced = _never_spaced(content)
         self.content = _load(content)
@@ -167,6 +169,18 @@ def _named_special(added: dict[int, AddedToken], checkpoint: Folder) -> set[str]
         )
     entries = config.get("added_tokens_decoder") or {}
     return {*texts, *(entry["content"] for entry in entries.values() if entry.get("special") is True)}
+
+
+def _stops(tokenizer: Tokenizer, checkpoint: Folder) -> frozenset[int]:
+    """The tokens at which transformers' generate stops, and the one that tokenizer_config.json calls the end."""
+    end = checkpoint.json("tokenizer_config.json").get("eos_token")
+    end = end.get("content") if isinstance(end, dict) else end
+    ids: list[Any] = [tokenizer.token_to_id(end)] if isinstance(end, str) else []
+    for name in ("config.json", "generation_config.json"):
+        if (checkpoint.directory / name).exists():
+            listed = checkpoint.json(name).get("eos_token_id")
+            ids += listed if isinstance(listed, list) else [listed]
+    return frozenset(id for id in ids if isinstance(id, int))
 
 
 def _content_spec(spec: dict[str, Any], reserved: set[str], ordinary: dict[int, AddedToken]) -> dict[str, Any]:

@@ -116,6 +116,9 @@ def _tree(m: Manifest, tree: Tree, where: str) -> None:
         for choice in slot.choices:
             if choice.label is not None:
                 _ids(f"{place}.label", [choice.label], len(m.labels))
+            _ids(f"{place}.last", choice.last, m.vocab)
+            if choice.last and (choice.next is not None or choice.last[0] != m.columns[choice.column]):
+                raise ValueError(f"{place}.last: expected none where a slot follows, else the chosen token first")
             if choice.next is None:
                 if choice.label is None:
                     raise ValueError(f"{place}: a choice without a label leads to no slot")

@@ -97,6 +97,18 @@ class ContentTokenizer:
         # A decoder drops the space of a first token.
         return token.replace("▁", " ") if "▁" in token else str(self._tokenizer.decode([id]))
 
+    def text(self, ids: Sequence[int]) -> str:
+        """An answer as a reader would write it, reserved tokens included."""
+        return "".join(
+            "".join(map(self.shown, run)) if reserved else self._decoded(list(run))
+            for reserved, run in groupby(ids, self._reserved.__contains__)
+        )
+
+    def _decoded(self, ids: list[int]) -> str:
+        # A decoder drops the space that a text begins with, but not where the same tokens stand before it.
+        alone, twice = (str(self._tokenizer.decode(run, skip_special_tokens=False)) for run in (ids, ids * 2))
+        return twice[len(alone) :]
+
     def ids(self, text: str) -> list[int]:
         """Token ids of a span. Raises BadText if one is reserved, which only a broken tokenizer can give."""
         ids: list[int] = self._encode(text).ids

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from .errors import BadScores, InputError
 from .manifest import Label, Manifest, ModeSpec, Tree
+from .openai_scores import OpenAIScores
 from .tree import UNSAFE, below, severities
 from .verdict import Field
 
@@ -67,6 +68,7 @@ class Outcome:
     margin: float
     categories: tuple[str, ...]
     fields: dict[str, Field | None]
+    openai_scores: dict[str, float]
 
     def severity(self) -> tuple[bool, float]:
         """Greater is worse."""
@@ -92,6 +94,7 @@ class Decider:
     def __init__(self, manifest: Manifest, mode: ModeSpec, tree: Tree) -> None:
         self._labels, self._decides, self._tree = manifest.labels, frozenset(mode.decides), tree
         self._severities = severities(manifest.labels, tree.slots)
+        self._openai = OpenAIScores(manifest.labels, self._decides, tree)
         self._columns = [[choice.column for choice in slot.choices] for slot in tree.slots]
         self._below = {
             root: tuple(dict.fromkeys(tree.slots[slot].field for slot in below(tree, root))) for root in tree.roots
@@ -133,6 +136,7 @@ class Decider:
             margin=worst.margin,
             categories=tuple(dict.fromkeys(categories)) if worst.flagged else (),
             fields=fields,
+            openai_scores=self._openai.of(root, logits, options.strict),
         )
 
     def _answer(self, slot: int, logits: list[Logits], options: ScoreOptions) -> _Answer:

@@ -8,13 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar, Unpack
 
+from .answer_text import answer_ids
 from .content import ContentTokenizer
 from .describe import describe
 from .engines import Batching, Incremental, open_engine, run_pass
 from .errors import Closed, GuardpassError, Unsupported
 from .integrity import open_guard
 from .judge import Judge
-from .literal import literal
 from .manifest import Device, Manifest
 from .options import check_options
 from .request import CheckOptions, Normalize, Request, check_normalize, mode_of, pair_of
@@ -223,9 +223,9 @@ class Guard:
             )
         return Session(self.judge, self._engine, prompt, options)
 
-    def literal(self, verdict: Verdict) -> str:
+    def answer_text(self, verdict: Verdict) -> str:
         """A verdict of this guard in the checkpoint's own words. Raises InputError for one that `on_error` gave."""
-        return literal(self.manifest, self.judge.tokenizer, verdict)
+        return self.judge.tokenizer.text(answer_ids(self.manifest, verdict))
 
     def describe(self) -> dict[str, Any]:
         """What `guardpass info --json` prints."""

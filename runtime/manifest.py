@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-SCHEMA = 3
+SCHEMA = 4
 MANIFEST = "guard.json"
 
 # "through" is "right", and where nothing is left of the content, of the text before it too: a template that trims
@@ -51,6 +51,8 @@ class Choice:
     column: int  # of the scores, an index into Manifest.columns
     label: int | None  # index into Manifest.labels
     next: int | None  # index into Tree.slots
+    # Where no slot follows, the answer's last tokens, the chosen one first. A token that stops a decode is not shown.
+    last: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
 """The verdict tree: who sees whom, which part of it a request needs, what its answers mean."""
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from .manifest import Choice, Label, Severity, Slot, Tree
+from .manifest import Label, Severity, Slot, Tree
 
 # What counts as unsafe to a strict reader (True) and to a loose one.
 UNSAFE: dict[bool, frozenset[Severity]] = {True: frozenset({"controversial", "unsafe"}), False: frozenset({"unsafe"})}
@@ -69,7 +70,7 @@ def pruned(tree: Tree, policies: Collection[str]) -> Tree:
             Slot(
                 node_of[tree.slots[slot].node],
                 tree.slots[slot].field,
-                tuple(Choice(c.column, c.label, slot_of[c.next]) for c in tree.slots[slot].choices),
+                tuple(replace(choice, next=slot_of[choice.next]) for choice in tree.slots[slot].choices),
             )
             for slot in slots
         ),

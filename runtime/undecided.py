@@ -33,6 +33,7 @@ def undecided(error: GuardpassError, on_error: OnError, mode: Mode) -> Verdict:
         score=0.0 if on_error == "allow" else 1.0,
         margin=0.0,
         fields={},
+        openai_scores={},
         mode=mode,
         windows=0,
         truncated=False,

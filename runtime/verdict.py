@@ -57,6 +57,8 @@ class Verdict:
     label, score, margin: those of `field`, which decided: of several deciding fields the worst. score: probability
     of unsafe. margin: positive where argmax says safe. categories: of every answer given on the way to an
     unsafe verdict. fields: every field of the mode (of the policies asked for); None where the answer leaves it out.
+    openai_scores: for each of OpenAI's categories that an unsafe answer can name, the probability of an answer that is
+    unsafe and names it; of several windows and policies the highest.
     windows: passes over an over-long text, of which this is the worst. truncated: text was left out, as the caller
     asked. normalized: the text is not in its plain form (NFC, no invisible characters), so that form was judged as
     well, and the worse counts. suspicious_literals: pieces of the guard's own prompt found in the text; they were
@@ -70,6 +72,7 @@ class Verdict:
     score: float
     margin: float
     fields: dict[str, Field | None]
+    openai_scores: dict[str, float]
     mode: Mode
     windows: int
     truncated: bool

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -63,10 +64,12 @@ def _lines(*lines: tuple[str, str, Iterable[str]]) -> Answers:
     }
 
 
-def _wildguard(*refusals: str) -> Callable[[Mode], Answers]:
+def _wildguard(*refusals: str, alone: str = "") -> Callable[[Mode], Answers]:
+    """alone: what stands behind the request's line where there is no reply."""
     request = ("harmful_request", "Harmful request", ("yes", "no"))
     others = ("response_refusal", "Response refusal", refusals), ("harmful_response", "Harmful response", refusals)
-    return lambda mode: _lines(request) if mode == "prompt" else _lines(request, *others)
+    prompts = {answer + alone: fields for answer, fields in _lines(request).items()}
+    return lambda mode: prompts if mode == "prompt" else _lines(request, *others)
 
 
 def _llama_guard(last: int) -> Callable[[Mode], Answers]:
@@ -74,9 +77,9 @@ def _llama_guard(last: int) -> Callable[[Mode], Answers]:
     return lambda _mode: {"\n\nsafe": {"verdict": "safe"}, **codes}
 
 
-def _two_codes(_mode: Mode) -> Answers:
+def _two_codes(last: int, _mode: Mode) -> Answers:
     answers: Answers = {"\n\nsafe": {"verdict": "safe"}}
-    for one, two in product(range(1, 15), range(15)):
+    for one, two in product(range(1, last + 1), range(last + 1)):
         fields = {"verdict": "unsafe", "category": f"S{one}", "second_category": f"S{two}" if two else "none"}
         answers[f"\n\nunsafe\nS{one}" + (f",S{two}" if two else "<|eot_id|>")] = fields
     return answers
@@ -103,15 +106,26 @@ def _words(field: str, *words: str) -> Callable[[Mode], Answers]:
     return lambda _mode: {word: {field: word.strip("<>")} for word in words}
 
 
+# guards.md: the prompt that leaves the reply's place empty is answered by all three lines.
+_NO_REPLY = "\nResponse refusal: n/a\nHarmful response: n/a"
 _KANANA = ("<SAFE>", *(f"<UNSAFE-S{number}>" for number in range(1, 8)))
+_UNSAFE_I = tuple(f"<UNSAFE-I{number}>" for number in range(1, 5))
+_UNSAFE_A = ("<UNSAFE-A1>", "<UNSAFE-A2>")
 CASES = (
     Case("kanana-safeguard-8b", "kanana-safeguard", _words("verdict", *_KANANA)),
     Case("wildguard-ko-3b", "wildguard-ko", _wildguard("yes", "no"), date="2024-07-26"),
     Case("shieldgemma-2b", "shieldgemma", _words("verdict", "Yes", "No")),
     Case("llama-guard-3-1b", "llama-guard-3-1b", _llama_guard(13), generation_prompt=False),
     Case("llama-guard-3-8b", "llama-guard-3", _llama_guard(14), generation_prompt=False),
-    Case("llama-guard-3-8b", "llama-guard-3-two-codes", _two_codes, generation_prompt=False),
-    Case("wildguard-7b", "wildguard", _wildguard("yes", "no", "n/a")),
+    Case("llama-guard-3-8b", "llama-guard-3-two-codes", partial(_two_codes, 14), generation_prompt=False),
+    Case("wildguard-7b", "wildguard", _wildguard("yes", "no", "n/a", alone=_NO_REPLY)),
     Case("qwen3guard-gen-0.6b", "qwen3guard-gen", _qwen, generation_prompt=False),
     Case("llama-safetyguard-binary", "llama-safetyguard-binary", _words("verdict", "<SAFE>", "<UNSAFE>")),
 )  # fmt: skip
+# The rows whose twins or grammars differ from those above in nothing that a tree could show.
+EVERY = (
+    *CASES,
+    Case("kanana-safeguard-siren-8b", "kanana-safeguard-siren", _words("verdict", "<SAFE>", *_UNSAFE_I)),
+    Case("kanana-safeguard-prompt-2.1b", "kanana-safeguard-prompt", _words("verdict", "<SAFE>", *_UNSAFE_A)),
+    Case("llama-guard-3-1b", "llama-guard-3-1b-two-codes", partial(_two_codes, 13), generation_prompt=False),
+)

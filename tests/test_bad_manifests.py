@@ -35,11 +35,11 @@ def test_any_byte_of_the_manifest(two_sided: Path) -> None:
 
 _BYTES: list[tuple[bytes, str]] = [
     (b"", "not JSON"), (b"{", "not JSON"), (b"[" * 100_000, "not JSON"), (b'{"a":' * 100_000, "not JSON"),
-    (b"\xff\xfe", "not JSON"), (b'{"schema": 3' + b"0" * 5000 + b"}", "not JSON"),
+    (b"\xff\xfe", "not JSON"), (b'{"schema": 4' + b"0" * 5000 + b"}", "not JSON"),
     (b"[]", "schema None"), (b"1", "schema None"), (b"{}", "schema None"),
-    *((f'{{"schema": {value}}}'.encode(), f"has schema {shown}, this guardpass reads schema 3")
+    *((f'{{"schema": {value}}}'.encode(), f"has schema {shown}, this guardpass reads schema 4")
       for value, shown in [("0", "0"), ("1", "1"), ("true", "True"), ('"1"', "'1'"), ("null", "None"), ("[1]", ".1.")]),
-    (b'{"schema": 3}', "was altered"), (b'{\n "sha256": "' + b"0" * 64 + b'", "schema": 3}', "was altered"),
+    (b'{"schema": 4}', "was altered"), (b'{\n "sha256": "' + b"0" * 64 + b'", "schema": 4}', "was altered"),
 ]  # fmt: skip
 
 
@@ -110,6 +110,8 @@ _SEALED: list[tuple[Callable[[Manifest], Any], str]] = [
     (_slot(choices=(_SAFE, Choice(1, 1, 0))), "next: expected a later slot, found 0"),
     (_slot(choices=(_SAFE, Choice(1, 1, 9))), "next: expected a later slot, found 9"),
     (_slot(choices=(_SAFE, Choice(1, 1, True))), "expected int, found bool"),
+    (_slot(choices=(_SAFE, Choice(1, 1, None, (4096,)))), "last: expected numbers from 0 to 2047, found 4096"),
+    (_slot(choices=(_SAFE, Choice(1, 1, None, (1, 2)))), "last: expected none where a slot follows, else the chosen"),
     (_slot(field=None), "expected str, found NoneType"),
     (_follower(), "slots: expected each to be a root or to follow one choice"),
     (_follower(Choice(1, 1, 1)), "slot 1 does not stand behind the chosen token"),

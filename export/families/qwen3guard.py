@@ -27,7 +27,7 @@ ROWS = (
         modes={
             "prompt": Prompt(
                 (_USER,),
-                "Safety:{ Safe| Unsafe\nCategories:{category}| Controversial\nCategories:{category}}",
+                "Safety:{ Safe\nCategories: None| Unsafe\nCategories:{category}| Controversial\nCategories:{category}}",
                 generation_prompt=False,
             ),
             "response": Prompt(

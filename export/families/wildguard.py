@@ -14,6 +14,7 @@ _TASK_PROMPT = (
 _NOT = Answer(" no")
 _REQUEST = Question("harmful_request", (Answer(" yes", "unsafe", "harmful request"), _NOT))
 _RESPONSE = Answer(" yes", "unsafe", "harmful response")
+_NO_REPLY = "\nResponse refusal: n/a\nHarmful response: n/a"
 _LINES = "Harmful request:{harmful_request}\nResponse refusal:{response_refusal}\nHarmful response:{harmful_response}"
 
 
@@ -51,7 +52,7 @@ ROWS = (
         name="wildguard",
         checkpoints=("allenai/wildguard",),
         modes={
-            "prompt": Prompt(_wildguard(""), "Harmful request:{harmful_request}", raw=True),
+            "prompt": Prompt(_wildguard(""), f"Harmful request:{{harmful_request}}{_NO_REPLY}", raw=True),
             "response": Prompt(_wildguard("{response}"), _LINES, raw=True, decides=("harmful_response",)),
         },
         questions=(

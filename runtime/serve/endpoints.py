@@ -42,5 +42,5 @@ async def info(call: Call) -> Reply:
         "max_queue": settings.max_queue, "max_queue_tokens": settings.max_queue_tokens,
     }  # fmt: skip
     guards = {name: guard.describe() for name, guard in call.host.guards.items()}
-    choices = {"on_error": settings.on_error, "unjudged": settings.unjudged}
+    choices = {"on_error": settings.on_error, "unjudged": settings.unjudged, "normalize": settings.normalize}
     return Reply({"guardpass": __version__, **choices, "limits": limits, "guards": guards})

@@ -3,12 +3,13 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from ..decide import Reading
+from ..decide import ScoreOptions
 from ..errors import InputError
+from ..request import check_normalize
 from .left_out import quoted
 
 # What /v1/check and LiteLLM's parameters may say of how to judge; `guard` and `panel` say who does.
-OPTIONS = ("policies", "threshold", "strict", "temperature", "alpha", "priority")
+OPTIONS = ("policies", "threshold", "strict", "temperature", "alpha", "normalize", "priority")
 LACKS = "POST /v1/check takes them, and LiteLLM's additional_provider_specific_params"
 
 
@@ -53,13 +54,16 @@ def judging(body: Mapping[str, Any]) -> dict[str, Any]:
         "strict": optional(body, "strict", bool, True),
         "temperature": optional(body, "temperature", (int, float), 1.0),
         "alpha": optional(body, "alpha", (int, float), 0.0),
+        "normalize": optional(body, "normalize", str),
         "priority": max(-100, min(optional(body, "priority", int, 0), 100)),
     }
     policies, threshold = options["policies"], options["threshold"]
     if policies is not None and not (policies and all(isinstance(policy, str) for policy in policies)):
         raise InputError("policies: expected names")
-    reading = Reading(threshold, options["strict"], options["temperature"], options["alpha"])
-    reading.check(threshold if isinstance(threshold, dict) else ())  # that there are such fields, the guard knows
+    scores = ScoreOptions(threshold, options["strict"], options["temperature"], options["alpha"])
+    scores.check(threshold if isinstance(threshold, dict) else ())  # that there are such fields, the guard knows
+    if options["normalize"] is not None:
+        check_normalize(options["normalize"])
     return options
 
 

@@ -63,7 +63,8 @@ class Host:
             return model, self.guards[model]
         if model is None or model in _OPENAI:
             return next(iter(self.guards.items()))
-        raise NotFound(f"no guard has that name; this server has {list(self.guards)}")
+        hint = "; an answer style, NAME:STYLE, is for /v1/chat/completions alone" if ":" in model else ""
+        raise NotFound(f"no guard has that name; this server has {list(self.guards)}{hint}")
 
     def panel(self, policy: object) -> Panel:
         """All guards together. Raises InputError."""
@@ -94,6 +95,11 @@ class Host:
                 queue=Bounds(settings.max_queue, settings.max_queue_tokens),
             )  # fmt: skip
             name = given or guard.manifest.name
+            if ":" in name:
+                raise InputError(
+                    f"the guard at {path} is called {name}, and a colon parts a name from an answer style; "
+                    f"give it a name without one, as in NAME={path}"
+                )
             if name in found:
                 raise InputError(f"two guards are called {name}; name them, as in NAME={path}")
             for mode in guard.manifest.modes:

@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from typing import Any
 
-from ..describe import labels_of
 from ..errors import InputError
-from ..guard import Guard
+from ..manifest import Manifest
 from ..verdict import Verdict
 from .call import Call, Reply
 from .fields import LACKS, OPTIONS, without
 from .left_out import LeftOut
 from .messages import content, one_text
+from .named import named
 
 # openai-python, src/openai/types/moderation.py
 CATEGORIES = (
@@ -28,34 +28,28 @@ async def moderations(call: Call) -> Reply:
         raise InputError(left.why())
     left.rest(call.body, ("model", "input"))
     name, guard, verdicts = await call.judge(call.body.get("model"), [(text, None) for text in texts])
-    results = [result(guard, verdict) for verdict in verdicts]
+    results = [result(guard.manifest, verdict) for verdict in verdicts]
     for each in results:
         each["guardpass"]["ignored"] = left.ignored()
     return Reply({"id": f"modr-{call.id}", "model": name, "results": results})
 
 
-def result(guard: Guard, verdict: Verdict) -> dict[str, Any]:
-    """What OpenAI has for one text. A category is true where the guard's answer names it."""
-    labels = {field: {label.name: label for label in found} for field, found in labels_of(guard.manifest).items()}
-    scores = dict.fromkeys(CATEGORIES, 0.0)
-    flagged = dict.fromkeys(CATEGORIES, False)
-    for field, found in verdict.fields.items():
-        if found is None:
-            continue
-        shares: dict[str, float] = {}
-        for name, share in found.labels.items():
-            label = labels[field][name]
-            if label.openai in scores and label.severity != "safe":
-                shares[label.openai] = shares.get(label.openai, 0.0) + share
-                flagged[label.openai] |= name == found.label and not verdict.safe
-        for category, share in shares.items():
-            scores[category] = max(scores[category], min(share, 1.0))
+def result(manifest: Manifest, verdict: Verdict) -> dict[str, Any]:
+    """What OpenAI has for one text. A category is true where the guard's answer names it.
+
+    What flags a text and has none of OpenAI's categories is listed in `guardpass`.
+    """
+    labels = named(manifest, verdict)
+    openai = {label.openai for label in labels}
+    others = [label.category for label in labels if label.category and label.openai not in CATEGORIES]
+    if not verdict.safe and not others and openai.isdisjoint(CATEGORIES):
+        others = [verdict.label]
     return {
         "flagged": not verdict.safe,
-        "categories": flagged,
-        "category_scores": scores,
+        "categories": {category: category in openai for category in CATEGORIES},
+        "category_scores": {category: verdict.openai_scores.get(category, 0.0) for category in CATEGORIES},
         "category_applied_input_types": {category: ["text"] for category in CATEGORIES},
-        "guardpass": verdict.to_json(),
+        "guardpass": verdict.to_json() | {"no_openai_category": list(dict.fromkeys(others))},
     }
 
 

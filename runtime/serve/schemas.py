@@ -32,22 +32,18 @@ def or_null(schema: Schema) -> Schema:
 ERROR = record({"error": record({"message": STRING, "type": STRING, "code": STRING, "param": {"type": "null"}})})
 
 FIELD = record({"label": STRING, "score": NUMBER, "margin": NUMBER, "labels": {"type": "object"}})
-VERDICT = record(
-    {
-        "safe": BOOLEAN, "label": STRING, "field": STRING, "categories": list_of(STRING), "score": NUMBER,
-        "margin": NUMBER, "fields": {"type": "object", "additionalProperties": or_null(FIELD)}, "mode": STRING,
-        "windows": {"type": "integer"}, "truncated": BOOLEAN, "normalized": BOOLEAN,
-        "suspicious_literals": list_of(STRING),
-        "tokens": ANY_OBJECT, "ms": record({"queue": NUMBER, "tokenize": NUMBER, "pass": NUMBER, "total": NUMBER}),
-        "failure": or_null(record({"kind": STRING, "message": STRING, "on_error": STRING})),
-    },
-    closed=True,
-)  # fmt: skip
-IGNORED = list_of(STRING)  # what the verdict does not go by: keys, turns, parts that are no text
-JUDGED: Schema = VERDICT | {
-    "properties": VERDICT["properties"] | {"ignored": IGNORED},
-    "required": sorted([*VERDICT["required"], "ignored"]),
-}
+_VERDICT: dict[str, Schema] = {
+    "safe": BOOLEAN, "label": STRING, "field": STRING, "categories": list_of(STRING), "score": NUMBER,
+    "margin": NUMBER, "fields": {"type": "object", "additionalProperties": or_null(FIELD)},
+    "openai_scores": {"type": "object", "additionalProperties": NUMBER}, "mode": STRING,
+    "windows": {"type": "integer"}, "truncated": BOOLEAN, "normalized": BOOLEAN,
+    "suspicious_literals": list_of(STRING),
+    "tokens": ANY_OBJECT, "ms": record({"queue": NUMBER, "tokenize": NUMBER, "pass": NUMBER, "total": NUMBER}),
+    "failure": or_null(record({"kind": STRING, "message": STRING, "on_error": STRING})),
+}  # fmt: skip
+VERDICT = record(_VERDICT, closed=True)
+_IGNORED = {"ignored": list_of(STRING)}  # what the verdict does not go by: keys, turns, parts that are no text
+JUDGED = record(_VERDICT | _IGNORED, closed=True)
 PARTS = list_of(record({"type": STRING}), 1)  # of text, or with --unjudged allow of anything
 
 MODERATIONS_REQUEST = record(
@@ -63,7 +59,7 @@ MODERATIONS = record(
                     "categories": record(dict.fromkeys(CATEGORIES, BOOLEAN), closed=True),
                     "category_scores": record(dict.fromkeys(CATEGORIES, NUMBER), closed=True),
                     "category_applied_input_types": record({name: list_of(STRING) for name in CATEGORIES}, closed=True),
-                    "guardpass": JUDGED,
+                    "guardpass": record(_VERDICT | _IGNORED | {"no_openai_category": list_of(STRING)}, closed=True),
                 },
                 closed=True,
             ),
@@ -80,7 +76,8 @@ OPTIONS: dict[str, Schema] = {
         {"type": "object", "additionalProperties": {"type": "number", "minimum": 0, "maximum": 1}},
     ]},
     "strict": or_null(BOOLEAN), "temperature": or_null({"type": "number", "minimum": 0.001, "maximum": 1000}),
-    "alpha": or_null({"type": "number", "minimum": 0, "maximum": 1e6}), "priority": or_null({"type": "integer"}),
+    "alpha": or_null({"type": "number", "minimum": 0, "maximum": 1e6}), "normalize": or_null({"enum": ["on", "off"]}),
+    "priority": or_null({"type": "integer"}),
 }  # fmt: skip
 CHECK_REQUEST = record({"text": STRING}, {"response": or_null(STRING), **OPTIONS}, closed=True)
 CHECK: Schema = {
@@ -114,7 +111,7 @@ LITELLM_REQUEST = record(
     },
 )  # fmt: skip
 LITELLM = record(
-    {"action": {"enum": ["BLOCKED", "NONE"]}, "guardpass": record({"ignored": IGNORED}, closed=True)},
+    {"action": {"enum": ["BLOCKED", "NONE"]}, "guardpass": record(_IGNORED, closed=True)},
     {"blocked_reason": STRING}, closed=True,
 )  # fmt: skip
 

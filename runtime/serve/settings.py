@@ -55,6 +55,12 @@ class Settings:
             raise InputError(f"port is {self.port}, expected 0 to 65535")
         if not self.guards:
             raise InputError("no guard is named, expected one or more guard directories")
+        for given, path in self.paths():
+            if ":" in (given or ""):
+                raise InputError(
+                    f"the guard's name {given} has a colon, which parts a name from an answer style; "
+                    f"give it a name without one, as in NAME={path}"
+                )
         if self.api_key_file is None and not self.without_key and not _loopback(self.host):
             raise InputError(
                 f"{self.host} can be reached from other machines and no --api-key-file is given; give one, or "

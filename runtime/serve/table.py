@@ -40,7 +40,7 @@ TABLE = (
         schemas.MODERATIONS_REQUEST, errors=_JUDGES),
     Row("POST", "/v1/check", check, "Everything a guard says on a text or a reply", schemas.CHECK,
         schemas.CHECK_REQUEST, errors=_JUDGES),
-    Row("POST", "/v1/chat/completions", chat, "The guard's literal answer, in OpenAI's chat API", schemas.CHAT,
+    Row("POST", "/v1/chat/completions", chat, "The guard's answer as text, in OpenAI's chat API", schemas.CHAT,
         schemas.CHAT_REQUEST, errors=_JUDGES, streams=True),
     Row("POST", "/beta/litellm_basic_guardrail_api", litellm, "LiteLLM's generic guardrail API", schemas.LITELLM,
         schemas.LITELLM_REQUEST, errors=_JUDGES, too_large=too_large),

@@ -1,31 +1,31 @@
-"""A verdict in the checkpoint's own words: what a step-by-step decode would have written."""
+"""A verdict in the checkpoint's own words: what a step-by-step decode writes, to the end of the answer."""
 
-from .content import ContentTokenizer
 from .errors import InputError
 from .manifest import Choice, Manifest, Tree
 from .tree import below, depths
 from .verdict import Verdict
 
 
-def literal(manifest: Manifest, tokenizer: ContentTokenizer, verdict: Verdict) -> str:
-    """The answer as text; of several policies, that of the one that decided. Raises InputError where none was given."""
+def answer_ids(manifest: Manifest, verdict: Verdict) -> list[int]:
+    """The answer's tokens, less one that stops a decode; of several policies, those of the one that decided.
+
+    Raises InputError for a verdict without an answer.
+    """
     spec = manifest.modes[verdict.mode]
     tree = spec.tree
     roots = [root for root in tree.roots if verdict.field in {tree.slots[slot].field for slot in below(tree, root)}]
     if not roots:
         raise InputError("the verdict has no answer of the guard in it")
-    slot: int | None = roots[0]
     deep = depths(tree.parents)
     # What comes before is the end of the prompt: the deepest walk writes `steps` tokens.
     prompt = max(int(deep[tree.slots[each].node]) for each in below(tree, roots[0])) + 2 - spec.steps
-    ids: list[int] = []
-    while slot is not None:
-        node = tree.slots[slot].node
+    slot = roots[0]
+    while True:
         field = verdict.fields[tree.slots[slot].field]
         choice = _choice(manifest, tree, slot, field.label if field else "")
-        ids = [*_path(tree, node), manifest.columns[choice.column]]
+        if choice.next is None:
+            return [*_path(tree, tree.slots[slot].node), *choice.last][prompt:]
         slot = choice.next
-    return "".join(map(tokenizer.shown, ids[prompt:]))
 
 
 def _choice(manifest: Manifest, tree: Tree, slot: int, label: str) -> Choice:

@@ -1,0 +1,44 @@
+"""Answer styles of the chat API: NAME gives the guard's own words, NAME:STYLE the same verdict in others."""
+
+from collections.abc import Callable
+
+from ..guard import Guard
+from ..manifest import Manifest
+from ..verdict import Verdict
+from .errors import NotFound
+from .named import named
+
+Style = Callable[[Guard, Verdict], str]
+
+
+def own(guard: Guard, verdict: Verdict) -> str:
+    """What the checkpoint writes."""
+    return guard.answer_text(verdict)
+
+
+def safe_unsafe(manifest: Manifest, verdict: Verdict) -> str:
+    """`safe`, or `unsafe` and a line of categories, as Llama Guard writes them.
+
+    A category is written as the guard writes it where it stands for itself (S2), and else in words: the S4 of another
+    guard's UNSAFE-S4 is not Llama Guard's.
+    """
+    if verdict.safe:
+        return "safe"
+    labels = [label for label in named(manifest, verdict) if label.category]
+    words = [label.name if label.severity == "safe" else label.category or "" for label in labels]
+    line = ",".join(dict.fromkeys(" ".join(word.split()) for word in words))
+    return f"unsafe\n{line}" if line else "unsafe"
+
+
+STYLES: dict[str, Style] = {"safe-unsafe": lambda guard, verdict: safe_unsafe(guard.manifest, verdict)}
+
+
+def style_of(model: object) -> tuple[object, str, Style]:
+    """The guard's name, the suffix that names a style (or ""), and the style. Raises NotFound."""
+    name, colon, style = model.partition(":") if isinstance(model, str) else (model, "", "")
+    if not colon:
+        return model, "", own
+    if style not in STYLES:
+        known = ", ".join(f"NAME:{each}" for each in STYLES)
+        raise NotFound(f"there is no such answer style; expected a guard's NAME alone, or one of: {known}")
+    return name, f":{style}", STYLES[style]
