@@ -27,7 +27,7 @@ _FIXED: Mapping[str, tuple[Any, ...]] = {
     "text_config": (None,),  # of a model of several parts, whose decoder is described inside
 }
 # Of training, of other heads, of how a model is loaded or what it returns besides scores.
-_HARMLESS = frozenset({
+HARMLESS = frozenset({
     "attention_dropout", "initializer_range", "use_cache", "pad_token_id", "bos_token_id", "eos_token_id",
     "pretraining_tp", "dtype", "torch_dtype", "transformers_version", "return_dict", "output_hidden_states",
     "output_attentions", "chunk_size_feed_forward", "is_encoder_decoder", "id2label", "label2id", "num_labels",
@@ -91,11 +91,15 @@ def check_keys(folder: Checkpoint, config: Mapping[str, Any], kind: Kind) -> Non
                 f"config.json contradicts itself: {first} is {one!r:.60}{unsaid} and {second} is {other!r:.60}; remove "
                 "the one that is wrong"
             )
-    known = _READ | kind.defaults.keys() | _FIXED.keys() | _HARMLESS | _GENERATION.keys() | _SAMPLING
-    unread = sorted(key for key, value in config.items() if key not in known and value is not None)
+    unread = sorted(key for key, value in config.items() if key not in known_keys(kind) and value is not None)
     if unread:
         folder.note(f"config.json has keys that {kind.name} does not know and nothing reads: {shown(unread)}")
     note_generation(folder, config, "config.json")
+
+
+def known_keys(kind: Kind) -> frozenset[str]:
+    """The keys that are read, checked or known to change no score."""
+    return _READ | kind.defaults.keys() | _FIXED.keys() | HARMLESS | _GENERATION.keys() | _SAMPLING
 
 
 def note_generation(folder: Folder, config: Mapping[str, Any], name: str) -> None:

@@ -141,9 +141,8 @@ def check_loaded(source: Checkpoint, model: Any) -> None:
                 check_rotary(tensor, table.numpy())
         elif name in loaded and tensor.shape and tuple(loaded[name].shape) == tensor.shape:
             values = loaded[name].detach().numpy()
-            if not all(
-                np.array_equal(tensor.rows(at, count), values[at : at + count]) for at, count in tensor.chunks()
-            ):
+            chunks = ((tensor.rows(start, count), values[start : start + count]) for start, count in tensor.chunks())
+            if not all(np.array_equal(stored, found) for stored, found in chunks):
                 raise CheckpointError(
                     f"transformers puts other values in the place of {name}, which the checkpoint has; if config.json "
                     "ties it to another tensor (tie_word_embeddings), and should not, correct that"

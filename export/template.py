@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -21,6 +21,8 @@ from .special_tokens import SPECIAL_TOKENS, special_tokens, tokenizer_config
 from .template_files import template_text
 
 _SENTINELS: dict[Role, str] = {"prompt": "qzJ7promptW4xk", "response": "vK9responseY2bq"}
+# As long, and other text: what a template renders of both alike does not hold what was said.
+_TWINS: dict[Role, str] = {role: text[::-1] for role, text in _SENTINELS.items()}
 _SPACE = " \n\t\u3000"
 _SECONDS = 30.0
 
@@ -123,7 +125,7 @@ class Template:
             # A signal stopped it (negative code): the limits, or a stack too deep for the interpreter.
             reason = child.stderr.strip().rpartition("\n")[2] if child.returncode > 0 else "time or memory used up"
             raise TemplateError(f"the chat template was stopped: {reason}") from None
-        printed = any(text and text in shown for shown in report["texts"][:1] for text in contents[0].values())
+        printed = _printed(contents[0], report["texts"][:2])
         if "error" in report:
             raise (TemplateError if printed else _Unprinted)(f"the chat template cannot be rendered: {report['error']}")
         if report["reads"]:
@@ -136,7 +138,7 @@ class Template:
 
 
 class _Unprinted(TemplateError):
-    """The template raises on a message given as text, or prints nothing of it: it may expect a list of parts."""
+    """The template raises on messages given as text, or prints nothing of them: it may expect lists of parts."""
 
 
 Render = Callable[[Conversation, Sequence[dict[Role, str]]], list[str]]
@@ -147,16 +149,20 @@ def take_apart(conversation: Conversation, render: Render) -> tuple[Piece, ...]:
     roles = [part.role for _, parts in conversation for part in parts if part.role]
     sentinels = {role: _SENTINELS[role] for role in roles}
     spaced = {role: f"{_SPACE}{_SENTINELS[role]}{_SPACE}" for role in roles}
-    contents = [sentinels, *({**sentinels, role: spaced[role]} for role in roles)]
+    contents = [
+        sentinels,
+        {role: _TWINS[role] for role in roles},
+        *({**sentinels, role: spaced[role]} for role in roles),
+    ]
     contents += [{**sentinels, role: ""} for role in roles]
-    plain, *others = render(conversation, contents)
+    plain, twin, *others = render(conversation, contents)
     trimmed, emptied = others[: len(roles)], others[len(roles) :]
     pieces: list[Piece] = []
     rest = plain
     for role, stripped in zip(roles, trimmed, strict=True):
         static, found, rest = rest.partition(_SENTINELS[role])
         if not found or _SENTINELS[role] in rest:
-            raise (TemplateError if _SENTINELS[role] in plain else _Unprinted)(
+            raise (TemplateError if _printed(sentinels, [plain, twin]) else _Unprinted)(
                 f"the chat template prints the {role} {plain.count(_SENTINELS[role])} times, or out of order; "
                 "expected once, and the user's text before the assistant's"
             )
@@ -181,6 +187,11 @@ def take_apart(conversation: Conversation, render: Render) -> tuple[Piece, ...]:
                 f"it prints {rendered!r:.300}"
             )
     return tuple(pieces)
+
+
+def _printed(sentinels: Mapping[Role, str], rendered: Sequence[str]) -> bool:
+    """Whether a template, given sentinels and then their twins, printed any of them, in whatever form."""
+    return len(set(rendered)) > 1 or any(text and text in shown for shown in rendered for text in sentinels.values())
 
 
 def _strip_of(role: Role, spaced: str, plain: str, rendered: str) -> Strip:
