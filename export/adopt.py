@@ -24,7 +24,7 @@ from .gguf_guard import MODEL, prove_vocabulary
 from .gguf_quantize import QUANTS
 from .gguf_vocab import from_gguf, splitting_of
 from .prompt import build_prompts
-from .template import template_text
+from .template_files import template_text
 from .tokenizer import CheckpointTokenizer
 from .written import Progress
 
@@ -66,7 +66,7 @@ def adopt_gguf(
         check_sizes(vocab, context, tokenizer, prompts)
         quant = _FILE_TYPES.get(header.metadata.get("general.file_type", -1), "other")
         engine = Engine("llamacpp", cast(Quant, quant if quant in get_args(Quant) else "other"), "cpu")
-        source = Source(name, None, header.architecture, {model.name: copied})
+        source = Source(name, None, header.architecture, {model.name: copied}, tuple(files.notes))
         begun = draft(partial, engine, source, row.name, prompts, tokenizer, context=context, vocab=vocab)
         manifest = finish(partial, replace(begun, files=begun.files | {MODEL: copied}, ungated="adopted"))
         LlamaCppEngine(partial / MODEL, manifest, threads=None, max_tokens=256, device="cpu")

@@ -25,7 +25,8 @@ class Kind:
     head_norms: bool = False  # queries and keys are normed head by head
     scaled_embedding: bool = False  # embeddings are multiplied by sqrt(hidden)
     windows: WindowRule = "none"
-    defaults: Mapping[str, Any] = field(default_factory=dict)  # of config.json's keys, as transformers has them
+    # Of config.json's keys, as transformers has them; no other kind reads a key that stands in one kind's alone.
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     refuses: Mapping[str, str] = field(default_factory=dict)  # precisions it cannot run at, and why
 
 
@@ -42,7 +43,13 @@ KINDS = (
         "qwen3",
         head_norms=True,
         windows="upper",
-        defaults={"max_position_embeddings": 32768, "head_dim": 128, "sliding_window": 4096, "max_window_layers": 28},
+        defaults={
+            "max_position_embeddings": 32768,
+            "head_dim": 128,
+            "use_sliding_window": False,
+            "sliding_window": 4096,
+            "max_window_layers": 28,
+        },
     ),
     Kind(
         "Gemma2ForCausalLM",
@@ -83,7 +90,7 @@ class Architecture:
     vocab: int
     context: int
     eps: float
-    tied: bool
+    tied: bool  # the head is the embedding; false also where config.json ties them and the checkpoint has both
     rope_theta: float
     inv_freq: Array  # [head_dim / 2], radians per position: of rope_theta, scaled
     scale: float  # of attention scores

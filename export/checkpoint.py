@@ -22,6 +22,8 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 }
 _CHUNK = 4 << 20  # weights converted at a time: small enough to stay in cache, large enough to amortize Python
 _SMALL_FILE = 256 << 20
+# Of tokenizers that older versions of transformers saved, before tokenizer_config.json said it all.
+LEGACY = ("special_tokens_map.json", "added_tokens.json")
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,20 @@ class Tensor:
 
 
 class Folder:
-    """The small files of a checkpoint."""
+    """The small files of a checkpoint, and what the steps of an export have to report of it."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.notes: list[str] = []
+
+    def note(self, sentence: str) -> None:
+        """Report something that is in the checkpoint and not in the guard, or not as its config says."""
+        if sentence not in self.notes:
+            self.notes.append(sentence)
+
+    def has(self, name: str) -> bool:
+        """Whether the checkpoint has a file."""
+        return (self.directory / name).is_file()
 
     def json(self, name: str) -> dict[str, Any]:
         """A JSON file of the checkpoint whose content is an object."""
@@ -111,9 +123,15 @@ class Checkpoint(Folder):
         if not directory.is_dir():
             raise CheckpointError(f"{directory} is not a directory; expected a Hugging Face checkpoint")
         super().__init__(directory)
-        self.config = self.json("config.json")
         index = directory / "model.safetensors.index.json"
         single = directory / "model.safetensors"
+        if self.has("adapter_config.json") and not (self.has("config.json") and (single.exists() or index.exists())):
+            raise CheckpointError(
+                f"{directory} holds an adapter (adapter_config.json) and no model: merge it into its base first, with "
+                "peft's AutoPeftModelForCausalLM.from_pretrained(...).merge_and_unload().save_pretrained(...), save "
+                "the tokenizer beside it, and export that"
+            )
+        self.config = self.json("config.json")
         if single.exists():  # first, as transformers takes it where both exist
             self.tensors = {t.name: t for t in self._open(single.name)}
         elif index.exists():
@@ -130,7 +148,8 @@ class Checkpoint(Folder):
 
     def files(self) -> list[Path]:
         """Every file a guard is made from."""
-        names = ["config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
+        names = ["config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", *LEGACY]
+        names.append("additional_chat_templates/default.jinja")
         present = [self.directory / name for name in names if (self.directory / name).exists()]
         return present + sorted({tensor.file for tensor in self.tensors.values()})
 

@@ -140,7 +140,7 @@ def _report(out: Path, manifest: "Manifest", as_json: bool) -> None:
     if as_json:
         found = {
             "guard": str(out), "family": manifest.family, "engine": engine.name, "quant": engine.quant,
-            "device": engine.device, "bytes": size,
+            "device": engine.device, "bytes": size, "notes": list(manifest.source.notes),
         }  # fmt: skip
         if gate is None:
             print(json.dumps(found | {"gate": None, "ungated": manifest.ungated}))
@@ -152,6 +152,7 @@ def _report(out: Path, manifest: "Manifest", as_json: bool) -> None:
     print(f"{out}: {manifest.family}, engine {engine.name}{on}, {engine.quant}, {size / 1e6:.1f} MB")
     if gate:
         print(f"gate: {gate_line(manifest)}")
+    print(*(f"note: {note}\n" for note in manifest.source.notes), sep="", end="")
 
 
 def _stop(number: int, _frame: object) -> None:

@@ -21,10 +21,11 @@ from .family import Family
 from .family_file import with_policies
 from .finish import check_sizes, draft, finish
 from .gguf_model import context_of
+from .leftovers import note_leftovers
 from .optimum import write_via_optimum
 from .own import Gating, write_model
 from .prompt import Prompts, build_prompts, unbaked
-from .template import template_text
+from .template_files import template_text
 from .tokenizer import CheckpointTokenizer
 from .written import Progress, Written
 
@@ -48,7 +49,8 @@ def export_guard(
     force: bool = False,
     progress: Progress = lambda _done, _total: None,
 ) -> Manifest:
-    """Compile a checkpoint directory into the guard directory `out`; returns what guard.json says.
+    """Compile a checkpoint directory into the guard directory `out`; returns what guard.json says, whose
+    `source.notes` report what is in the checkpoint and not in the guard.
 
     family: a row of the families table, or its name; None detects it. policies: more to judge by, each given as
     `name=Title: description`. date: YYYY-MM-DD, which is today to a chat template that asks. engine: what will run
@@ -70,6 +72,7 @@ def export_guard(
     check_date(date)
     check_target(out, MANIFEST if force else None)
     source = Checkpoint(checkpoint)
+    note_leftovers(source)
     shape = read_architecture(source) if via == "own" else None
     if shape:
         check_fits(chosen, shape)
@@ -98,7 +101,7 @@ def export_guard(
                 vocab=model.vocab,
             )  # fmt: skip
             done = replace(begun, files=begun.files | model.files, ungated=gating.ungated)
-        return finish(partial, replace(done, source=replace(done.source, files=hashes())))
+        return finish(partial, replace(done, source=replace(done.source, files=hashes(), notes=tuple(source.notes))))
 
 
 def _check_chains(model: Written, prompts: Prompts) -> None:

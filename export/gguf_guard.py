@@ -17,7 +17,8 @@ from .gguf_model import license_of, write_model
 from .gguf_quantize import QUANTS, quantize
 from .gguf_vocab import Splitting, to_gguf
 from .probes import PROBES
-from .template import template_text
+from .special_tokens import tokenizer_config
+from .template_files import template_text
 from .tokenizer import CheckpointTokenizer
 from .written import Progress, file_of
 
@@ -45,7 +46,7 @@ def write_gguf(
         done += more
         progress(done, total)
 
-    vocabulary = to_gguf(tokenizer, source.json("tokenizer_config.json"), shape.vocab)
+    vocabulary = to_gguf(tokenizer, tokenizer_config(source), shape.vocab)
     about = {"general.name": name, "tokenizer.chat_template": template_text(source) or "", **license_of(source)}
     about = {key: value for key, value in about.items() if value}
     path, whole = directory / MODEL, directory / "whole.gguf"

@@ -57,6 +57,11 @@ def context_of(shape: Architecture) -> int:
     """
     kind = shape.kind.model_type
     if kind == "gemma2":
+        if not shape.tied:
+            raise CheckpointError(
+                f"llama.cpp runs {kind} with the embedding as its output head, and the checkpoint has another head; "
+                "export to onnx instead"
+            )
         # llama.cpp derives the scale: from the heads' size, but for 27B, which it knows by its 46 layers.
         scale = (shape.hidden // shape.heads if shape.layers == 46 else shape.head_dim) ** -0.5
         if not np.isclose(shape.scale, scale, rtol=1e-6) or None in (shape.softcap, shape.final_softcap):

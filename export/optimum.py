@@ -19,6 +19,7 @@ from guardpass.tree import ancestors
 
 from .checkpoint import Array, Checkpoint
 from .optimum_cut import SHORTEST, Uncut, save
+from .tensor_names import ROTARY, check_rotary
 from .written import Written, file_of
 
 Probe = tuple[dict[str, npt.NDArray[Any]], Array]  # feeds, and the expected scores [T, V'] of every token
@@ -35,10 +36,10 @@ def write_via_optimum(checkpoint: Path, directory: Path, rows: Sequence[int]) ->
     Nothing is downloaded, no code of the checkpoint runs, and the result is held against transformers' own scores.
     Raises CheckpointError where it differs or cannot be cut, MissingDependency where optimum-onnx is not installed.
     """
-    Checkpoint(checkpoint)  # its checks come first: plain safetensors only, so that nothing is unpickled
+    source = Checkpoint(checkpoint)  # its checks come first: plain safetensors only, so that nothing is unpickled
     with TemporaryDirectory(prefix="optimum-", dir=directory) as scratch:
         with _offline():
-            model = _export(checkpoint, Path(scratch), rows)
+            model = _export(source, Path(scratch), rows)
         worst = np.inf
         for tree in (True, False):
             uncut = Uncut(onnx.load(Path(scratch) / "model.onnx"))
@@ -76,7 +77,7 @@ def _probe(tokens: list[int], parents: Sequence[int], scores: Array) -> Probe:
     return feeds | {"mask": mask[None, None], "slots": np.arange(len(tokens))[None]}, scores
 
 
-def _export(checkpoint: Path, scratch: Path, rows: Sequence[int]) -> _Model:
+def _export(source: Checkpoint, scratch: Path, rows: Sequence[int]) -> _Model:
     """optimum's graph as scratch/model.onnx, and transformers' own scores."""
     try:
         import torch
@@ -95,7 +96,7 @@ def _export(checkpoint: Path, scratch: Path, rows: Sequence[int]) -> _Model:
     safely = {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True}
     with _foreign("transformers cannot run this checkpoint"):
         model, loaded = AutoModelForCausalLM.from_pretrained(
-            checkpoint, dtype=torch.float32, output_loading_info=True, **safely
+            source.directory, dtype=torch.float32, output_loading_info=True, **safely
         )
         model.eval()
         ids = np.random.default_rng(0).integers(0, model.config.vocab_size, _SHARED + sum(_ENDS)).tolist()
@@ -110,6 +111,7 @@ def _export(checkpoint: Path, scratch: Path, rows: Sequence[int]) -> _Model:
             f"config.json and the tensors disagree in {len(wrong)} places, among them {', '.join(wrong[:3])}; "
             "download the checkpoint again"
         )
+    check_loaded(source, model)
     vocab = scores[0].shape[1]
     if not all(0 <= row < vocab for row in rows):
         raise CheckpointError(f"verdict ids go up to {max(rows)}, and the model has a vocabulary of {vocab}")
@@ -126,6 +128,25 @@ def _export(checkpoint: Path, scratch: Path, rows: Sequence[int]) -> _Model:
     tree = _probe(ids, branch, np.concatenate([before, after[_SHARED:]]))
     chains = [_probe(each, chain[: len(each)], out) for each, out in ((first, before), (second, after))]
     return _Model(type(model).__name__, context, vocab, layers, chains, tree)
+
+
+def check_loaded(source: Checkpoint, model: Any) -> None:
+    """Raises CheckpointError for a stored tensor that is another one in the model: transformers 4 drops a head where
+    config.json ties it to the embedding, and every version drops rotary tables."""
+    loaded = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers())
+    tables = [buffer for name, buffer in loaded.items() if name.endswith(ROTARY)]
+    for name, tensor in source.tensors.items():
+        if name.endswith(ROTARY):
+            for table in tables:
+                check_rotary(tensor, table.numpy())
+        elif name in loaded and tensor.shape and tuple(loaded[name].shape) == tensor.shape:
+            values = loaded[name].detach().numpy()
+            chunks = ((tensor.rows(start, count), values[start : start + count]) for start, count in tensor.chunks())
+            if not all(np.array_equal(stored, found) for stored, found in chunks):
+                raise CheckpointError(
+                    f"transformers puts other values in the place of {name}, which the checkpoint has; if config.json "
+                    "ties it to another tensor (tie_word_embeddings), and should not, correct that"
+                )
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """Render a chat template that came with weights: in its own process, in Jinja's immutable sandbox, within limits.
 
 Run as a script by template.py; imports nothing of guardpass. Reads the arguments of `render` as a JSON object on
-stdin and writes {"texts", "reads"} or {"error"} on stdout. `reads` names what the template did with the content
-besides printing, joining and stripping it: a template that looks at the text cannot be taken apart.
+stdin and writes {"texts", "reads"} on stdout, and "error" where that stopped it, behind the texts that it had
+rendered. `reads` names what the template did with the content besides printing, joining and stripping it: a template
+that looks at the text cannot be taken apart.
 """
 
 import contextlib
@@ -10,7 +11,7 @@ import datetime
 import functools
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
 import jinja2.runtime
@@ -217,7 +218,7 @@ def _refuse(reason: str) -> Callable[..., None]:
 def render(
     template: str, variables: dict[str, Any], unknown: list[str], date: str | None, typed: bool,
     generation_prompt: bool, conversations: list[list[dict[str, Any]]],
-) -> list[str]:  # fmt: skip
+) -> Iterator[str]:  # fmt: skip
     """The conversations as transformers' apply_chat_template renders them.
 
     unknown: variables whose value only transformers knows. date: what today is to the template. typed: messages
@@ -232,7 +233,6 @@ def render(
         raise TemplateError(f"the template uses {sorted(used)}, which tokenizer_config.json does not set")
     compiled = environment.from_string(cast(nodes.Template, _Compared().visit(tree)))
     given = {"tools": None, "documents": None, "add_generation_prompt": generation_prompt, **variables}
-    texts = []
     for messages in conversations:
         watched = [{**message, "content": _content(message["content"], typed)} for message in messages]
         parts, size = [], 0
@@ -241,8 +241,7 @@ def render(
             size += str.__len__(part)
             if size > _LONGEST:
                 raise TemplateError(f"the template renders more than {_LONGEST} characters")
-        texts.append("".join(parts))
-    return texts
+        yield "".join(parts)
 
 
 def _content(parts: list[tuple[bool, str]], typed: bool) -> Any:
@@ -258,11 +257,13 @@ def main() -> None:
 
         resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS))
         resource.setrlimit(resource.RLIMIT_AS, (_BYTES, _BYTES))
+    report: dict[str, Any] = {"texts": []}
     try:
-        report: dict[str, Any] = {"texts": render(**json.load(sys.stdin)), "reads": sorted(_READS)}
+        for text in render(**json.load(sys.stdin)):
+            report["texts"].append(text)
     except BaseException as error:
-        report = {"error": f"{type(error).__name__}: {error}"[:500]}
-    json.dump(report, sys.stdout)
+        report["error"] = f"{type(error).__name__}: {error}"[:500]
+    json.dump(report | {"reads": sorted(_READS)}, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -17,9 +17,12 @@ from guardpass.manifest import Piece, Role, Strip
 from .checkpoint import Folder
 from .family import Speaker
 from .probes import PROBES
-from .tokenizer import SPECIAL_TOKENS
+from .special_tokens import SPECIAL_TOKENS, special_tokens, tokenizer_config
+from .template_files import template_text
 
 _SENTINELS: dict[Role, str] = {"prompt": "qzJ7promptW4xk", "response": "vK9responseY2bq"}
+# As long, and other text: what a template renders of both alike does not hold what was said.
+_TWINS: dict[Role, str] = {role: text[::-1] for role, text in _SENTINELS.items()}
 _SPACE = " \n\t\u3000"
 _SECONDS = 30.0
 
@@ -34,7 +37,9 @@ class Template:
     """
 
     def __init__(self, checkpoint: Folder, date: str | None = None) -> None:
-        config = checkpoint.json("tokenizer_config.json")
+        config = tokenizer_config(checkpoint)
+        self._checkpoint = checkpoint
+        self._compared: set[tuple[int, bool]] = set()
         self.source = template_text(checkpoint)
         if self.source is None:
             raise TemplateError(
@@ -44,26 +49,49 @@ class Template:
         # Where a key is absent transformers takes its tokenizer class's default; null means none, as it does there.
         if not _encodable(self.source):
             raise TemplateError("the chat template has lone surrogates, which no tokenizer can encode")
-        self._variables = {name: _token(config[name]) for name in SPECIAL_TOKENS if config.get(name) is not None}
+        self._variables = {name: _token(value) for name, value in special_tokens(config).items()}
         self._unknown = [name for name in SPECIAL_TOKENS if name not in config]
         self._date = date
 
     def pieces(self, conversation: Conversation, generation_prompt: bool) -> tuple[Piece, ...]:
         """The prompt of a conversation as static text and content, proved on pairs of probes.
 
-        Messages are given as text or, where the template prints none of that, as lists of typed parts. Raises
-        TemplateError where rendering shows that no such pieces exist.
+        Messages are given as text. A template that raises on text, or prints none of it, is given lists of typed parts;
+        one that prints another prompt for those is noted. Raises TemplateError where rendering shows that no such
+        pieces exist.
         """
         text, parts = (
             partial(self._render, typed=typed, generation_prompt=generation_prompt) for typed in (False, True)
         )
         try:
-            return take_apart(conversation, text)
+            pieces = take_apart(conversation, text)
         except _Unprinted as refused:
             try:
                 return take_apart(conversation, parts)
-            except TemplateError:
-                raise TemplateError(str(refused)) from None
+            except TemplateError as also:
+                other = "" if str(also) == str(refused) else f"; given as a list of parts: {also}"
+                raise TemplateError(f"{refused}{other}") from None
+        self._compare(conversation, pieces, parts, generation_prompt)
+        return pieces
+
+    def _compare(
+        self, conversation: Conversation, pieces: Sequence[Piece], parts: "Render", generation_prompt: bool
+    ) -> None:
+        """Notes a template that prints content given as parts, and another prompt around it; once for each mode."""
+        mode = (len(conversation), generation_prompt)
+        if mode in self._compared:
+            return
+        self._compared.add(mode)
+        sentinels = {part.role: _SENTINELS[part.role] for _, message in conversation for part in message if part.role}
+        try:
+            (rendered,) = parts(conversation, [sentinels])
+        except TemplateError:
+            return
+        if rendered != assemble(pieces, sentinels) and all(text in rendered for text in sentinels.values()):
+            self._checkpoint.note(
+                "the chat template prints another prompt for messages given as lists of parts; the guard's is that of "
+                "messages given as text"
+            )
 
     def _render(
         self, conversation: Conversation, contents: Sequence[dict[Role, str]], *, typed: bool, generation_prompt: bool
@@ -97,10 +125,10 @@ class Template:
             # A signal stopped it (negative code): the limits, or a stack too deep for the interpreter.
             reason = child.stderr.strip().rpartition("\n")[2] if child.returncode > 0 else "time or memory used up"
             raise TemplateError(f"the chat template was stopped: {reason}") from None
+        printed = _printed(contents[0], report["texts"][:2])
         if "error" in report:
-            raise TemplateError(f"the chat template cannot be rendered: {report['error']}")
+            raise (TemplateError if printed else _Unprinted)(f"the chat template cannot be rendered: {report['error']}")
         if report["reads"]:
-            printed = any(text and text in report["texts"][0] for text in contents[0].values())
             raise (TemplateError if printed else _Unprinted)(
                 f"the chat template looks at the text it is given ({', '.join(report['reads'])}), so its prompt is "
                 "not static text around the content; only printing and trimming can be reproduced"
@@ -110,7 +138,7 @@ class Template:
 
 
 class _Unprinted(TemplateError):
-    """The template prints nothing of a message given as text: it may expect a list of parts."""
+    """The template raises on messages given as text, or prints nothing of them: it may expect lists of parts."""
 
 
 Render = Callable[[Conversation, Sequence[dict[Role, str]]], list[str]]
@@ -121,16 +149,20 @@ def take_apart(conversation: Conversation, render: Render) -> tuple[Piece, ...]:
     roles = [part.role for _, parts in conversation for part in parts if part.role]
     sentinels = {role: _SENTINELS[role] for role in roles}
     spaced = {role: f"{_SPACE}{_SENTINELS[role]}{_SPACE}" for role in roles}
-    contents = [sentinels, *({**sentinels, role: spaced[role]} for role in roles)]
+    contents = [
+        sentinels,
+        {role: _TWINS[role] for role in roles},
+        *({**sentinels, role: spaced[role]} for role in roles),
+    ]
     contents += [{**sentinels, role: ""} for role in roles]
-    plain, *others = render(conversation, contents)
+    plain, twin, *others = render(conversation, contents)
     trimmed, emptied = others[: len(roles)], others[len(roles) :]
     pieces: list[Piece] = []
     rest = plain
     for role, stripped in zip(roles, trimmed, strict=True):
         static, found, rest = rest.partition(_SENTINELS[role])
         if not found or _SENTINELS[role] in rest:
-            raise (TemplateError if _SENTINELS[role] in plain else _Unprinted)(
+            raise (TemplateError if _printed(sentinels, [plain, twin]) else _Unprinted)(
                 f"the chat template prints the {role} {plain.count(_SENTINELS[role])} times, or out of order; "
                 "expected once, and the user's text before the assistant's"
             )
@@ -144,7 +176,11 @@ def take_apart(conversation: Conversation, render: Render) -> tuple[Piece, ...]:
     few = PROBES[:12] if len(roles) > 1 else PROBES
     probes: list[dict[Role, str]] = [dict(zip(roles, texts, strict=True)) for texts in product(few, repeat=len(roles))]
     probes += [dict.fromkeys(roles, text) for text in PROBES]
-    for probe, rendered in zip(probes, render(conversation, probes), strict=True):
+    try:
+        shown = render(conversation, probes)
+    except _Unprinted as error:  # of some probe, where the sentinels were printed: text is what the template takes
+        raise TemplateError(str(error)) from None
+    for probe, rendered in zip(probes, shown, strict=True):
         if assemble(pieces, probe) != rendered:
             raise TemplateError(
                 f"the chat template changes its content in a way that is not trimming: given {probe!r:.200} "
@@ -153,16 +189,9 @@ def take_apart(conversation: Conversation, render: Render) -> tuple[Piece, ...]:
     return tuple(pieces)
 
 
-def template_text(checkpoint: Folder) -> str | None:
-    """The checkpoint's chat template, where it has one."""
-    if (checkpoint.directory / "chat_template.jinja").exists():
-        return checkpoint.text("chat_template.jinja")
-    value = checkpoint.json("tokenizer_config.json").get("chat_template")
-    # A checkpoint may carry several templates by name, of which apply_chat_template takes "default".
-    if isinstance(value, list):
-        named = [entry for entry in value if isinstance(entry, dict) and entry.get("name") == "default"]
-        value = named[-1].get("template") if named else None
-    return value if isinstance(value, str) else None
+def _printed(sentinels: Mapping[Role, str], rendered: Sequence[str]) -> bool:
+    """Whether a template, given sentinels and then their twins, printed any of them, in whatever form."""
+    return len(set(rendered)) > 1 or any(text and text in shown for shown in rendered for text in sentinels.values())
 
 
 def _strip_of(role: Role, spaced: str, plain: str, rendered: str) -> Strip:

@@ -9,10 +9,7 @@ from tokenizers import AddedToken, Encoding, Tokenizer
 from guardpass.errors import CheckpointError
 
 from .checkpoint import Folder
-
-# The names that transformers gives special tokens, and passes to a chat template.
-SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-
+from .special_tokens import check_legacy, content_of, special_tokens, tokenizer_config
 
 # Added tokens that are ordinary text: SentencePiece vocabularies keep runs of white space and HTML elements so. Not
 # <s>, which is the beginning of a text in as many of them.
@@ -41,10 +38,12 @@ class CheckpointTokenizer:
             raise CheckpointError("tokenizer.json has a continuing_subword_prefix, which is not supported")
         spec.update(truncation=None, padding=None)
         self.full = _load(spec)
-        _add_from_config(self.full, checkpoint)
+        config = tokenizer_config(checkpoint)
+        _add_from_config(self.full, config)
+        check_legacy(self.full, checkpoint, config)
         # get_added_tokens_decoder also lists what _add_from_config brought.
         self.added: dict[int, AddedToken] = self.full.get_added_tokens_decoder()
-        named = _named_special(self.added, checkpoint)
+        named = _named_special(self.added, config)
         self.reserved = {
             id: token
             for id, token in self.added.items()
@@ -52,7 +51,7 @@ class CheckpointTokenizer:
         }
         ordinary = {id: token for id, token in self.added.items() if id not in self.reserved}
         content = _content_spec(spec, {token.content for token in self.reserved.values()}, ordinary)
-        self._bos = checkpoint.json("tokenizer_config.json").get("bos_token")
+        self._bos = config.get("bos_token")
         if isinstance(self._bos, dict):
             self._bos = self._bos.get("content")
         self.stops = _stops(self.full, checkpoint)
@@ -129,9 +128,9 @@ def _encode(tokenizer: Tokenizer, text: str) -> Encoding:
         raise CheckpointError(f"tokenizer.json cannot encode {text!r:.60}: {error}") from None
 
 
-def _add_from_config(tokenizer: Tokenizer, checkpoint: Folder) -> None:
+def _add_from_config(tokenizer: Tokenizer, config: dict[str, Any]) -> None:
     """transformers adds the tokens of tokenizer_config.json to those of tokenizer.json; ids must not move."""
-    declared = checkpoint.json("tokenizer_config.json").get("added_tokens_decoder", {})
+    declared = config.get("added_tokens_decoder", {})
     if not isinstance(declared, dict):
         raise CheckpointError("added_tokens_decoder in tokenizer_config.json is not an object")
     for key, entry in declared.items():
@@ -149,17 +148,16 @@ def _add_from_config(tokenizer: Tokenizer, checkpoint: Folder) -> None:
             )
 
 
-def _named_special(added: dict[int, AddedToken], checkpoint: Folder) -> set[str]:
+def _named_special(added: dict[int, AddedToken], config: dict[str, Any]) -> set[str]:
     """The tokens that tokenizer_config.json calls special; tokenizer.json may flag them otherwise.
 
     transformers adds those that only it names: then ids would differ, which is refused.
     """
-    config = checkpoint.json("tokenizer_config.json")
-    named: list[Any] = [config.get(key) for key in SPECIAL_TOKENS]
+    named: list[Any] = list(special_tokens(config).values())
     for key in ("additional_special_tokens", "extra_special_tokens"):
         several = config.get(key) or []
-        named += several.values() if isinstance(several, dict) else several if isinstance(several, list) else [several]
-    texts = [value.get("content") if isinstance(value, dict) else value for value in named if value is not None]
+        named += () if isinstance(several, dict) else several if isinstance(several, list) else [several]
+    texts = [content_of(value) for value in named if value is not None]
     known = [token.content for token in added.values()]  # a list, as what is named may be anything
     unknown = [text for text in texts if text not in known]
     if unknown:

@@ -107,6 +107,7 @@ def info(
         f"{manifest.name}: family {manifest.family}, engine {engine.name}, {engine.quant}, context {manifest.context}"
     )
     print(f"gate: {gate_line(manifest)}")
+    print(*(f"note: {note}\n" for note in manifest.source.notes), sep="", end="")
     deciding = {field for mode in manifest.modes.values() for field in mode.decides}
     for name, mode in body["modes"].items():
         print(f"mode {name}:")

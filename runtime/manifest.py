@@ -169,6 +169,7 @@ class Source:
     revision: str | None
     architecture: str
     files: dict[str, File]
+    notes: tuple[str, ...] = ()  # what the checkpoint holds and the guard does not, and which of two the guard took
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,24 @@
 """Bad checkpoints: each ends in the right typed error, and nothing is written."""
 
+import json
 import shutil
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
+from transformers import AutoConfig
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from guardpass import CheckpointError, InputError
 from guardpass.export import export_guard
+from guardpass.export.checkpoint import Checkpoint
+from guardpass.export.config import read_architecture
+from guardpass.seal import loads
 
 from .broken import (
     DEEP,
@@ -33,10 +41,21 @@ from .helpers import files
 broken = pytest.fixture(broken_copy)
 
 
+def _adapter(source: Path, keep: Collection[str]) -> None:
+    """Nothing but what peft saves, and what is to be kept."""
+    for path in source.iterdir():
+        if path.name not in keep:
+            path.unlink()
+    (source / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "x/y"}')
+    (source / "adapter_model.safetensors").write_bytes(b"")
+
+
 _Q = "model.layers.0.self_attn.q_proj.weight"
 _FILES: list[tuple[str, Change, str]] = [
     ("no config", remove("config.json"), "cannot read config.json"),
     ("a missing shard", remove(SHARDS[1]), "is missing from"),
+    ("an adapter alone", lambda source: _adapter(source, keep=()), "holds an adapter.*merge it into its base first"),
+    ("an adapter with a config", lambda source: _adapter(source, keep=("config.json",)), "holds an adapter"),
     ("no weights", remove(INDEX), "neither model.safetensors nor"),
     ("an unlisted tensor", reindex(lambda m: m.pop(_Q)), "disagree"),
     ("a tensor listed in the wrong shard", reindex(lambda m: m.update({_Q: SHARDS[1]})), f"disagree.*{_Q}"),
@@ -135,6 +154,88 @@ def test_biases_are_refused(broken: Path, tmp_path: Path) -> None:
     refuse_to_export(
         broken, tmp_path / "out" / "guard", CheckpointError, "weight is missing; .*bias is not part of this"
     )
+
+
+def _renamed(source: Path, new: Callable[[str], str]) -> None:
+    """Every tensor under another name."""
+    for number in (0, 1):
+        for old in [name for name, shard in _listed(source).items() if shard == SHARDS[number]]:
+            lie("", lambda header, old=old: header.update({new(old): header.pop(old)}), shard=number)(source)  # type: ignore[misc]
+    reindex(lambda m: [m.update({new(old): m.pop(old)}) for old in [*m]])(source)
+
+
+def _listed(source: Path) -> dict[str, str]:
+    listed: dict[str, str] = json.loads((source / INDEX).read_text())["weight_map"]
+    return listed
+
+
+def _stored(source: Path, name: str, values: np.ndarray) -> None:
+    """One more tensor, in a shard of its own."""
+    save_file({name: values}, source / "more.safetensors")
+    reindex(lambda m: m.update({name: "more.safetensors"}))(source)
+
+
+@pytest.mark.parametrize(("prefix", "says"), [
+    ("base_model.model.", "begin with 'base_model.model.model.', expected 'model.': .*of PEFT: merge the adapter"),
+    ("language_model.", "begin with 'language_model.model.', .*several parts: load its text model"),
+    ("module.", "begin with 'module.model.', .*save the model inside it"),
+    ("wrapped.", "begin with 'wrapped.model.', .*save_pretrained .or take 'wrapped.' off"),
+])  # fmt: skip
+def test_a_prefix_of_every_name_is_one_sentence(broken: Path, tmp_path: Path, prefix: str, says: str) -> None:
+    _renamed(broken, lambda name: prefix + name)
+    refuse_to_export(broken, tmp_path / "out" / "guard", CheckpointError, says)
+
+
+@pytest.mark.parametrize(("new", "says"), [
+    (lambda name: name.replace("model.", "model.language_model."), "begin with 'model.language_model.'.*several parts"),
+    (lambda name: name.removeprefix("model."), "begin with '', expected 'model.': .*without the model around"),
+    (lambda name: name.replace("q_proj.", "q_proj.base_layer."), "holds an adapter beside its weights .*merge it"),
+], ids=["part of a whole", "the decoder alone", "lora"])  # fmt: skip
+def test_names_of_another_class_are_one_sentence(
+    broken: Path, tmp_path: Path, new: Callable[[str], str], says: str
+) -> None:
+    _renamed(broken, new)
+    refuse_to_export(broken, tmp_path / "out" / "guard", CheckpointError, says)
+
+
+@pytest.mark.parametrize("name", ["weight_scale", "weight_scale_inv", "input_scale", "weight.absmax", "SCB", "g_idx"])
+def test_scales_of_quantized_weights_are_one_sentence(broken: Path, tmp_path: Path, name: str) -> None:
+    """Where config.json no longer says that they are quantized."""
+    _stored(broken, f"model.layers.0.self_attn.q_proj.{name}", np.ones(4, np.float32))
+    says = "holds the scales of quantized weights .*export the original checkpoint"
+    refuse_to_export(broken, tmp_path / "out" / "guard", CheckpointError, says)
+
+
+_INV_FREQ = "model.layers.0.self_attn.rotary_emb.inv_freq"
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+def test_a_stored_rotary_table_repeats_the_config_or_is_refused(broken: Path, tmp_path: Path, dtype: Any) -> None:
+    """transformers does not look at it, and nobody can say which of the two the weights were trained with."""
+    table = LlamaRotaryEmbedding(AutoConfig.from_pretrained(broken)).inv_freq.numpy()
+    _stored(broken, _INV_FREQ, table.astype(dtype))
+    read_architecture(Checkpoint(broken))
+    _stored(broken, _INV_FREQ, (table * np.linspace(1, 0.9, table.size)).astype(dtype))
+    says = f"{_INV_FREQ} holds other rotary frequencies than the rope parameters of config.json"
+    refuse_to_export(broken, tmp_path / "out" / "guard", CheckpointError, says)
+
+
+def test_what_lies_beside_the_weights_is_reported(broken: Path, tmp_path: Path) -> None:
+    for name in ("adapter_config.json", "adapter_model.safetensors", "pytorch_model.bin", "training_args.bin", "a.md"):
+        (broken / name).write_text("{}")
+    (broken / "generation_config.json").write_text('{"repetition_penalty": 1.3, "do_sample": true}')
+    manifest = export_guard(broken, tmp_path / "guard", quant="fp32")
+    adapter, weights, generation = manifest.source.notes
+    assert "is not applied ('adapter_config.json', 'adapter_model.safetensors'); transformers applies it" in adapter
+    assert weights.endswith(f"lie beside '{SHARDS[0]}', '{SHARDS[1]}': 'pytorch_model.bin'")
+    assert generation.startswith(
+        "generation_config.json changes the scores of generated tokens (repetition_penalty 1.3)"
+    )
+    assert loads((tmp_path / "guard" / "guard.json").read_bytes()).source.notes == manifest.source.notes
+
+
+def test_a_plain_checkpoint_has_nothing_to_report(exported: Callable[..., Path]) -> None:
+    assert loads((exported(SIREN) / "guard.json").read_bytes()).source.notes == ()
 
 
 def test_a_missing_head_is_refused(broken: Path, tmp_path: Path) -> None:

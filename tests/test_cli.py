@@ -55,7 +55,7 @@ def test_from_twin_to_verdict(tmp_path: Path) -> None:
     size = sum((guard / name).stat().st_size for name in files(guard) if name != "guard.json")
     assert made == {
         "guard": str(guard), "family": "kanana-safeguard", "engine": "onnx", "quant": "fp32",
-        "device": "cpu", "bytes": size, "gate": None, "ungated": "unquantized",
+        "device": "cpu", "bytes": size, "notes": [], "gate": None, "ungated": "unquantized",
     }  # fmt: skip
 
     info = _object("info", guard)
@@ -187,6 +187,18 @@ def test_bad_input(two_sided: Path, plain_checkpoint: Path, tmp_path: Path) -> N
         assert not stdout or not arguments
     _fails("check", two_sided, "-", stdin=b"\xff", code=2, says="stdin is not UTF-8")
     assert files(tmp_path) == []
+
+
+def test_what_export_leaves_out_is_shown(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    """By export, and by info for as long as the guard is there."""
+    source = Path(shutil.copytree(checkpoint("siren: one-sided template"), tmp_path / "source"))
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(config | {"logits_scaling": 8.0}))
+    note = "config.json has keys that LlamaForCausalLM does not know and nothing reads: 'logits_scaling'"
+    out, _ = _run("export", source, "--out", tmp_path / "guard", "--quant", "fp32")
+    assert out.splitlines()[1:] == [f"note: {note}"]
+    assert f"note: {note}" in _run("info", tmp_path / "guard")[0].splitlines()
+    assert _object("info", tmp_path / "guard")["source"]["notes"] == [note]
 
 
 def test_bad_guards_and_checkpoints(two_sided: Path, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:

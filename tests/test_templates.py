@@ -13,6 +13,7 @@ from guardpass import TemplateError
 from guardpass.content import assemble
 from guardpass.export.checkpoint import Checkpoint
 from guardpass.export.template import Template
+from guardpass.export.tokenizer import CheckpointTokenizer
 from guardpass.manifest import Piece, Role
 
 from .helpers import texts
@@ -203,6 +204,139 @@ def test_templates_by_name(source: Make) -> None:
 def test_the_file_of_its_own_comes_first(source: Make) -> None:
     directory = source("old {{ X }}{{ messages[1].content }}")
     (directory / "chat_template.jinja").write_text(_ACCEPTED["special tokens"], encoding="utf-8")
+    _equals_transformers(directory)
+
+
+# What each takes: text, parts, or both. `content is string` is how templates of models with images tell.
+_PARTS = {
+    "parts alone, raising on text": "{% for m in messages %}<{{ m['content'][0]['text'] + '.' }}>{% endfor %}",
+    "parts alone, refusing text": "{% for m in messages %}{% if m.content is string %}{{ raise_exception('no') }}"
+    "{% endif %}<{{ m.content[0].text | trim }}>{% endfor %}",
+    "parts alone, text lost": "{% for m in messages %}<{% for p in m.content if p.type == 'text' %}{{ p.text }}"
+    "{% endfor %}>{% endfor %}",
+    "both": "{% for m in messages %}<{% if m.content is string %}{{ m.content }}{% else %}{{ m.content[0].text }}"
+    "{% endif %}>{% endfor %}",
+    "both, in two ways": "{% for m in messages %}<{% if m.content is string %}{{ m.content }}{% else %}+"
+    "{{ m.content[0].text }}{% endif %}>{% endfor %}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", _PARTS)
+def test_content_given_as_text_or_as_parts(case: str, source: Make) -> None:
+    """As text wherever the template takes that; and what it does to parts is told where it is something else."""
+    directory = source(_PARTS[case])
+    checkpoint, tokenizer = Checkpoint(directory), AutoTokenizer.from_pretrained(directory)
+    template = Template(checkpoint)
+    for roles in (_ONE, _TWO):
+        pieces = _pieces(template, roles)
+        for text, reply in (("bomb", "no"), ("", "  \n"), (" <|eot_id|> ", "{{ X }}")):
+            said: list[object] = [text, reply]
+            if case.startswith("parts"):
+                said = [[{"type": "text", "text": each}] for each in (text, reply)]
+            speakers = ("user", "assistant")[: len(roles)]
+            chat = [{"role": role, "content": each} for role, each in zip(speakers, said, strict=False)]
+            expected = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            assert assemble(pieces, dict(zip(roles, (text, reply), strict=False))) == expected
+    notes = ["the chat template prints another prompt for messages given as lists of parts"] * case.endswith("ways")
+    assert [note.partition(";")[0] for note in checkpoint.notes] == notes
+
+
+@pytest.mark.parametrize("template", [
+    "{% for m in messages %}{% if m.content is string %}{{ m.content.split('x')[0] }}{% else %}{{ m.content[0].text }}"
+    "{% endif %}{% endfor %}",
+    "{% for m in messages %}{{ m.content if m.content is string else m.content[0].text }}{% if m.content == '' %}"
+    "{{ raise_exception('empty') }}{% endif %}{% endfor %}",
+], ids=["text is looked at", "text is refused where it is empty"])  # fmt: skip
+def test_text_that_is_printed_decides(template: str, source: Make) -> None:
+    """Given as parts it would be static; but as text, which is what is usual, it is not."""
+    _refused(source(template), _ONE, "looks at the text|refuses the conversation: empty")
+
+
+def test_a_template_that_reads_neither_says_so_of_both(source: Make) -> None:
+    template = "{% if 'x' in messages[0].content[0].text %}!{% endif %}{{ messages[0].content[0].text }}"
+    _refused(source(template), _ONE, r"given as a list of parts: .*looks at the text it is given \(contains\)")
+
+
+_OTHERS: dict[str, tuple[Callable[[Path], None], str | None]] = {
+    "an object of names": (
+        lambda at: _configure(at, {"rag": "no", "default": _ACCEPTED["each message"]}),
+        "of several chat templates ('default', 'rag') the one called default is used",
+    ),
+    "default twice": (
+        lambda at: _configure(
+            at, [{"name": "default", "template": "old"}, {"name": "default", "template": _ACCEPTED["each message"]}]
+        ),
+        None,
+    ),
+    "a file, and the config in agreement": (
+        lambda at: _files(at, chat_template=_ACCEPTED["each message"], config=_ACCEPTED["each message"]), None,
+    ),
+    "a file, and another in the config": (
+        lambda at: _files(at, chat_template=_ACCEPTED["each message"], config="old"),
+        "of tokenizer_config.json differs from the one that is used, of chat_template.jinja",
+    ),
+    "a file, and more in a folder": (
+        lambda at: _files(at, chat_template=_ACCEPTED["each message"], config=None, rag="no"),
+        "of several chat templates ('default', 'rag') the one called default is used",
+    ),
+    "a default in the folder": (
+        lambda at: _files(at, chat_template="old", config=None, default=_ACCEPTED["each message"]), None,
+    ),
+}  # fmt: skip
+
+
+def _files(directory: Path, chat_template: str, config: str | None, **folder: str) -> None:
+    _configure(directory, config)
+    (directory / "chat_template.jinja").write_text(chat_template)
+    for name, text in folder.items():
+        (directory / "additional_chat_templates").mkdir(exist_ok=True)
+        (directory / "additional_chat_templates" / f"{name}.jinja").write_text(text)
+
+
+@pytest.mark.parametrize("case", _OTHERS)
+def test_of_several_templates_the_one_transformers_takes(case: str, source: Make) -> None:
+    directory = source("")
+    change, note = _OTHERS[case]
+    change(directory)
+    _equals_transformers(directory)
+    checkpoint = Checkpoint(directory)
+    Template(checkpoint)
+    assert len(checkpoint.notes) == (note is not None)
+    assert note is None or note in checkpoint.notes[0]
+
+
+def test_a_processors_template_is_told_where_it_differs(source: Make) -> None:
+    directory = source(_ACCEPTED["each message"])
+    (directory / "chat_template.json").write_text(json.dumps({"chat_template": "another"}))
+    checkpoint = Checkpoint(directory)
+    Template(checkpoint)
+    assert checkpoint.notes[0].startswith("the chat template of chat_template.json differs from the one that is used")
+
+
+@pytest.mark.parametrize("group", ["extra_special_tokens", "model_specific_special_tokens", None])
+def test_special_tokens_that_have_names_of_their_own(group: str | None, source: Make) -> None:
+    """transformers 5 passes them to the template by name, and adds those of a list as special tokens."""
+    directory = source(_ACCEPTED["each message"] + "{{ image_token }}")
+    path = directory / "tokenizer_config.json"
+    named = {"image_token": "<|eot_id|>"}
+    body = json.loads(path.read_text()) | ({group: named} if group else named)
+    path.write_text(json.dumps(body))
+    _equals_transformers(directory)
+    if group != "extra_special_tokens":
+        path.write_text(json.dumps(body | {"extra_special_tokens": ["<UNSAFE-S1>"]}))
+    reserved = {token.content for token in CheckpointTokenizer(Checkpoint(directory)).reserved.values()}
+    assert set(AutoTokenizer.from_pretrained(directory).all_special_tokens) <= reserved
+
+
+@pytest.mark.parametrize("keys", [(), ("eos_token", "bos_token")], ids=["in agreement", "in the old file alone"])
+def test_special_tokens_of_the_file_that_older_versions_wrote(keys: tuple[str, ...], source: Make) -> None:
+    directory = source(_ACCEPTED["special tokens"])
+    path = directory / "tokenizer_config.json"
+    body = json.loads(path.read_text())
+    mapped = {key: {"content": body[key], "lstrip": False} for key in ("bos_token", "eos_token")}
+    (directory / "special_tokens_map.json").write_text(json.dumps(mapped))
+    kept = body.keys() - {"added_tokens_decoder", *keys}
+    path.write_text(json.dumps({key: body[key] for key in kept}))
     _equals_transformers(directory)
 
 
