@@ -75,7 +75,7 @@ def calibrate(
     if as_json:
         print(dump(encode(report)))
         return
-    from .tables import show_calibration
+    from .calibration.tables import show_calibration
 
     show_calibration(report)
 
@@ -100,7 +100,7 @@ def compare(
     if as_json:
         print(dump(encode(report)))
         return
-    from .tables import show_comparison
+    from .calibration.tables import show_comparison
 
     show_comparison(report)
 

@@ -18,11 +18,11 @@ from sklearn.metrics import average_precision_score, f1_score, precision_score, 
 
 from guardpass import Guard, GuardError, GuardpassError, InputError, TextTooLong
 from guardpass.bench import calibrate, reset_thresholds
+from guardpass.bench.calibration.labelled_lines import Lines, read_labelled
+from guardpass.bench.calibration.scoring import Plan, score
+from guardpass.bench.calibration.tables import show_calibration
 from guardpass.bench.demo.data import blind_set
 from guardpass.bench.demo.run import CHECKPOINT
-from guardpass.bench.lines import Lines, read_labelled
-from guardpass.bench.scoring import Plan, score
-from guardpass.bench.tables import show_calibration
 from guardpass.bench.twin import find, tiny, write_twin
 from guardpass.export import export_guard
 from guardpass.integrity import open_guard

@@ -15,10 +15,10 @@ from sklearn.metrics import accuracy_score, max_error, mean_absolute_error
 
 from guardpass import Guard, GuardError, GuardpassError, InputError, TextTooLong
 from guardpass.bench import calibrate, compare
+from guardpass.bench.calibration.plots import draw_pair
+from guardpass.bench.calibration.tables import show_comparison
 from guardpass.bench.demo.data import blind_set, held_out_set
 from guardpass.bench.demo.run import CHECKPOINT
-from guardpass.bench.plots import draw_pair
-from guardpass.bench.tables import show_comparison
 from guardpass.export import export_guard
 from guardpass.integrity import open_guard
 from guardpass.schema import encode

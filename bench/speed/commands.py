@@ -86,7 +86,7 @@ def run(
     """Measure guards, and peers on the same prompts; print markdown."""
     from guardpass.engines.cpu import usable_cores
 
-    from ..plots import make_folder
+    from ..calibration.plots import make_folder
     from .contenders import Given, chosen
     from .files import check_file, write_report
     from .markdown import markdown
@@ -158,7 +158,7 @@ def show(
     plots: Annotated[Path | None, typer.Option(metavar="DIR", help="Draw PNG and SVG into this folder.")] = None,
 ) -> None:
     """Print a result as markdown again, and draw it."""
-    from ..plots import make_folder
+    from ..calibration.plots import make_folder
     from .files import read_report
     from .markdown import markdown
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from ..needs import need
-from ..plots import make_folder
+from ..calibration.plots import make_folder
+from ..extras import need
 from .canvas import GREY, Look, looks, picture, plain_ticks
 from .cells import number
 from .labels import Point, label_ends, label_points

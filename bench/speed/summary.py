@@ -14,7 +14,7 @@ import numpy as np
 
 from guardpass.errors import InputError
 
-from ..target import Floats
+from ..calibration.operating_point import Floats
 from .result import Summary
 
 Interval = tuple[float, ...]  # low, high

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .target import Bools, Floats
+from .operating_point import Bools, Floats
 
 _CHUNK = 1 << 20  # weights held at once
 

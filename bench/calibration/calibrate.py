@@ -11,12 +11,12 @@ from guardpass import Guard
 from guardpass.errors import InputError
 from guardpass.manifest import Device, Mode, Threshold
 
-from .lines import read_labelled
+from ..extras import need
+from .labelled_lines import read_labelled
 from .metrics import Metrics, measure
-from .needs import need
+from .operating_point import Bools, Target
 from .plots import draw_precision_recall, draw_scores, make_folder
 from .scoring import Plan, Scored, score
-from .target import Bools, Target
 from .thresholds import check_writable, write_thresholds
 
 RESAMPLES = 1000

@@ -12,9 +12,9 @@ from guardpass.errors import InputError
 from guardpass.integrity import open_guard
 from guardpass.manifest import Device
 
+from ..extras import need
 from .comparison import Comparison, Flip, Judge, Pair, Side, letter
-from .lines import Line, Lines, read_texts
-from .needs import need
+from .labelled_lines import Line, Lines, read_texts
 from .plots import draw_pair, make_folder
 
 

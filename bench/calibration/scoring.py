@@ -10,8 +10,8 @@ from guardpass.errors import InputError
 from guardpass.manifest import Manifest, Mode, ModeSpec
 from guardpass.tree import below, judged
 
-from .lines import Line, Lines
-from .target import Bools, Floats
+from .labelled_lines import Line, Lines
+from .operating_point import Bools, Floats
 
 UNANSWERED = -1.0  # the score of a field that the answer leaves out: no threshold flags it
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from guardpass.errors import InputError
 
-from .target import Bools, Floats
+from .operating_point import Bools, Floats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
