@@ -128,7 +128,7 @@ def twin(
     """Write a checkpoint with a published shape and random weights."""
     from dataclasses import replace
 
-    from . import twin as twins
+    from . import twins
 
     row = twins.find(name)
     row = twins.tiny(row) if tiny else row

@@ -25,7 +25,7 @@ from guardpass.passes import Pass
 
 from .cuda_contenders import CONTENDERS, Contender, Machine, Run, Subject, machine, timed
 from .speed.environment import here
-from .twin import find, shapes, tiny, write_twin
+from .twins import find, shapes, tiny, write_twin
 
 TWINS = (
     "kanana-safeguard-8b", "kanana-safeguard-prompt-2.1b", "wildguard-ko-3b", "shieldgemma-2b", "shieldgemma-9b",

@@ -18,7 +18,7 @@ from guardpass.integrity import open_guard
 from guardpass.manifest import Device, Manifest
 from guardpass.passes import Pass
 
-from .twin import Twin
+from .twins import Twin
 
 _WARM = 5  # runs, of which an engine's first captures its graph
 _LEAST = 20

@@ -28,7 +28,7 @@ from guardpass.bench.speed.questions import Questions
 from guardpass.bench.speed.rows import report as report_of
 from guardpass.bench.speed.run import Plan, run
 from guardpass.bench.speed.trace import arrivals
-from guardpass.bench.twin import find, tiny, write_twin
+from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.export import export_guard
 
 from .published import CASES, Case

@@ -23,7 +23,7 @@ from guardpass.bench.calibration.scoring import Plan, score
 from guardpass.bench.calibration.tables import show_calibration
 from guardpass.bench.demo.data import blind_set
 from guardpass.bench.demo.run import CHECKPOINT
-from guardpass.bench.twin import find, tiny, write_twin
+from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.export import export_guard
 from guardpass.integrity import open_guard
 from guardpass.manifest import Flip, Gate, Manifest, Threshold

@@ -28,8 +28,8 @@ from guardpass.bench.peers.protocol import Question
 from guardpass.bench.peers.table import GUARDPASS, PEERS, Files, Peer, Setting, find
 from guardpass.bench.peers.worker import Worker
 from guardpass.bench.reference import load_reference
-from guardpass.bench.twin import find as find_twin
-from guardpass.bench.twin import tiny, write_twin
+from guardpass.bench.twins import find as find_twin
+from guardpass.bench.twins import tiny, write_twin
 from guardpass.export import export_guard
 from guardpass.export.checkpoint import Checkpoint
 

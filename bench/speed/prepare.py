@@ -16,7 +16,7 @@ from guardpass.integrity import open_guard
 from guardpass.manifest import MANIFEST, Engine
 from guardpass.schema import encode
 
-from .. import twin as twins
+from .. import twins
 from .result import Weights
 
 _RECORD = "exported.json"

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from guardpass.errors import InputError
+
 # The tokenizer's format. "kanana" is llama3 with a vocabulary of its own where none is given; tests know its ids.
 TokenizerKind = Literal["kanana", "llama3", "gemma", "mistral", "qwen"]
 
@@ -177,3 +179,11 @@ TWINS = (
         shards=4, tokenizer="llama3",
     ),
 )  # fmt: skip
+
+
+def find(name: str) -> Twin:
+    """The twin called `name`. Raises InputError, listing all, where there is none."""
+    for row in TWINS:
+        if row.name == name:
+            return row
+    raise InputError(f"unknown checkpoint {name!r}, expected one of: {', '.join(row.name for row in TWINS)}")

@@ -126,7 +126,7 @@ def gguf_run(path: Path, threads: int) -> Iterator[Run]:
     """llama.cpp as its users drive it: flash attention, the prompt's known beginning kept."""
     import llama_cpp
 
-    from .peers.adapters.llama_cpp import repacking
+    from ..peers.adapters.llama_cpp import repacking
 
     with repacking(not has_tiles(llama_cpp)):
         llama = llama_cpp.Llama(

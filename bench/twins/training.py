@@ -6,7 +6,7 @@ from typing import Any
 
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
-from .twin_format import Format
+from .format import Format
 
 # Words of the guards' prompts, but none that a real vocabulary cuts (see Format.words).
 _SENTENCES = (

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .twin_table import TokenizerKind
+from .published import TokenizerKind
 
 # Llama 3's pre-tokenizer, as published with its tokenizer; Qwen's takes digits one by one.
 SPLIT = (

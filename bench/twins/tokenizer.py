@@ -9,11 +9,9 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 
 from guardpass.errors import InputError
 
-from .twin_format import CONTROL, FORMATS, SPLIT, Format
-from .twin_table import TokenizerKind
-from .twin_training import trained
-
-__all__ = ["CONTROL", "SPLIT", "write_tokenizer"]
+from .format import CONTROL, FORMATS, SPLIT, Format
+from .published import TokenizerKind
+from .training import trained
 
 _SENTENCES = (
     "Classify the conversation between a human and an AI. Respond only with the taxonomy code.",

@@ -2,7 +2,7 @@
 
     python -m guardpass.bench.quantization CHECKPOINT [--texts N] [--gguf q8_0,...] [--only NAME ...] [--twin DIR]
 
-CHECKPOINT: real weights, such as bench/smollm2.py makes. Against fp32, on Korean and English texts in policy prompts of
+CHECKPOINT: real weights, such as bench/quantization/smollm2.py makes. Against fp32, on Korean and English texts in policy prompts of
 two kinds: KL of the full next-token distribution, agreement of Yes or No, the widest flip, size, and the time of a pass
 of 128 tokens beside plain int8 in turn; engine native's where guardpass-kernels is installed. Then the demo guard on
 its held-out set. --twin: the pass time on that checkpoint too (a shape twin from `guardpass twin`), alone. Needs
@@ -29,13 +29,13 @@ from guardpass.export.checkpoint import Checkpoint
 from guardpass.export.config import read_architecture
 from guardpass.export.graph import Graph
 
-from .demo.fidelity import fidelity
+from ..demo.fidelity import fidelity
+from ..speed.environment import here
+from ..speed.markdown import machine
 from .distribution import Kind, Logits, Run, Subject, gguf_run, moved, native_run, onnx_run
-from .recipes import variants
-from .speed.environment import here
-from .speed.markdown import machine
+from .variants import variants
 
-_FAMILY = Path(__file__).parent / "templates" / "smollm2-policies.toml"
+_FAMILY = Path(__file__).parent / "smollm2-policies.toml"
 _TOKENS = 128
 _INT8 = "**int8** (rotations, balanced, per-token for MLPs)"
 _TIMED = ("int8 plain", "rotations, balanced", _INT8, "int8, per-token scales everywhere")
