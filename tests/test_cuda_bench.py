@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from guardpass.bench.cuda import floor, main
-from guardpass.bench.cuda_contenders import Machine
+from guardpass.bench.cuda.__main__ import floor, main
+from guardpass.bench.cuda.contenders import Machine
 from guardpass.bench.twins import find, shapes
 
 _FAST = Machine("a GPU", 4000.0, 800.0, "torch.bfloat16")

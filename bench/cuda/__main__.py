@@ -23,9 +23,9 @@ from guardpass.integrity import open_guard
 from guardpass.manifest import Device, Manifest
 from guardpass.passes import Pass
 
-from .cuda_contenders import CONTENDERS, Contender, Machine, Run, Subject, machine, timed
-from .speed.environment import here
-from .twins import find, shapes, tiny, write_twin
+from ..speed.environment import here
+from ..twins import find, shapes, tiny, write_twin
+from .contenders import CONTENDERS, Contender, Machine, Run, Subject, machine, timed
 
 TWINS = (
     "kanana-safeguard-8b", "kanana-safeguard-prompt-2.1b", "wildguard-ko-3b", "shieldgemma-2b", "shieldgemma-9b",

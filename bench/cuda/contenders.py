@@ -18,7 +18,7 @@ from guardpass.integrity import open_guard
 from guardpass.manifest import Device, Manifest
 from guardpass.passes import Pass
 
-from .twins import Twin
+from ..twins import Twin
 
 _WARM = 5  # runs, of which an engine's first captures its graph
 _LEAST = 20
@@ -133,7 +133,7 @@ def _transformers(subject: Subject, *, captured: bool) -> Prepare:
     """transformers' forward pass with PyTorch's own attention, on static shapes; captured in a CUDA graph or not."""
     import torch
 
-    from .reference import load_reference
+    from ..reference import load_reference
 
     on_gpu = subject.device == "cuda"
     if captured and not on_gpu:
