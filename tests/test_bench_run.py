@@ -18,16 +18,16 @@ from transformers import PreTrainedTokenizerFast
 from guardpass import Guard, InputError
 from guardpass.bench.peers.protocol import Answer, Question
 from guardpass.bench.peers.table import Peer, Setting
-from guardpass.bench.speed import scenarios
-from guardpass.bench.speed.contenders import Given, chosen
-from guardpass.bench.speed.files import read_report, write_report
-from guardpass.bench.speed.markdown import markdown
-from guardpass.bench.speed.peaks import peaks
-from guardpass.bench.speed.prepare import Options, Prepared, prepare
-from guardpass.bench.speed.questions import Questions
-from guardpass.bench.speed.rows import report as report_of
-from guardpass.bench.speed.run import Plan, run
-from guardpass.bench.speed.trace import arrivals
+from guardpass.bench.speed.measure import scenarios
+from guardpass.bench.speed.measure.arrivals import arrivals
+from guardpass.bench.speed.measure.contenders import Given, chosen
+from guardpass.bench.speed.measure.peaks import peaks
+from guardpass.bench.speed.measure.prepare import Options, Prepared, prepare
+from guardpass.bench.speed.measure.questions import Questions
+from guardpass.bench.speed.measure.rows import report as report_of
+from guardpass.bench.speed.measure.run import Plan, run
+from guardpass.bench.speed.report.files import read_report, write_report
+from guardpass.bench.speed.report.markdown import markdown
 from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.export import export_guard
 

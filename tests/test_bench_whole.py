@@ -12,12 +12,12 @@ from transformers import PreTrainedTokenizerFast
 
 from guardpass import Guard, InputError
 from guardpass.bench.peers.table import find as find_peer
-from guardpass.bench.speed.contenders import Given, chosen
-from guardpass.bench.speed.prepare import Options
-from guardpass.bench.speed.questions import Questions
-from guardpass.bench.speed.result import Report
-from guardpass.bench.speed.rows import report as report_of
-from guardpass.bench.speed.run import Plan, run
+from guardpass.bench.speed.measure.contenders import Given, chosen
+from guardpass.bench.speed.measure.prepare import Options
+from guardpass.bench.speed.measure.questions import Questions
+from guardpass.bench.speed.measure.rows import report as report_of
+from guardpass.bench.speed.measure.run import Plan, run
+from guardpass.bench.speed.report.schema import Report
 from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.export import export_guard
 from guardpass.integrity import open_guard

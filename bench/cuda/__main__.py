@@ -23,7 +23,7 @@ from guardpass.integrity import open_guard
 from guardpass.manifest import Device, Manifest
 from guardpass.passes import Pass
 
-from ..speed.environment import here
+from ..speed.measure.environment import here
 from ..twins import find, shapes, tiny, write_twin
 from .contenders import CONTENDERS, Contender, Machine, Run, Subject, machine, timed
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from guardpass.bench.speed.environment import environment
-from guardpass.bench.speed.result import Skipped
+from guardpass.bench.speed.measure.environment import environment
+from guardpass.bench.speed.report.schema import Skipped
 from guardpass.errors import GuardpassError
 
 from .environments import python_of

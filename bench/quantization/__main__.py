@@ -30,8 +30,8 @@ from guardpass.export.config import read_architecture
 from guardpass.export.graph import Graph
 
 from ..demo.fidelity import fidelity
-from ..speed.environment import here
-from ..speed.markdown import machine
+from ..speed.measure.environment import here
+from ..speed.report.markdown import machine
 from .distribution import Kind, Logits, Run, Subject, gguf_run, moved, native_run, onnx_run
 from .variants import variants
 

@@ -24,7 +24,7 @@ from guardpass.passes import Pass
 from guardpass.schema import encode
 
 from ..demo.data import held_out_set
-from ..speed.environment import here
+from ..speed.measure.environment import here
 from .smollm2 import Source, write_checkpoint
 
 _FAMILY = Path(__file__).parent / "smollm2-policies.toml"

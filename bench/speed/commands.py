@@ -15,7 +15,7 @@ from guardpass.errors import InputError
 from guardpass.manifest import Mode
 
 if TYPE_CHECKING:
-    from .result import Row
+    from .report.schema import Row
 
 _SCENARIOS = ("single", "server", "offline")
 
@@ -87,14 +87,14 @@ def run(
     from guardpass.engines.cpu import usable_cores
 
     from ..calibration.plots import make_folder
-    from .contenders import Given, chosen
-    from .files import check_file, write_report
-    from .markdown import markdown
-    from .prepare import Options
-    from .ready import ready, ready_markdown
-    from .rows import report as report_of
-    from .run import Plan
-    from .run import run as measured
+    from .measure.contenders import Given, chosen
+    from .measure.prepare import Options
+    from .measure.prepare_only import ready, ready_markdown
+    from .measure.rows import report as report_of
+    from .measure.run import Plan
+    from .measure.run import run as measured
+    from .report.files import check_file, write_report
+    from .report.markdown import markdown
 
     asked = frozenset(_listed(scenario))
     if not asked or asked - set(_SCENARIOS):
@@ -129,7 +129,7 @@ def run(
                 write_report(report_of(command, rows), json)
     report = report_of(command, rows)
     if plots:
-        from .figures import draw
+        from .plots.figures import draw
 
         draw(report, plots)
     print(markdown(report))
@@ -145,8 +145,8 @@ def compare(
     from guardpass.jsonl import dump
     from guardpass.schema import encode
 
-    from .changes import changes_markdown, compare_reports
-    from .files import read_report
+    from .report.changes import changes_markdown, compare_reports
+    from .report.files import read_report
 
     changes = compare_reports(read_report(before), read_report(after))
     print(dump(encode(changes)) if as_json else changes_markdown(changes))
@@ -159,13 +159,13 @@ def show(
 ) -> None:
     """Print a result as markdown again, and draw it."""
     from ..calibration.plots import make_folder
-    from .files import read_report
-    from .markdown import markdown
+    from .report.files import read_report
+    from .report.markdown import markdown
 
     report = read_report(result)
     if plots:
         make_folder(plots)
-        from .figures import draw
+        from .plots.figures import draw
 
         draw(report, plots)
     print(markdown(report))

@@ -16,8 +16,8 @@ from guardpass.integrity import open_guard
 from guardpass.manifest import MANIFEST, Engine
 from guardpass.schema import encode
 
-from .. import twins
-from .result import Weights
+from ... import twins
+from ..report.schema import Weights
 
 _RECORD = "exported.json"
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .measures import Value, ratio, values
-from .result import Contender, Report
+from .schema import Contender, Report
+from .statistics import Interval, ratio_interval
 from .subjects import OURS, contenders
-from .summary import Interval, ratio_interval
 
 Standing = Literal["ahead", "level", "behind"]
 

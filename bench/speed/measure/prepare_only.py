@@ -5,16 +5,16 @@ from collections.abc import Iterator, Sequence
 
 from guardpass.errors import GuardpassError
 
-from ..peers import launch
-from ..peers.table import Peer, Setting
-from .cells import number, table
+from ...peers import launch
+from ...peers.table import Peer, Setting
+from ..report.format import number, table
+from ..report.schema import Skipped
+from ..report.subjects import name_of
+from ..report.tables import skipped
 from .contenders import Entry, Given, guard_entry, peer_entry
 from .prepare import Options, prepare
-from .result import Skipped
 from .rows import report
 from .run import Told
-from .subjects import name_of
-from .tables import skipped
 
 
 def ready(

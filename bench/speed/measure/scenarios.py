@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..peers.protocol import Answer, Question
-from .registers import Peak
-from .result import Summary
-from .summary import summary
-from .trace import arrivals
+from ...peers.protocol import Answer, Question
+from ..report.schema import Summary
+from ..report.statistics import summary
+from .arrivals import arrivals
+from .int8_peak import Peak
 
 _REST_S = 0.1  # engines' threads spin for a while after a pass, and would slow the next
 _STEPS = 4  # of the search for a rate: to a sixteenth of its range

@@ -13,17 +13,17 @@ from guardpass.export.onnx_guard import reference_scores
 from guardpass.integrity import open_guard
 from guardpass.manifest import Mode
 
-from ..peers import launch
-from ..peers.protocol import Question
-from ..peers.table import Peer, Setting
-from ..peers.worker import Worker
+from ...peers import launch
+from ...peers.protocol import Question
+from ...peers.table import Peer, Setting
+from ...peers.worker import Worker
+from ..report.schema import Row
 from . import scenarios
 from .contenders import Entry, Given, fastest, guard_entry, peer_entry
+from .int8_peak import bound, peak_of
 from .peaks import peaks
 from .prepare import Options, Prepared, prepare
 from .questions import Asked, Questions
-from .registers import bound, peak_of
-from .result import Row
 from .rows import Expected, Shape, cost, fidelity, latency, offline, rate
 
 WARM_UP = 2  # turns that count for nothing, of each length

@@ -13,15 +13,15 @@ from guardpass.export.checkpoint import Array, Checkpoint
 from guardpass.export.config import read_architecture
 from guardpass.passes import Pass
 
-from ..peers.worker import Worker
+from ...peers.worker import Worker
+from ..report.schema import SCHEMA, Cost, Environment, Fidelity, Latency, Offline, Peaks, Rate, Report, Row, Skipped
+from ..report.statistics import Interval, paired_ratio, summary
+from ..report.subjects import OURS
 from .contenders import Entry
 from .environment import environment
+from .flops import causal, operations
 from .questions import Asked
-from .result import SCHEMA, Cost, Environment, Fidelity, Latency, Offline, Peaks, Rate, Report, Row, Skipped
 from .scenarios import Offered, Turns, milliseconds
-from .subjects import OURS
-from .summary import Interval, paired_ratio, summary
-from .work import causal, operations
 
 R = TypeVar("R")
 

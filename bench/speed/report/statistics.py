@@ -14,8 +14,8 @@ import numpy as np
 
 from guardpass.errors import InputError
 
-from ..calibration.operating_point import Floats
-from .result import Summary
+from ...calibration.operating_point import Floats
+from .schema import Summary
 
 Interval = tuple[float, ...]  # low, high
 LEVEL = 0.95

@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .cells import bold, code, number, percent, percents, ranged, ratio, table
-from .result import Contender, Latency, Report
+from .format import bold, code, number, percent, percents, ranged, ratio, table
+from .schema import Contender, Latency, Report
+from .statistics import share_interval
 from .subjects import name_of
-from .summary import share_interval
 
 
 def latency(report: Report) -> str:

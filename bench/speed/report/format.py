@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from .summary import Interval
+from .statistics import Interval
 
 
 def number(value: float | None, unit: str = "") -> str:

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from guardpass.engines.native import library
 
+from ..report.schema import Peaks
 from .environment import environment
-from .registers import peak_of
-from .result import Peaks
+from .int8_peak import peak_of
 
 _SIZES = ((512, 2048, 2048), (512, 2048, 8192))  # M, K, N: a long prefill's, in L2 and beyond
 _SECONDS = 0.4  # of each

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from .result import Contender, Cost, Report
-from .summary import Interval, share_interval
+from .schema import Contender, Cost, Report
+from .statistics import Interval, share_interval
 
 
 @dataclass(frozen=True)

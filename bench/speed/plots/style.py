@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from guardpass.errors import InputError
 
-from .result import Contender, Environment
-from .subjects import OURS, Subject, name_of
+from ..report.schema import Contender, Environment
+from ..report.subjects import OURS, Subject, name_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from .result import Environment
+from ..report.schema import Environment
 
 # Instruction sets that kernels of these engines choose by, as Linux names them: x86, then Arm.
 _FLAGS = (

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from . import tables
-from .ahead import Stand, reference, standings
-from .cells import bold, code, number, percent, ratio, table
 from .files import rows
-from .result import Environment, Peaks, Report, Skipped
+from .format import bold, code, number, percent, ratio, table
+from .schema import Environment, Peaks, Report, Skipped
+from .standings import Stand, reference, standings
 from .subjects import OURS, Subject, name_of, only, subjects
 
 

@@ -6,15 +6,15 @@ from pathlib import Path
 
 from guardpass.errors import InputError
 
-from ..peers import launch
-from ..peers.environments import python_of
-from ..peers.files import prepare as prepare_files
-from ..peers.protocol import Question
-from ..peers.table import GUARDPASS, PEERS, Peer, Setting, find
-from ..peers.worker import Worker
+from ...peers import launch
+from ...peers.environments import python_of
+from ...peers.files import prepare as prepare_files
+from ...peers.protocol import Question
+from ...peers.table import GUARDPASS, PEERS, Peer, Setting, find
+from ...peers.worker import Worker
+from ..report.schema import Contender
 from .prepare import Exported, Prepared
 from .questions import ONE_PASS, Way
-from .result import Contender
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,14 @@ from typing import Literal
 
 from guardpass.errors import InputError
 
-from .cells import bold, number, percent, table
-from .cells import ratio as ratio_cell
 from .files import rows
+from .format import bold, number, percent, table
+from .format import ratio as ratio_cell
 from .markdown import machine
 from .measures import Value, ratio, values
-from .result import Contender, Peaks, Report, Skipped
+from .schema import Contender, Peaks, Report, Skipped
+from .statistics import Interval, ratio_interval
 from .subjects import name_of, subject_of, subjects
-from .summary import Interval, ratio_interval
 
 # "not judged": measured once, or too seldom.
 Mark = Literal["worse", "better", "within noise", "not judged"]

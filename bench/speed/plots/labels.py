@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .canvas import Look
+from .style import Look
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

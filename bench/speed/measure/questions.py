@@ -15,7 +15,7 @@ from guardpass.manifest import Mode, Role
 from guardpass.passes import Pass, Planner
 from guardpass.tree import depths, pruned
 
-from ..peers.protocol import Question
+from ...peers.protocol import Question
 
 _BEGINNING = 12  # characters that no two timed texts have in common, so that no cache knows one by another
 

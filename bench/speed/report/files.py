@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from guardpass.errors import InputError
 from guardpass.schema import decode, encode
 
-from .result import SCHEMA, Report, Row
+from .schema import SCHEMA, Report, Row
 
 T = TypeVar("T")
 LINES = ".jsonl"  # the suffix of JSONL; any other is JSON

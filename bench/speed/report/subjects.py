@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
-from .result import Contender, Report, Weights
+from .schema import Contender, Report, Weights
 
 OURS = "guardpass"
 _WEIGHTS: dict[Weights, str] = {

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from ..calibration.plots import make_folder
-from ..extras import need
-from .canvas import GREY, Look, looks, picture, plain_ticks
-from .cells import number
+from ...calibration.plots import make_folder
+from ...extras import need
+from ..report.format import number
+from ..report.schema import Contender, Cost, Fidelity, Latency, Peaks, Rate, Report
+from ..report.statistics import share_interval
+from ..report.subjects import Subject, contenders, only, subjects
+from ..report.tables import speed
 from .labels import Point, label_ends, label_points
-from .result import Contender, Cost, Fidelity, Latency, Peaks, Rate, Report
-from .subjects import Subject, contenders, only, subjects
-from .summary import share_interval
-from .tables import speed
+from .style import GREY, Look, looks, picture, plain_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
