@@ -11,11 +11,11 @@ from guardpass import Guard
 from guardpass.errors import InputError
 from guardpass.manifest import Device, Mode, Threshold
 
-from ..extras import need
+from ..extras import make_folder, need
 from .labelled_lines import read_labelled
 from .metrics import Metrics, measure
 from .operating_point import Bools, Target
-from .plots import draw_precision_recall, draw_scores, make_folder
+from .plots import draw_precision_recall, draw_scores
 from .scoring import Plan, Scored, score
 from .thresholds import check_writable, write_thresholds
 

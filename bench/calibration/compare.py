@@ -12,10 +12,10 @@ from guardpass.errors import InputError
 from guardpass.integrity import open_guard
 from guardpass.manifest import Device
 
-from ..extras import need
+from ..extras import make_folder, need
 from .comparison import Comparison, Flip, Judge, Pair, Side, letter
 from .labelled_lines import Line, Lines, read_texts
-from .plots import draw_pair, make_folder
+from .plots import draw_pair
 
 
 def compare(

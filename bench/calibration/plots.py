@@ -17,14 +17,6 @@ if TYPE_CHECKING:
 _SAFE, _UNSAFE, _LINE = "#3b7dd8", "#d1495b", "#333333"
 
 
-def make_folder(directory: Path) -> None:
-    """Raises InputError where there is none and none can be made."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder {directory}: {error.strerror}; choose another --plots") from None
-
-
 def draw_precision_recall(
     path: Path, title: str, truth: Bools, scores: Floats, points: dict[str, tuple[float | None, float | None]]
 ) -> None:

@@ -2,11 +2,11 @@
 
     python -m guardpass.bench.quantization CHECKPOINT [--texts N] [--gguf q8_0,...] [--only NAME ...] [--twin DIR]
 
-CHECKPOINT: real weights, such as bench/quantization/smollm2.py makes. Against fp32, on Korean and English texts in policy prompts of
-two kinds: KL of the full next-token distribution, agreement of Yes or No, the widest flip, size, and the time of a pass
-of 128 tokens beside plain int8 in turn; engine native's where guardpass-kernels is installed. Then the demo guard on
-its held-out set. --twin: the pass time on that checkpoint too (a shape twin from `guardpass twin`), alone. Needs
-guardpass[cpu,export,gguf].
+CHECKPOINT has real weights, such as bench/quantization/smollm2.py makes. Each variant is compared with fp32 on Korean
+and English texts in policy prompts of two kinds: KL of the full next-token distribution, agreement on Yes or No, the
+widest flip, size, and the time of a pass of 128 tokens beside plain int8 in turn. Engine native is measured where
+guardpass-kernels is installed. The demo guard on its held-out set follows. --twin times passes on that checkpoint
+instead (a shape twin from `guardpass twin`). Needs guardpass[cpu,export,gguf].
 """
 
 import argparse

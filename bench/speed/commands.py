@@ -86,7 +86,7 @@ def run(
     """Measure guards, and peers on the same prompts; print markdown."""
     from guardpass.engines.cpu import usable_cores
 
-    from ..calibration.plots import make_folder
+    from ..extras import make_folder
     from .measure.contenders import Given, chosen
     from .measure.prepare import Options
     from .measure.prepare_only import ready, ready_markdown
@@ -158,7 +158,7 @@ def show(
     plots: Annotated[Path | None, typer.Option(metavar="DIR", help="Draw PNG and SVG into this folder.")] = None,
 ) -> None:
     """Print a result as markdown again, and draw it."""
-    from ..calibration.plots import make_folder
+    from ..extras import make_folder
     from .report.files import read_report
     from .report.markdown import markdown
 

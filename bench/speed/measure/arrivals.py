@@ -6,7 +6,7 @@ import numpy as np
 
 from guardpass.errors import InputError
 
-from ...calibration.operating_point import Floats
+from ..report.statistics import Floats
 
 
 def arrivals(rate: float, count: int, seed: int) -> Floats:

@@ -5,15 +5,14 @@ from collections.abc import Iterator, Sequence
 
 from guardpass.errors import GuardpassError
 
-from ...peers import launch
 from ...peers.table import Peer, Setting
+from ..report import tables
 from ..report.format import number, table
 from ..report.schema import Skipped
 from ..report.subjects import name_of
-from ..report.tables import skipped
 from .contenders import Entry, Given, guard_entry, peer_entry
 from .prepare import Options, prepare
-from .rows import report
+from .rows import report, skipped
 from .run import Told
 
 
@@ -35,7 +34,7 @@ def ready(
             try:
                 yield peer_entry(subject, peer, setting, given)
             except GuardpassError as error:
-                yield launch.skipped(peer, setting, subject.name, error)
+                yield skipped(peer, setting, subject.name, error)
 
 
 def ready_markdown(found: Sequence[Entry | Skipped]) -> str:
@@ -47,4 +46,4 @@ def ready_markdown(found: Sequence[Entry | Skipped]) -> str:
     ]
     lost = [each for each in found if isinstance(each, Skipped)]
     parts = ["## Ready", table(["", "subject", "MB", "made in s", "opens"], body, left=2)]
-    return "\n\n".join([*parts, *([skipped(report("", lost))] if lost else [])])
+    return "\n\n".join([*parts, *([tables.skipped(report("", lost))] if lost else [])])

@@ -8,11 +8,14 @@ from typing import TypeVar
 
 import numpy as np
 
+from guardpass.errors import GuardpassError
 from guardpass.export.architecture import Architecture
 from guardpass.export.checkpoint import Array, Checkpoint
 from guardpass.export.config import read_architecture
 from guardpass.passes import Pass
 
+from ...peers.errors import PeerError, PeerMissing
+from ...peers.table import Peer, Setting
 from ...peers.worker import Worker
 from ..report.schema import SCHEMA, Cost, Environment, Fidelity, Latency, Offline, Peaks, Rate, Report, Row, Skipped
 from ..report.statistics import Interval, paired_ratio, summary
@@ -167,6 +170,12 @@ def rate(entry: Entry, worker: Worker, content: int, found: Offered, bound_ms: f
 def offline(entry: Entry, worker: Worker, content: int, requests: int, seconds: float) -> Offline:
     """Of all requests at once."""
     return Offline(entry.contender, _environment(worker), content, requests, seconds, requests / seconds)
+
+
+def skipped(peer: Peer, setting: Setting, subject: str, error: GuardpassError) -> Skipped:
+    """The row that says why a setting is not measured."""
+    command = error.command if isinstance(error, PeerError | PeerMissing) else ""
+    return Skipped(environment({}), peer.name, setting.name, subject, str(error), command)
 
 
 def report(command: str, rows: Sequence[Row]) -> Report:

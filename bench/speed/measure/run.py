@@ -13,7 +13,6 @@ from guardpass.export.onnx_guard import reference_scores
 from guardpass.integrity import open_guard
 from guardpass.manifest import Mode
 
-from ...peers import launch
 from ...peers.protocol import Question
 from ...peers.table import Peer, Setting
 from ...peers.worker import Worker
@@ -24,7 +23,7 @@ from .int8_peak import bound, peak_of
 from .peaks import peaks
 from .prepare import Options, Prepared, prepare
 from .questions import Asked, Questions
-from .rows import Expected, Shape, cost, fidelity, latency, offline, rate
+from .rows import Expected, Shape, cost, fidelity, latency, offline, rate, skipped
 
 WARM_UP = 2  # turns that count for nothing, of each length
 _SWEPT = 4  # questions by which the ways of a sweep are told apart, the first of them to warm up
@@ -112,7 +111,7 @@ class _Subject:
             yield from self._beside(ours, fastest(entry, _asks(self._load[:_SWEPT]), self._given))
         except GuardpassError as error:
             self._told(f"{peer.name} {setting.name}: cannot run here")
-            yield launch.skipped(peer, setting, self._subject.name, error)
+            yield skipped(peer, setting, self._subject.name, error)
 
     def _beside(self, ours: Worker, entry: Entry) -> Iterator[Row]:
         """A contender, in turn with the first."""

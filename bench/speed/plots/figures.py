@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from ...calibration.plots import make_folder
-from ...extras import need
+from ...extras import make_folder, need
 from ..report.format import number
 from ..report.schema import Contender, Cost, Fidelity, Latency, Peaks, Rate, Report
 from ..report.statistics import share_interval

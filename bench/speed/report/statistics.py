@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 
 from guardpass.errors import InputError
 
-from ...calibration.operating_point import Floats
 from .schema import Summary
 
+Floats = npt.NDArray[np.float64]
 Interval = tuple[float, ...]  # low, high
 LEVEL = 0.95
 
