@@ -1,4 +1,4 @@
-"""A guard's thresholds, chosen on a user's labelled texts."""
+"""`guardpass calibrate`: a guard's thresholds, chosen on a user's labelled texts."""
 
 import os
 from collections.abc import Callable
@@ -25,8 +25,8 @@ _MOST_RESAMPLES = 100_000
 
 @dataclass(frozen=True)
 class ModeReport:
-    """One mode. fields: those that got the threshold. categories: each category's own texts, and the safe ones that
-    have none.
+    """One mode. fields: those that got the threshold. categories: metrics of a category's own texts together with the
+    safe texts that have no category.
     """
 
     mode: Mode
@@ -38,7 +38,7 @@ class ModeReport:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What `calibrate` chose, and how it does on the texts it was chosen on. written: guard.json has it."""
+    """The thresholds that `calibrate` chose, with their metrics on the same texts. written: guard.json has them."""
 
     guard: str
     labelled: str
@@ -64,12 +64,14 @@ def calibrate(
 ) -> Calibration:
     """Choose a threshold for each mode that the labelled lines have, and write it into guard.json.
 
-    labelled: JSONL, see `lines.read_labelled`. at: see `Target`. field: the threshold is for this field alone, by the
-    labels of that field; else for every field that decides where no policies are named, by "unsafe". plots: a folder
-    for PNG files. resamples: for the intervals. progress: told of texts done, and in all.
+    labelled: JSONL, a line {"text", "response"?, "unsafe": bool, "category"?, "id"?}; for a field
+    "labels": {FIELD: bool} instead of "unsafe". at: "f1", "precision=0.98", "recall=0.95" or "fpr=0.01". field: choose
+    the threshold of this field alone, by its labels; by default of every field that decides without named policies.
+    resamples: for the intervals; 0 gives none. plots: a folder for PNG files. dry_run: leave guard.json as it is.
+    progress: called with the texts done and the texts in all.
 
     Raises InputError (bad lines, one class only, a target out of reach, a place that cannot be written),
-    MissingDependency, GuardError and EngineError; guard.json is as it was then.
+    MissingDependency, GuardError and EngineError; guard.json is unchanged then.
     """
     target, directory = Target.parse(at), Path(guard)
     if type(resamples) is not int or not 0 <= resamples <= _MOST_RESAMPLES:
@@ -77,11 +79,11 @@ def calibrate(
     need("calibrating", "sklearn")
     if plots is not None:
         need("drawing plots", "matplotlib")
-    given = read_labelled(Path(labelled))
+    lines = read_labelled(Path(labelled))
     opened = Guard.load(directory, threads=threads, device=device)
     specs = opened.manifest.modes
-    plans = [Plan.of(opened.manifest, mode, field) for mode in given.modes(specs, str(directory))]
-    truths = [plan.truth(given, specs[plan.mode]) for plan in plans]
+    plans = [Plan.of(opened.manifest, mode, field) for mode in lines.modes(specs, str(directory))]
+    truths = [plan.truth(lines, specs[plan.mode]) for plan in plans]
     if not dry_run:
         check_writable(directory)
     if plots is not None:
@@ -89,25 +91,23 @@ def calibrate(
 
     done = 0
 
-    def told() -> None:
+    def advance() -> None:
         nonlocal done
         done += 1
-        progress(done, len(given.lines))
+        progress(done, len(lines.lines))
 
-    scored = [score(opened, given, *pair, told) for pair in zip(plans, truths, strict=True)]
-    where = [f"{given.path}, mode {each.mode}" for each in scored]
-    bounds = [target.choose(each.truth, each.scores, name) for each, name in zip(scored, where, strict=True)]
-    chosen = [
-        Threshold(bound, str(target), len(each.lines), given.sha256) for each, bound in zip(scored, bounds, strict=True)
-    ]
+    scored = [score(opened, lines, *pair, advance) for pair in zip(plans, truths, strict=True)]
+    chosen = []
+    for mode in scored:
+        bound = target.choose(mode.truth, mode.scores, f"{lines.path}, mode {mode.mode}")
+        chosen.append(Threshold(bound, str(target), len(mode.lines), lines.sha256))
     reports = tuple(_report(*pair, resamples) for pair in zip(scored, chosen, strict=True))
     drawn = [name for pair in zip(scored, reports, strict=True) for name in _draw(*pair, plots)]
     if not dry_run:
-        # Scores took their time; what they were of must be what is written to.
-        write_thresholds(
-            directory, opened.manifest, {each.mode: dict.fromkeys(each.fields, each.threshold) for each in reports}
-        )
-    return Calibration(str(directory), str(given.path), str(target), resamples, not dry_run, reports, tuple(drawn))
+        # Scoring took a while: thresholds go only to the very manifest that was scored.
+        thresholds = {report.mode: dict.fromkeys(report.fields, report.threshold) for report in reports}
+        write_thresholds(directory, opened.manifest, thresholds)
+    return Calibration(str(directory), str(lines.path), str(target), resamples, not dry_run, reports, tuple(drawn))
 
 
 def _report(scored: Scored, threshold: Threshold, resamples: int) -> ModeReport:
@@ -129,12 +129,12 @@ def _report(scored: Scored, threshold: Threshold, resamples: int) -> ModeReport:
 def _draw(scored: Scored, report: ModeReport, plots: str | os.PathLike[str] | None) -> list[str]:
     if plots is None:
         return []
-    found = report.overall
+    overall = report.overall
     points = {
-        f"threshold {report.threshold.score:.4f}": (found.threshold.recall.value, found.threshold.precision.value),
-        "argmax": (found.argmax.recall.value, found.argmax.precision.value),
+        f"threshold {report.threshold.score:.4f}": (overall.threshold.recall.value, overall.threshold.precision.value),
+        "argmax": (overall.argmax.recall.value, overall.argmax.precision.value),
     }
-    title = f"mode {scored.mode}: {found.texts} texts, {found.unsafe} unsafe"
+    title = f"mode {scored.mode}: {overall.texts} texts, {overall.unsafe} unsafe"
     curve, histogram = (Path(plots) / f"{kind}-{scored.mode}.png" for kind in ("precision-recall", "scores"))
     draw_precision_recall(curve, title, scored.truth, scored.scores, points)
     draw_scores(histogram, title, scored.truth, scored.scores, report.threshold.score)

@@ -1,4 +1,4 @@
-"""Several guards on the same texts: where their verdicts differ."""
+"""`guardpass compare`: several guards judge the same texts, and where their verdicts differ."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from guardpass.integrity import open_guard
 from guardpass.manifest import Device
 
 from ..extras import make_folder, need
-from .comparison import Comparison, Flip, Judge, Pair, Side, letter
+from .comparison import ComparedGuard, Comparison, Flip, Pair, Side, letter
 from .labelled_lines import Line, Lines, read_texts
 from .plots import draw_pair
 
@@ -28,10 +28,12 @@ def compare(
     device: Device | None = None,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Comparison:
-    """Judge the lines of `texts` (JSONL, see `lines.read_texts`) by each guard as `check` does, by its thresholds too.
+    """Judge the lines of `texts` by each guard as `check` does, with its thresholds.
 
-    One guard is open at a time. argmax: leave the guards' thresholds aside. plots: a folder for PNG files, of the
-    first guard's scores against each other's. progress: told of checks done, and in all.
+    texts: JSONL, a line {"text", "response"?, "id"?}. argmax: ignore the guards' thresholds. plots: a folder for PNG
+    files, which show the first guard's scores against those of each other guard. progress: called with the checks done
+    and the checks in all. One guard is open at a time.
+
     Raises InputError, MissingDependency, GuardError and EngineError.
     """
     directories = [Path(guard) for guard in guards]
@@ -39,8 +41,8 @@ def compare(
         raise InputError(f"found {len(directories)} guards, expected two or more to compare")
     if plots is not None:
         need("drawing plots", "matplotlib")
-    given = read_texts(Path(texts))
-    judges = tuple(_judge(directory, given, argmax) for directory in directories)
+    lines = read_texts(Path(texts))
+    compared = tuple(_compared(directory, lines, argmax) for directory in directories)
     if plots is not None:
         make_folder(Path(plots))
 
@@ -48,9 +50,9 @@ def compare(
     for directory in directories:
         opened = Guard.load(directory, threads=threads, device=device)
         verdicts.append([])
-        for line in given.lines:
-            verdicts[-1].append(_side(opened, given, line, argmax))
-            progress(sum(map(len, verdicts)), len(given.lines) * len(directories))
+        for line in lines.lines:
+            verdicts[-1].append(_side(opened, lines, line, argmax))
+            progress(sum(map(len, verdicts)), len(lines.lines) * len(directories))
         del opened  # before the next one takes its memory
 
     safe = np.array([[side.safe for side in sides] for sides in verdicts])
@@ -64,39 +66,39 @@ def compare(
     pairs = []
     for a, b in combinations(range(len(directories)), 2):
         changes = np.abs(scores[a] - scores[b])
-        flips = _flips(given, verdicts[a], verdicts[b])
+        flips = _flips(lines, verdicts[a], verdicts[b])
         pairs.append(Pair(a, b, agreement[a][b], float(changes.mean()), float(changes.max()), flips))
     return Comparison(
-        judges, len(given.lines), given.sha256, tuple(map(tuple, agreement)), tuple(pairs), tuple(map(str, drawn))
+        compared, len(lines.lines), lines.sha256, tuple(map(tuple, agreement)), tuple(pairs), tuple(map(str, drawn))
     )
 
 
-def _judge(directory: Path, given: Lines, argmax: bool) -> Judge:
+def _compared(directory: Path, lines: Lines, argmax: bool) -> ComparedGuard:
     """Raises InputError where the guard lacks a mode of the lines."""
     specs = open_guard(directory, verify=False).modes
     thresholds: dict[str, dict[str, float]] = {
-        mode: {name: each.score for name, each in specs[mode].thresholds.items()}
-        for mode in given.modes(specs, str(directory))
+        mode: {name: threshold.score for name, threshold in specs[mode].thresholds.items()}
+        for mode in lines.modes(specs, str(directory))
     }
-    return Judge(str(directory), {} if argmax else thresholds)
+    return ComparedGuard(str(directory), {} if argmax else thresholds)
 
 
 def _name(place: int, guard: Path) -> str:
-    """For a picture, whose font has Latin letters only."""
+    """A guard's name in a plot, whose font has Latin letters only."""
     return f"{letter(place)}: {guard.name}" if guard.name.isascii() else letter(place)
 
 
-def _side(guard: Guard, given: Lines, line: Line, argmax: bool) -> Side:
+def _side(guard: Guard, lines: Lines, line: Line, argmax: bool) -> Side:
     try:
         verdict = guard.check(line.text, line.response, threshold={} if argmax else None)
     except InputError as error:
-        raise type(error)(f"{given.path} line {line.number}: {error}") from None
+        raise type(error)(f"{lines.path} line {line.number}: {error}") from None
     return Side(verdict.safe, verdict.field, verdict.label, verdict.score, verdict.margin)
 
 
-def _flips(given: Lines, first: list[Side], second: list[Side]) -> tuple[Flip, ...]:
+def _flips(lines: Lines, first: list[Side], second: list[Side]) -> tuple[Flip, ...]:
     return tuple(
         Flip(line.number, line.id, one, other)
-        for line, one, other in zip(given.lines, first, second, strict=True)
+        for line, one, other in zip(lines.lines, first, second, strict=True)
         if one.safe != other.safe
     )

@@ -1,4 +1,4 @@
-"""What a comparison of guards says."""
+"""The result of a comparison of guards, as `--json` prints it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Side:
-    """What one guard said. margin: positive where argmax says safe, whatever a threshold makes of it."""
+    """The verdict of one guard. margin is positive where argmax says safe, whatever the threshold says."""
 
     safe: bool
     field: str
@@ -17,7 +17,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Flip:
-    """A text of two verdicts, named by its line and, where it has one, its id."""
+    """A text on which two guards differ, named by its line and its id, if any."""
 
     line: int
     id: Any
@@ -27,7 +27,7 @@ class Flip:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two guards, by their places. Score changes are absolute, of the verdict's score."""
+    """Two guards, by their places. Score changes are absolute changes of the verdict's score."""
 
     first: int
     second: int
@@ -38,8 +38,8 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Judge:
-    """One of the guards, and the thresholds it judged by, by mode and field; what has none went by argmax."""
+class ComparedGuard:
+    """One of the guards, and its thresholds by mode and field; fields without one go by argmax."""
 
     guard: str
     thresholds: dict[str, dict[str, float]]
@@ -47,9 +47,9 @@ class Judge:
 
 @dataclass(frozen=True)
 class Comparison:
-    """agreement: share of the texts that two guards call the same, safe or unsafe, [guards][guards]."""
+    """agreement [guards][guards]: share of the texts that both guards call safe, or both unsafe."""
 
-    guards: tuple[Judge, ...]
+    guards: tuple[ComparedGuard, ...]
     texts: int
     sha256: str  # of the file of texts
     agreement: tuple[tuple[float, ...], ...]
@@ -58,5 +58,5 @@ class Comparison:
 
 
 def letter(place: int) -> str:
-    """A short name of a guard: A, B, ... and, after 26 of them, their numbers."""
+    """A short name of a guard: A, B, ..., Z, then 27, 28, ..."""
     return chr(ord("A") + place) if place < 26 else str(place + 1)

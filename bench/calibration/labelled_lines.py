@@ -1,4 +1,4 @@
-"""Texts a user brings, one JSON object a line, with or without labels."""
+"""A user's texts in JSONL, with or without labels."""
 
 import hashlib
 from collections.abc import Collection, Iterator
@@ -17,9 +17,9 @@ _LABELLED = (*_TEXT, "unsafe", "labels", "category")
 
 @dataclass(frozen=True)
 class Line:
-    """One text, or a text and the reply to it; its number in the file counts from 1.
+    """One text, or a text and the reply to it; line numbers count from 1.
 
-    unsafe: its label; labels: those of single fields, by name; category: what it is counted under.
+    unsafe: the label. labels: labels of single fields, by name. category: the group that metrics count it in.
     """
 
     number: int
@@ -37,7 +37,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Lines:
-    """A file of them. sha256: of its bytes."""
+    """The lines of a file. sha256 is that of its bytes."""
 
     path: Path
     sha256: str
@@ -47,16 +47,17 @@ class Lines:
         """The lines of one mode."""
         return tuple(line for line in self.lines if line.mode == mode)
 
-    def modes(self, has: Collection[str], guard: str) -> tuple[Mode, ...]:
-        """The modes that judge these lines. Raises InputError naming a line of a mode the guard has not."""
+    def modes(self, supported: Collection[str], guard: str) -> tuple[Mode, ...]:
+        """The modes that judge these lines. Raises InputError naming a line whose mode the guard does not support."""
         for line in self.lines:
-            if line.mode not in has:
+            if line.mode not in supported:
+                remedy = "drop the replies" if line.mode == "response" else 'give the lines a "response"'
                 raise InputError(
-                    f"{self.path} line {line.number} needs the mode {line.mode}, and {guard} judges {sorted(has)}; "
-                    + ("drop the replies" if line.mode == "response" else 'give the lines a "response"')
+                    f"{self.path} line {line.number} needs the mode {line.mode}, and {guard} judges "
+                    f"{sorted(supported)}; {remedy}"
                 )
-        found = {line.mode for line in self.lines}
-        return tuple(mode for mode in ("prompt", "response") if mode in found)
+        needed = {line.mode for line in self.lines}
+        return tuple(mode for mode in ("prompt", "response") if mode in needed)
 
 
 def read_texts(path: Path) -> Lines:
@@ -65,8 +66,8 @@ def read_texts(path: Path) -> Lines:
 
 
 def read_labelled(path: Path) -> Lines:
-    """The same with {"unsafe": bool, "labels": {FIELD: bool}, "category": str}, of which each line has one of the first
-    two. Raises InputError naming the line, never its text.
+    """The same with {"unsafe": bool, "labels": {FIELD: bool}, "category": str}; every line has one of the first two.
+    Raises InputError naming the line, never its text.
     """
     return _read(path, _LABELLED)
 

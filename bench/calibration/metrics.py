@@ -12,7 +12,7 @@ _CHUNK = 1 << 20  # weights held at once
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric, and the 95 % interval of it over resampled texts; None where it says nothing."""
+    """A metric with its 95 % interval over resampled texts; None where the metric is undefined."""
 
     value: float | None
     low: float | None = None
@@ -21,7 +21,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Flagging:
-    """How flags fit labels. fpr: share of the safe texts that are flagged."""
+    """How well flags fit labels. fpr: share of the safe texts that are flagged."""
 
     f1: Estimate
     precision: Estimate
@@ -31,7 +31,7 @@ class Flagging:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Of one set of texts. au_prc: average precision of the scores, whatever the threshold."""
+    """Metrics of one set of texts. au_prc: average precision of the scores, independent of a threshold."""
 
     texts: int
     unsafe: int
@@ -54,8 +54,8 @@ def measure(truth: Bools, scores: Floats, argmax: Bools, threshold: float, resam
     sampled: tuple[list[dict[str, Floats]], ...] = ([], [])
     for weights in _drawn(truth.size, resamples):
         areas += [average_precision(truth, scores, weights)] if both else []
-        for found, flagged in zip(sampled, flags, strict=True):
-            found.append(rates(truth, flagged, weights))
+        for samples, flagged in zip(sampled, flags, strict=True):
+            samples.append(rates(truth, flagged, weights))
     first, second = map(_flagging, (truth, truth), flags, sampled)
     return Metrics(
         texts=int(truth.size),
@@ -73,18 +73,18 @@ def _flagging(truth: Bools, flagged: Bools, sampled: list[dict[str, Floats]]) ->
     precision, recall, f1, _ = precision_recall_fscore_support(truth, flagged, average="binary", zero_division=nan)
     passed, alarms, *_ = confusion_matrix(truth, flagged, labels=[False, True]).ravel()
     fpr = alarms / (alarms + passed) if alarms + passed else nan
-    if truth.all():  # then whatever is flagged is right, which says nothing
+    if truth.all():  # every flag is right then, whatever the guard does
         precision = f1 = nan
     if not truth.any():
         precision = recall = f1 = nan
     values = {"f1": f1, "precision": precision, "recall": recall, "fpr": fpr}
-    return Flagging(**{name: _estimate(value, [each[name] for each in sampled]) for name, value in values.items()})
+    return Flagging(**{name: _estimate(value, [sample[name] for sample in sampled]) for name, value in values.items()})
 
 
 def rates(truth: Bools, flagged: Bools, weights: Floats) -> dict[str, Floats]:
     """f1, precision, recall and fpr, each [R], for weights of the texts [R, N]; NaN where one is undefined."""
     hits, misses, alarms, passed = (
-        weights @ each for each in (truth & flagged, truth & ~flagged, ~truth & flagged, ~truth & ~flagged)
+        weights @ counted for counted in (truth & flagged, truth & ~flagged, ~truth & flagged, ~truth & ~flagged)
     )
     with np.errstate(invalid="ignore"):
         return {
@@ -103,8 +103,8 @@ def average_precision(truth: Bools, scores: Floats, weights: Floats) -> Floats:
     flagged = np.cumsum(weights[:, order], axis=1)[:, last]
     with np.errstate(invalid="ignore"):
         precision = np.where(flagged > 0, hits / flagged, 0)
-        found: Floats = (np.diff(hits, axis=1, prepend=0) * precision).sum(axis=1) / hits[:, -1]
-    return found
+        areas: Floats = (np.diff(hits, axis=1, prepend=0) * precision).sum(axis=1) / hits[:, -1]
+    return areas
 
 
 def _drawn(size: int, resamples: int) -> Iterator[Floats]:
@@ -118,11 +118,11 @@ def _drawn(size: int, resamples: int) -> Iterator[Floats]:
 
 
 def _estimate(value: float, sampled: list[Floats]) -> Estimate:
-    """Resamples in which the metric is undefined count for nothing."""
+    """Resamples in which the metric is undefined are left out."""
     if np.isnan(value):
         return Estimate(None)
-    found = np.concatenate(sampled) if sampled else np.empty(0)
-    defined = found[~np.isnan(found)]
+    values = np.concatenate(sampled) if sampled else np.empty(0)
+    defined = values[~np.isnan(values)]
     if not defined.size:
         return Estimate(float(value))
     low, high = np.percentile(defined, [2.5, 97.5])

@@ -1,4 +1,4 @@
-"""Which threshold to choose: what it shall reach, and the search among the scores of labelled texts."""
+"""The operating point: the target of a threshold, and the search for it among the scores of labelled texts."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -16,7 +16,7 @@ _FORMS = "f1, precision=0.98, recall=0.95 or fpr=0.01"
 
 @dataclass(frozen=True)
 class Target:
-    """f1: the best there is. precision, recall: at least `value`. fpr, the share of safe texts flagged: at most."""
+    """f1: maximal. precision, recall: at least `value`. fpr, the share of safe texts flagged: at most `value`."""
 
     kind: Kind = "f1"
     value: float | None = None
@@ -29,9 +29,9 @@ class Target:
             value = float(number) if number else None
         except ValueError:
             value = float("nan")
-        for known in get_args(Kind):
-            if kind == known and (value is None) == (kind == "f1") and (value is None or _possible(kind, value)):
-                return cls(known, value)
+        for name in get_args(Kind):
+            if kind == name and (value is None) == (kind == "f1") and (value is None or _possible(kind, value)):
+                return cls(name, value)
         raise InputError(
             f"--at is {text!r}, expected {_FORMS}; precision and recall above 0 and at most 1, fpr from 0 to below 1"
         )
@@ -42,9 +42,10 @@ class Target:
     def choose(self, truth: Bools, scores: Floats, where: str) -> float:
         """The threshold for texts with labels [N] and scores [N]; a text is flagged from the threshold on.
 
-        It is the score of one of the texts, and flags at least one unsafe text. f1, precision, fpr: the smallest
-        that does, so that recall is greatest; recall: the largest. Scores below 0 are of texts no threshold flags.
-        Both labels occur. Raises InputError where no threshold reaches the target; `where` names the texts.
+        The threshold is the score of one of the texts, and flags at least one unsafe text. For precision and fpr it is
+        the smallest that reaches the target, so that recall is greatest; for recall the largest; for f1 the smallest of
+        the best. A score below 0 belongs to a text that no threshold flags. Both labels occur. Raises InputError where
+        no threshold reaches the target; `where` names the texts.
         """
         unsafe, safe = np.sort(scores[truth]), np.sort(scores[~truth])
         candidates = np.unique(scores[scores >= 0])

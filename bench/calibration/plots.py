@@ -1,4 +1,4 @@
-"""The PNG files of `calibrate` and `compare`. Nothing of the texts is drawn, nor their ids and categories."""
+"""The PNG files of `calibrate` and `compare`. They show neither texts nor ids nor categories."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -36,12 +36,12 @@ def draw_precision_recall(
 
 
 def draw_scores(path: Path, title: str, truth: Bools, scores: Floats, threshold: float) -> None:
-    """How many texts have which score, of each label [N]. The counts are logarithmic: most scores are near 0 or 1."""
+    """A histogram of the scores [N] of each label. Counts are logarithmic: most scores are near 0 or 1."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     with _axes(path, title, "score (probability of unsafe)", "texts (logarithmic)") as axes:
         drawn = [scores[chosen & (scores >= 0)] for chosen in (~truth, truth)]
-        names = [f"{name} by label ({len(each)})" for name, each in zip(("safe", "unsafe"), drawn, strict=True)]
+        names = [f"{name} by label ({len(part)})" for name, part in zip(("safe", "unsafe"), drawn, strict=True)]
         axes.hist(drawn, bins=np.linspace(0, 1, 41).tolist(), color=[_SAFE, _UNSAFE], label=names, log=True)
         axes.axvline(threshold, color=_LINE, linewidth=1.5, linestyle="--", label=f"threshold {threshold:.4f}")
         axes.set(xlim=(-0.02, 1.02), ylim=(0.7, 2 * axes.get_ylim()[1]))
@@ -52,7 +52,7 @@ def draw_scores(path: Path, title: str, truth: Bools, scores: Floats, threshold:
 
 
 def draw_pair(path: Path, names: Sequence[str], scores: Floats, flipped: Bools) -> None:
-    """The scores of two guards on the same texts, [2, N]; those with other verdicts [N] stand out."""
+    """The scores of two guards on the same texts, [2, N]; texts on which they differ [N] stand out."""
     title = f"{scores.shape[1]} texts, {int(flipped.sum())} flips"
     with _axes(path, title, f"score, {names[0]}", f"score, {names[1]}") as axes:
         axes.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle=":")
@@ -64,7 +64,7 @@ def draw_pair(path: Path, names: Sequence[str], scores: Floats, flipped: Bools) 
 
 @contextmanager
 def _axes(path: Path, title: str, x: str, y: str) -> Iterator["Axes"]:
-    """A picture of one plot, written to `path` when the block ends. Raises InputError where it cannot be."""
+    """One plot, written to `path` when the block ends. Raises InputError where it cannot be written."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""What a guard makes of labelled texts: the score that a threshold is held against, and the answer of argmax."""
+"""A guard on labelled texts: the score that a threshold is compared with, and the answer by argmax."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ UNANSWERED = -1.0  # the score of a field that the answer leaves out: no thresho
 
 @dataclass(frozen=True)
 class Scored:
-    """The texts of one mode, N of them. fields: those that get the threshold. truth, argmax [N]: unsafe by the label,
-    and by argmax. scores [N]: a threshold t on `fields` flags a text where score >= t, and no other.
+    """The N texts of one mode. fields: those that get the threshold. truth [N], argmax [N]: unsafe by the label, and by
+    argmax. scores [N]: a threshold t on `fields` flags exactly the texts whose score is >= t.
     """
 
     mode: Mode
@@ -32,7 +32,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Plan:
-    """How the texts of one mode are judged. kept: thresholds of other fields, which hold while these are chosen."""
+    """How the texts of one mode are judged. kept: thresholds of the other fields, which stay in force meanwhile."""
 
     mode: Mode
     fields: tuple[str, ...]
@@ -59,10 +59,10 @@ class Plan:
         return cls(mode, fields, field, policies, kept)
 
     def truth(self, given: Lines, spec: ModeSpec) -> Bools:
-        """Which lines of the mode are unsafe by their labels, [N]. Raises InputError for a line that has none for
-        this, and where all are the same.
+        """Which lines of the mode are unsafe by their labels, [N]. Raises InputError for a line without the label, and
+        where all labels are the same.
         """
-        found = []
+        labels = []
         for line in given.of(self.mode):
             label = line.labels.get(self.field) if self.field else line.unsafe
             if label is None and spec.decides == (self.field,):
@@ -70,16 +70,16 @@ class Plan:
             if label is None:
                 wanted = f'"labels": {{"{self.field}": true}} (or false)' if self.field else '"unsafe": true or false'
                 raise InputError(f"{given.path} line {line.number} has no label for this; give it {wanted}")
-            found.append(label)
-        if all(found) or not any(found):
+            labels.append(label)
+        if all(labels) or not any(labels):
             raise InputError(
-                f"{given.path}, mode {self.mode}: found {sum(found)} unsafe and {len(found) - sum(found)} safe texts, "
+                f"{given.path}, mode {self.mode}: found {sum(labels)} unsafe and {len(labels) - sum(labels)} safe texts, "
                 "expected some of both; label more texts"
             )
-        return np.array(found)
+        return np.array(labels)
 
 
-def score(guard: Guard, given: Lines, plan: Plan, truth: Bools, told: Callable[[], None]) -> Scored:
+def score(guard: Guard, given: Lines, plan: Plan, truth: Bools, advance: Callable[[], None]) -> Scored:
     """Judge the lines of the plan's mode, whose labels are `truth`. Raises InputError naming a line that cannot be
     judged, EngineError where the engine fails.
     """
@@ -90,7 +90,7 @@ def score(guard: Guard, given: Lines, plan: Plan, truth: Bools, told: Callable[[
             scores[at], argmax[at] = _score(guard, line, plan)
         except InputError as error:
             raise type(error)(f"{given.path} line {line.number}: {error}") from None
-        told()
+        advance()
     return Scored(plan.mode, plan.fields, lines, truth, argmax, scores)
 
 
