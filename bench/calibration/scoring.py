@@ -73,8 +73,8 @@ class Plan:
             labels.append(label)
         if all(labels) or not any(labels):
             raise InputError(
-                f"{given.path}, mode {self.mode}: found {sum(labels)} unsafe and {len(labels) - sum(labels)} safe texts, "
-                "expected some of both; label more texts"
+                f"{given.path}, mode {self.mode}: found {sum(labels)} unsafe and "
+                f"{len(labels) - sum(labels)} safe texts, expected some of both; label more texts"
             )
         return np.array(labels)
 

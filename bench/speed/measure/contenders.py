@@ -86,7 +86,7 @@ def peer_entry(subject: Prepared, peer: Peer, setting: Setting, given: Given) ->
     """
     if subject.checkpoint is None:
         raise InputError(f"{subject.name} is a guard, and {peer.name} needs the checkpoint it was exported from")
-    python_of(peer, given.work)  # also where nothing is made: a peer that is not there is told before a run
+    python_of(peer, given.work)  # also where nothing is made: a missing peer is reported before a run
     made = prepare_files(peer, setting, subject.checkpoint, given.work)
     contender = _contender(subject, peer, setting, given)
     return Entry(contender, peer, setting, made.path, made.mb, made.convert_s, given.work, given.affinity)

@@ -1,5 +1,7 @@
-"""`guardpass bench --prepare`: all that a run would open is made, and nothing measured, which may so wait for a quiet
-machine."""
+"""`guardpass bench --prepare`: makes the files that a run opens, and measures nothing.
+
+The run itself can then wait for a quiet machine.
+"""
 
 from collections.abc import Iterator, Sequence
 
@@ -13,37 +15,37 @@ from ..report.subjects import name_of
 from .contenders import Entry, Given, guard_entry, peer_entry
 from .prepare import Options, prepare
 from .rows import report, skipped
-from .run import Told
+from .run import Progress
 
 
-def ready(
+def prepare_only(
     targets: Sequence[str],
     quants: tuple[str, ...],
     peers: Sequence[tuple[Peer, Setting]],
     options: Options,
-    given: Given,
-    told: Told,
+    common: Given,
+    progress: Progress,
 ) -> Iterator[Entry | Skipped]:
     """Make twins, guards and peers' files where they are not there yet."""
     for target in targets:
-        told(f"{target}: checkpoint and guards")
-        subject = prepare(target, quants, given.work, options)
-        yield from (guard_entry(subject, guard, given) for guard in subject.guards)
+        progress(f"{target}: checkpoint and guards")
+        subject = prepare(target, quants, common.work, options)
+        yield from (guard_entry(subject, guard, common) for guard in subject.guards)
         for peer, setting in peers:
-            told(f"{peer.name} {setting.name}: files")
+            progress(f"{peer.name} {setting.name}: files")
             try:
-                yield peer_entry(subject, peer, setting, given)
+                yield peer_entry(subject, peer, setting, common)
             except GuardpassError as error:
                 yield skipped(peer, setting, subject.name, error)
 
 
-def ready_markdown(found: Sequence[Entry | Skipped]) -> str:
-    """What is there, then what could not be made."""
+def prepared_markdown(prepared: Sequence[Entry | Skipped]) -> str:
+    """Tables of the files that are there and of those that could not be made."""
     body = [
-        [name_of(each.contender), each.contender.subject, number(each.mb), number(each.convert_s), str(each.path)]
-        for each in found
-        if isinstance(each, Entry)
+        [name_of(entry.contender), entry.contender.subject, number(entry.mb), number(entry.convert_s), str(entry.path)]
+        for entry in prepared
+        if isinstance(entry, Entry)
     ]
-    lost = [each for each in found if isinstance(each, Skipped)]
+    lost = [row for row in prepared if isinstance(row, Skipped)]
     parts = ["## Ready", table(["", "subject", "MB", "made in s", "opens"], body, left=2)]
     return "\n\n".join([*parts, *([tables.skipped(report("", lost))] if lost else [])])

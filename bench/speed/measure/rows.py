@@ -86,8 +86,8 @@ def latency(
     """prompt: tokens of it. requests: passes of a guard. beside: ms of the first contender in the same turns."""
     answers = turns.answers
     samples = milliseconds(answers)
-    told = [answer["run"] for answer in answers if answer["run"] is not None]
-    run = int(statistics.median(told)) if told else prompt
+    counts = [answer["run"] for answer in answers if answer["run"] is not None]
+    run = int(statistics.median(counts)) if counts else prompt
     ratio, interval = (None, None) if beside is None else paired_ratio(samples, beside)
     split = {name: statistics.median(answer["split"][name] for answer in answers) for name in answers[0]["split"]}
     ours = entry.contender.engine == OURS

@@ -26,10 +26,10 @@ from .questions import Asked, Questions
 from .rows import Expected, Shape, cost, fidelity, latency, offline, rate, skipped
 
 WARM_UP = 2  # turns that count for nothing, of each length
-_SWEPT = 4  # questions by which the ways of a sweep are told apart, the first of them to warm up
-_BELOW_HIGHEST = 0.7  # of the highest rate: where p95 is told once more
+_SWEPT = 4  # questions that compare the ways of a sweep, the first of them to warm up
+_BELOW_HIGHEST = 0.7  # share of the highest rate at which p95 is measured once more
 
-Told = Callable[[str], None]
+Progress = Callable[[str], None]  # called with a line when a step begins
 
 
 @dataclass(frozen=True)
@@ -56,27 +56,27 @@ class Plan:
         return 1 + targets * (1 + bool(self.texts) + len(self.peers) + (len(self.quants) + len(self.peers)) * each)
 
 
-def run(targets: Sequence[str], plan: Plan, options: Options, given: Given, told: Told) -> Iterator[Row]:
+def run(targets: Sequence[str], plan: Plan, options: Options, given: Given, progress: Progress) -> Iterator[Row]:
     """Measure it all, a row as soon as it is known. A peer that cannot run becomes a row that says why; guardpass's
     own failure is raised.
 
-    told: what is being done, a line at a time.
+    progress is called when a step begins.
     """
-    told("the machine's peaks")
+    progress("the machine's peaks")
     with bound(given.affinity):
         found = peaks(given.threads)
     yield found
     with _neighbours(plan.neighbours):
         for target in targets:
-            told(f"{target}: checkpoint and guards")
-            yield from _Subject(prepare(target, plan.quants, given.work, options), plan, given, told).rows()
+            progress(f"{target}: checkpoint and guards")
+            yield from _Subject(prepare(target, plan.quants, given.work, options), plan, given, progress).rows()
 
 
 class _Subject:
     """The run on one subject."""
 
-    def __init__(self, subject: Prepared, plan: Plan, given: Given, told: Told) -> None:
-        self._subject, self._plan, self._given, self._told = subject, plan, given, told
+    def __init__(self, subject: Prepared, plan: Plan, given: Given, progress: Progress) -> None:
+        self._subject, self._plan, self._given, self._progress = subject, plan, given, progress
         questions = Questions(subject.guards[0].path, plan.mode)
         self._questions = questions
         lengths = plan.lengths if "single" in plan.scenarios else ()
@@ -95,7 +95,7 @@ class _Subject:
         )
         with first.worker() as ours:
             for tokens, asked in self._timed.items():
-                self._told(f"{self._name(first)}: single, {tokens} tokens")
+                self._progress(f"{self._name(first)}: single, {tokens} tokens")
                 (turns,) = self._in_turn([ours], asked)
                 yield self._latency(first, ours, tokens, turns)
             yield from self._rest(first, ours)
@@ -105,19 +105,19 @@ class _Subject:
                 yield from self._peer(ours, peer, setting)
 
     def _peer(self, ours: Worker, peer: Peer, setting: Setting) -> Iterator[Row]:
-        self._told(f"{peer.name} {setting.name}: files and settings")
+        self._progress(f"{peer.name} {setting.name}: files and settings")
         try:
             entry = peer_entry(self._subject, peer, setting, self._given)
             yield from self._beside(ours, fastest(entry, _asks(self._load[:_SWEPT]), self._given))
         except GuardpassError as error:
-            self._told(f"{peer.name} {setting.name}: cannot run here")
+            self._progress(f"{peer.name} {setting.name}: cannot run here")
             yield skipped(peer, setting, self._subject.name, error)
 
     def _beside(self, ours: Worker, entry: Entry) -> Iterator[Row]:
         """A contender, in turn with the first."""
         with entry.worker() as worker:
             for tokens, asked in self._timed.items():
-                self._told(f"{self._name(entry)}: single, {tokens} tokens")
+                self._progress(f"{self._name(entry)}: single, {tokens} tokens")
                 first, turns = self._in_turn([ours, worker], asked)
                 yield self._latency(entry, worker, tokens, turns, scenarios.milliseconds(first.answers))
             yield from self._rest(entry, worker)
@@ -136,18 +136,18 @@ class _Subject:
     def _rest(self, entry: Entry, worker: Worker) -> Iterator[Row]:
         """Verdicts, throughput and costs."""
         if self._expected:
-            self._told(f"{self._name(entry)}: verdicts")
+            self._progress(f"{self._name(entry)}: verdicts")
             yield fidelity(entry, worker, self._expected)
         asks = _asks(self._load)
         if "server" in self._plan.scenarios:
             yield from self._server(entry, worker, asks)
         if "offline" in self._plan.scenarios:
-            self._told(f"{self._name(entry)}: offline")
+            self._progress(f"{self._name(entry)}: offline")
             yield offline(entry, worker, self._plan.load, len(asks), scenarios.offline(worker, asks))
         yield cost(entry, worker)
 
     def _server(self, entry: Entry, worker: Worker, asks: list[Question]) -> Iterator[Row]:
-        self._told(f"{self._name(entry)}: server, {self._plan.load} tokens")
+        self._progress(f"{self._name(entry)}: server, {self._plan.load} tokens")
         (turns,) = scenarios.in_turn([worker], asks[:10], WARM_UP)
         single = sorted(scenarios.milliseconds(turns.answers))[len(turns.answers) // 2]
         bound = self._plan.p95_ms or 5 * single
@@ -164,7 +164,7 @@ class _Subject:
         checkpoint = self._subject.checkpoint
         if checkpoint is None or not self._plan.texts:
             return []
-        self._told(f"{self._subject.name}: reference verdicts in fp32")
+        self._progress(f"{self._subject.name}: reference verdicts in fp32")
         asked = self._questions.judged(self._plan.texts)
         manifest = open_guard(self._subject.guards[0].path, verify=False)
         source = Checkpoint(checkpoint)
