@@ -28,8 +28,12 @@ from ..twins import find, shapes, tiny, write_twin
 from .contenders import CONTENDERS, Contender, Machine, Run, Subject, machine, timed
 
 TWINS = (
-    "kanana-safeguard-8b", "kanana-safeguard-prompt-2.1b", "wildguard-ko-3b", "shieldgemma-2b", "shieldgemma-9b",
-)  # fmt: skip
+    "kanana-safeguard-8b",
+    "kanana-safeguard-prompt-2.1b",
+    "wildguard-ko-3b",
+    "shieldgemma-2b",
+    "shieldgemma-9b",
+)
 _PACKAGES = ("guardpass", "onnxruntime", "onnxruntime-gpu", "torch", "transformers", "llama-cpp-python")
 
 

@@ -121,9 +121,14 @@ def _llama_cpp(subject: Subject) -> Prepare:
     if not subject.gguf.exists():
         twin, quant = subject.twin, "bf16" if subject.device == "cuda" else "f32"
         export_guard(
-            subject.checkpoint, subject.gguf, engine="llamacpp", quant=quant, family=twin.family, date=twin.date,
+            subject.checkpoint,
+            subject.gguf,
+            engine="llamacpp",
+            quant=quant,
+            family=twin.family,
+            date=twin.date,
             gate=False,
-        )  # fmt: skip
+        )
     manifest, model = open_guard(subject.gguf, verify=False), subject.gguf / "model.gguf"
     engine = LlamaCppEngine(model, manifest, threads=None, max_tokens=2048, device=subject.device)
     return lambda given: Run(partial(engine.run, given[0]))

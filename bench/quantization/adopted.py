@@ -63,9 +63,12 @@ def apart(guard: Guard, given: list[str]) -> float:
             path = np.flatnonzero(request.sees[node])
             kept = [*range(span), *(span + path)]
             alone = replace(
-                request, tokens=request.tokens[:, kept], positions=request.positions[:, kept],
-                slots=np.array([[len(kept) - 1]]), sees=np.tri(len(path), dtype=np.bool_),
-            )  # fmt: skip
+                request,
+                tokens=request.tokens[:, kept],
+                positions=request.positions[:, kept],
+                slots=np.array([[len(kept) - 1]]),
+                sees=np.tri(len(path), dtype=np.bool_),
+            )
             worst = max(worst, float(np.abs(guard._engine.run(alone)[0, 0] - whole[slot]).max()))
     return worst
 

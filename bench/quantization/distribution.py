@@ -130,9 +130,14 @@ def gguf_run(path: Path, threads: int) -> Iterator[Run]:
 
     with repacking(not has_tiles(llama_cpp)):
         llama = llama_cpp.Llama(
-            str(path), n_ctx=1024, n_batch=512, n_threads=threads, n_threads_batch=threads, flash_attn=True,
+            str(path),
+            n_ctx=1024,
+            n_batch=512,
+            n_threads=threads,
+            n_threads_batch=threads,
+            flash_attn=True,
             verbose=False,
-        )  # fmt: skip
+        )
     last: list[int] = []
 
     def run(prompt: Sequence[int]) -> Logits:

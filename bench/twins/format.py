@@ -39,9 +39,15 @@ class Format:
 
 
 _BPE = {
-    "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-    "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
-}  # fmt: skip
+    "type": "BPE",
+    "dropout": None,
+    "unk_token": None,
+    "continuing_subword_prefix": None,
+    "end_of_word_suffix": None,
+    "fuse_unk": False,
+    "byte_fallback": False,
+    "ignore_merges": False,
+}
 
 
 def _byte_level(prefix: bool, trim: bool, regex: bool) -> dict[str, Any]:
@@ -63,9 +69,11 @@ def _before_text(bos: str, id: int) -> dict[str, Any]:
         for type, letter in enumerate("AB")
     ]
     return {
-        "type": "TemplateProcessing", "single": parts[0], "pair": parts[0] + parts[1],
+        "type": "TemplateProcessing",
+        "single": parts[0],
+        "pair": parts[0] + parts[1],
         "special_tokens": {bos: {"id": bos, "ids": [id], "tokens": [bos]}},
-    }  # fmt: skip
+    }
 
 
 def _decoder(*last: dict[str, Any]) -> dict[str, Any]:
@@ -106,7 +114,10 @@ FORMATS: dict[TokenizerKind, Format] = {
         },
         ("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
         {
-            "add_bos_token": False, "bos_token": None, "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>",
+            "add_bos_token": False,
+            "bos_token": None,
+            "eos_token": "<|im_end|>",
+            "pad_token": "<|endoftext|>",
             "unk_token": None,
         },
         plain=("<tool_call>", "</tool_call>", "<think>", "</think>"),
@@ -123,8 +134,12 @@ FORMATS: dict[TokenizerKind, Format] = {
         },
         ("<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"),
         {
-            "add_bos_token": True, "add_eos_token": False, "bos_token": "<bos>", "eos_token": "<eos>",
-            "pad_token": "<pad>", "unk_token": "<unk>",
+            "add_bos_token": True,
+            "add_eos_token": False,
+            "bos_token": "<bos>",
+            "eos_token": "<eos>",
+            "pad_token": "<pad>",
+            "unk_token": "<unk>",
         },
         plain=("<mask>", *_RUNS, *_HTML),
         byte_level=False,
@@ -142,10 +157,13 @@ FORMATS: dict[TokenizerKind, Format] = {
         },
         ("<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[TOOL_CALLS]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]"),
         {
-            "add_bos_token": True, "add_eos_token": False, "bos_token": "<s>", "eos_token": "</s>",
+            "add_bos_token": True,
+            "add_eos_token": False,
+            "bos_token": "<s>",
+            "eos_token": "</s>",
             "unk_token": "<unk>",
         },
         byte_level=False,
     ),
-}  # fmt: skip
+}
 FORMATS["kanana"] = FORMATS["llama3"]

@@ -68,10 +68,12 @@ _LLAMA = {
     "rope_scaling": None,
     "rms_norm_eps": 1e-5,
 }
+# fmt: off
 _8B = {
     "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
     "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 128264, "tie_word_embeddings": False,
-}  # fmt: skip
+}
+# fmt: on
 _SAFEGUARD = tuple(
     f"<{name}>"
     for name in [
@@ -90,38 +92,44 @@ _SIREN = tuple(
 )  # order not published
 _PROMPT = ("<UNSAFE-A1>", "<SAFE>", "<UNSAFE-A2>")
 
+# fmt: off
 # Llama 3.1 and 3.2, Gemma 2, Mistral v0.3 and Qwen3, as their own repositories have them.
 _SCALED = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-           "original_max_position_embeddings": 8192}  # fmt: skip
+           "original_max_position_embeddings": 8192}
 _LLAMA31 = _LLAMA | {"max_position_embeddings": 131072, "rope_scaling": _SCALED | {"factor": 8.0}}
 _LLAMA32 = _LLAMA | {
     "max_position_embeddings": 131072, "rope_scaling": _SCALED | {"factor": 32.0}, "vocab_size": 128256,
     "num_key_value_heads": 8, "intermediate_size": 8192, "tie_word_embeddings": True,
-}  # fmt: skip
+}
 _GEMMA2 = {  # tied, which it leaves unsaid
     "architectures": ["Gemma2ForCausalLM"], "model_type": "gemma2", "vocab_size": 256000, "torch_dtype": "bfloat16",
     "hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu_pytorch_tanh", "attention_bias": False,
     "max_position_embeddings": 8192, "rope_theta": 10000.0, "rms_norm_eps": 1e-6, "sliding_window": 4096,
     "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0, "query_pre_attn_scalar": 256, "head_dim": 256,
-}  # fmt: skip
+}
 _MISTRAL = {
     "architectures": ["MistralForCausalLM"], "model_type": "mistral", "torch_dtype": "bfloat16", "vocab_size": 32768,
     "hidden_act": "silu", "max_position_embeddings": 32768, "rope_theta": 1000000.0, "rms_norm_eps": 1e-5,
     "sliding_window": None,
-}  # fmt: skip
+}
 _QWEN3 = {
     "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "torch_dtype": "bfloat16", "vocab_size": 151936,
     "hidden_act": "silu", "attention_bias": False, "max_position_embeddings": 32768, "rope_theta": 1000000.0,
     "rope_scaling": None, "rms_norm_eps": 1e-6, "use_sliding_window": False, "sliding_window": None,
     "max_window_layers": 28,
-}  # fmt: skip
+}
+# fmt: on
 
 
 def _sizes(layers: int, hidden: int, ffn: int, heads: int, kv_heads: int, head_dim: int) -> dict[str, Any]:
     return {
-        "num_hidden_layers": layers, "hidden_size": hidden, "intermediate_size": ffn, "num_attention_heads": heads,
-        "num_key_value_heads": kv_heads, "head_dim": head_dim,
-    }  # fmt: skip
+        "num_hidden_layers": layers,
+        "hidden_size": hidden,
+        "intermediate_size": ffn,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "head_dim": head_dim,
+    }
 
 
 def _qwen3guard(size: str, config: dict[str, Any], *, tied: bool, shards: int) -> Twin:
@@ -133,6 +141,7 @@ def _shieldgemma(size: str, config: dict[str, Any], *, shards: int) -> Twin:
     return Twin(f"shieldgemma-{size}", (), _template("shieldgemma"), _GEMMA2 | config, shards, tokenizer="gemma")
 
 
+# fmt: off
 TWINS = (
     Twin("kanana-safeguard-8b", _SAFEGUARD, KANANA_TEMPLATE, _LLAMA | _8B, shards=4),
     Twin("kanana-safeguard-siren-8b", _SIREN, _one_sided(_SIREN), _LLAMA | _8B, shards=4),
@@ -178,7 +187,8 @@ TWINS = (
         _LLAMA31 | _8B | {"vocab_size": 128258},
         shards=4, tokenizer="llama3",
     ),
-)  # fmt: skip
+)
+# fmt: on
 
 
 def find(name: str) -> Twin:

@@ -45,8 +45,12 @@ def write_tokenizer(
     config: dict[str, Any] = {
         "added_tokens_decoder": {
             str(id): {
-                "content": token.content, "lstrip": token.lstrip, "normalized": token.normalized,
-                "rstrip": token.rstrip, "single_word": token.single_word, "special": token.special,
+                "content": token.content,
+                "lstrip": token.lstrip,
+                "normalized": token.normalized,
+                "rstrip": token.rstrip,
+                "single_word": token.single_word,
+                "special": token.special,
             }
             for id, token in sorted(added.items())
         },
@@ -54,7 +58,7 @@ def write_tokenizer(
         **({"chat_template": template} if template else {}),
         "clean_up_tokenization_spaces": False,
         "tokenizer_class": "PreTrainedTokenizerFast",
-    }  # fmt: skip
+    }
     (out / "tokenizer_config.json").write_text(json.dumps(config, ensure_ascii=False, indent=2))
 
 

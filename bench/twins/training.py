@@ -55,17 +55,24 @@ def trained(format: Format) -> Tokenizer:
         vocab = list(dict.fromkeys([*added, *bytes_, *pieces]))
         merges = runs + merges
     spec = {
-        "version": "1.0", "truncation": None, "padding": None,
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
         "added_tokens": [
             {
-                "id": first + index, "content": token, "single_word": False, "lstrip": False, "rstrip": False,
-                "normalized": False, "special": token in format.special,
+                "id": first + index,
+                "content": token,
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+                "special": token in format.special,
             }
             for index, token in enumerate(added)
         ],
         **format.sections,
         "model": {**format.model, "vocab": {token: id for id, token in enumerate(vocab)}, "merges": merges},
-    }  # fmt: skip
+    }
     return Tokenizer.from_str(json.dumps(spec))
 
 

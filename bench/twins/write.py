@@ -27,10 +27,15 @@ def tiny(row: Twin) -> Twin:
     else:
         hidden = heads * dim if width == published else 80
     small: dict[str, Any] = {
-        "hidden_size": hidden, "intermediate_size": 96, "num_hidden_layers": 3,
-        "num_attention_heads": heads, "num_key_value_heads": 2, "head_dim": dim, "vocab_size": 2048,
+        "hidden_size": hidden,
+        "intermediate_size": 96,
+        "num_hidden_layers": 3,
+        "num_attention_heads": heads,
+        "num_key_value_heads": 2,
+        "head_dim": dim,
+        "vocab_size": 2048,
         "max_position_embeddings": 8192,
-    }  # fmt: skip
+    }
     if config.get("rope_scaling"):
         small["rope_scaling"] = config["rope_scaling"] | {"original_max_position_embeddings": 64}
     if config["model_type"] == "gemma2":

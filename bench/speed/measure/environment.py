@@ -12,11 +12,13 @@ from pathlib import Path
 from ..report.schema import Environment
 
 # Instruction sets that kernels of these engines choose by, as Linux names them: x86, then Arm.
+# fmt: off
 _FLAGS = (
     "avx2", "fma", "f16c", "avx_vnni", "avx_vnni_int8", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16",
     "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16",
     "asimddp", "i8mm", "bf16", "fphp", "sve", "sve2", "svei8mm", "sme",
-)  # fmt: skip
+)
+# fmt: on
 _CPUINFO = Path("/proc/cpuinfo")
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
@@ -68,10 +70,10 @@ def commit(file: Path) -> str:
 
 
 def _model(info: Mapping[str, str]) -> str:
-    arm = [f"{name} {info[key]}" for name, key in (("implementer", "CPU implementer"), ("part", "CPU part"))
-           if key in info]  # fmt: skip
-    found = info.get("model name") or " ".join([platform.machine(), *arm] if arm else [])
-    return found or platform.processor() or platform.machine()
+    parts = (("implementer", "CPU implementer"), ("part", "CPU part"))
+    arm = [f"{name} {info[key]}" for name, key in parts if key in info]
+    name = info.get("model name") or " ".join([platform.machine(), *arm] if arm else [])
+    return name or platform.processor() or platform.machine()
 
 
 def _flags(info: Mapping[str, str]) -> tuple[str, ...]:

@@ -72,9 +72,12 @@ def _onnx(m: int, k: int, n: int, threads: int, *, int8: bool) -> Callable[[], o
         node = helper.make_node("MatMul", ["a", "b"], ["y"])
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
-        [node], "peak", [value("a", TensorProto.FLOAT, [m, k])], [value("y", TensorProto.FLOAT, [m, n])],
+        [node],
+        "peak",
+        [value("a", TensorProto.FLOAT, [m, k])],
+        [value("y", TensorProto.FLOAT, [m, n])],
         [numpy_helper.from_array(array, name) for name, array in weights],
-    )  # fmt: skip
+    )
     opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

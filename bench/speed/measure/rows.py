@@ -185,8 +185,16 @@ def report(command: str, rows: Sequence[Row]) -> Report:
         return tuple(row for row in rows if isinstance(row, kind))
 
     return Report(
-        SCHEMA, command, of(Latency), of(Cost), of(Fidelity), of(Rate), of(Offline), of(Peaks), of(Skipped),
-    )  # fmt: skip
+        SCHEMA,
+        command,
+        of(Latency),
+        of(Cost),
+        of(Fidelity),
+        of(Rate),
+        of(Offline),
+        of(Peaks),
+        of(Skipped),
+    )
 
 
 def _environment(worker: Worker) -> Environment:

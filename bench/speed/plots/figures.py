@@ -73,8 +73,14 @@ def draw_latency(path: Path, subject: Subject, rows: Sequence[Latency], look: Lo
         for who, own in _by_contender(rows, lambda row: row.content):
             x, y = [row.content for row in own], [row.ms.median for row in own]
             bounds = [row.ms.median_interval or (row.ms.median,) * 2 for row in own]
-            axes.fill_between(x, [low for low, _ in bounds], [high for _, high in bounds], color=look[who].color,
-                              alpha=0.2, linewidth=0)  # fmt: skip
+            axes.fill_between(
+                x,
+                [low for low, _ in bounds],
+                [high for _, high in bounds],
+                color=look[who].color,
+                alpha=0.2,
+                linewidth=0,
+            )
             axes.plot(x, y, **look[who].line())
             ends.append((look[who], (x[-1], y[-1])))
         plain_ticks(axes.xaxis, sorted({row.content for row in rows}))
@@ -188,9 +194,15 @@ def _by_contender(rows: Sequence[R], place: Callable[[R], float]) -> Iterator[tu
 
 def _legend(axes: "Axes", title: str = "") -> None:
     axes.legend(
-        loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=8.5, frameon=False, borderaxespad=0, title=title or None,
-        title_fontsize=8.5, alignment="left",
-    )  # fmt: skip
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1),
+        fontsize=8.5,
+        frameon=False,
+        borderaxespad=0,
+        title=title or None,
+        title_fontsize=8.5,
+        alignment="left",
+    )
 
 
 def _slug(name: str) -> str:

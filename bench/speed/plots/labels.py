@@ -63,16 +63,25 @@ def label_points(axes: "Axes", points: Sequence[tuple[Look, Point]]) -> None:
             number
             for number, box in enumerate(boxes)
             if not any(box.overlaps(other) for other in taken)
-            and inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1
-        )  # fmt: skip
+            and inside.x0 <= box.x0
+            and box.x1 <= inside.x1
+            and inside.y0 <= box.y0
+            and box.y1 <= inside.y1
+        )
         chosen = next(free, 0)
         taken.append(boxes[chosen])
         place = _PLACES[chosen]
         line = {"arrowstyle": "-", "color": look.color, "linewidth": 0.5, "shrinkA": 0, "shrinkB": _MARKER}
         axes.annotate(
-            look.label, point, place, textcoords="offset points", va="center", ha="left" if place[0] > 0 else "right",
-            arrowprops=line if np.hypot(*place) > 2 * _MARKER else None, **_letters(look),
-        )  # fmt: skip
+            look.label,
+            point,
+            place,
+            textcoords="offset points",
+            va="center",
+            ha="left" if place[0] > 0 else "right",
+            arrowprops=line if np.hypot(*place) > 2 * _MARKER else None,
+            **_letters(look),
+        )
 
 
 def _letters(look: Look) -> dict[str, Any]:

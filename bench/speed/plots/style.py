@@ -36,10 +36,13 @@ class Look:
     def line(self) -> dict[str, Any]:
         """Keywords of Axes.plot."""
         return {
-            "color": self.color, "marker": self.marker, "markersize": 6 if self.ours else 5,
-            "linestyle": "--" if self.dashed else "-", "linewidth": 2.4 if self.ours else 1.3,
+            "color": self.color,
+            "marker": self.marker,
+            "markersize": 6 if self.ours else 5,
+            "linestyle": "--" if self.dashed else "-",
+            "linewidth": 2.4 if self.ours else 1.3,
             "zorder": 4 if self.ours else 3,
-        }  # fmt: skip
+        }
 
 
 def looks(contenders: Sequence[Contender]) -> dict[Contender, Look]:
@@ -69,9 +72,13 @@ def picture(path: Path, title: str, subject: Subject, environment: Environment, 
 
     # Names are no formulas; SVG keeps text as text, and is the same for the same report.
     settings: dict[Any, Any] = {
-        "text.parse_math": False, "text.usetex": False, "svg.fonttype": "none", "svg.hashsalt": OURS,
-        "axes.spines.top": False, "axes.spines.right": False,
-    }  # fmt: skip
+        "text.parse_math": False,
+        "text.usetex": False,
+        "svg.fonttype": "none",
+        "svg.hashsalt": OURS,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    }
     with rc_context(settings):
         figure = Figure(figsize=(10, 6), dpi=_DPI, layout="constrained")
         FigureCanvasAgg(figure)

@@ -79,9 +79,16 @@ def _change(before: Value, after: Value) -> Change:
         moved: Mark = "better" if (low > 1) == after.higher else "worse"
         mark = "within noise" if low <= 1 <= high else moved
     return Change(
-        after.contender, after.measure, after.unit, before.value, after.value, (before.n, after.n),
-        ratio(after, before), interval, mark,
-    )  # fmt: skip
+        after.contender,
+        after.measure,
+        after.unit,
+        before.value,
+        after.value,
+        (before.n, after.n),
+        ratio(after, before),
+        interval,
+        mark,
+    )
 
 
 def _machine(report: Report) -> Iterable[str]:

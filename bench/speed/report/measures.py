@@ -38,9 +38,16 @@ def values(report: Report) -> Iterator[Value]:
         name = f"latency, {latency.mode}, {latency.content} tokens"
         ms = latency.ms
         yield Value(
-            name, "ms", latency.contender, ms.median, ms.n, False, ms.median_interval, latency.ratio,
+            name,
+            "ms",
+            latency.contender,
+            ms.median,
+            ms.n,
+            False,
+            ms.median_interval,
+            latency.ratio,
             latency.ratio_interval,
-        )  # fmt: skip
+        )
     for rate in report.rate:
         if rate.chosen:
             bound = "no bound" if rate.bound_ms is None else f"p95 within {rate.bound_ms:g} ms"

@@ -44,8 +44,12 @@ def subject_of(contender: Contender) -> Subject:
 def contenders(report: Report) -> tuple[Contender, ...]:
     """In the order of the rows."""
     rows: tuple[_OfContender, ...] = (
-        *report.latency, *report.rate, *report.offline, *report.fidelity, *report.cost,
-    )  # fmt: skip
+        *report.latency,
+        *report.rate,
+        *report.offline,
+        *report.fidelity,
+        *report.cost,
+    )
     return tuple(dict.fromkeys(row.contender for row in rows))
 
 

@@ -75,12 +75,18 @@ def _details(rows: Sequence[Latency], order: Sequence[Contender]) -> str:
     head = ["", "content", "prompt", "run", "N", "least", "mean", "stddev", "p95", "p99", "tokenize", "pass", "rest"]
     body = [
         [
-            name_of(row.contender), str(row.content), str(row.prompt), str(row.run), str(row.ms.n),
-            *map(number, (row.ms.least, row.ms.mean, row.ms.stddev)), ranged(row.ms.p95, row.ms.p95_interval),
-            number(row.ms.p99), *(number(row.split.get(part)) for part in ("tokenize", "pass", "rest")),
+            name_of(row.contender),
+            str(row.content),
+            str(row.prompt),
+            str(row.run),
+            str(row.ms.n),
+            *map(number, (row.ms.least, row.ms.mean, row.ms.stddev)),
+            ranged(row.ms.p95, row.ms.p95_interval),
+            number(row.ms.p99),
+            *(number(row.split.get(part)) for part in ("tokenize", "pass", "rest")),
         ]
         for row in sorted(rows, key=lambda row: (row.content, order.index(row.contender)))
-    ]  # fmt: skip
+    ]
     return table(head, body)
 
 
@@ -89,13 +95,18 @@ def rates(report: Report) -> str:
     head = ["", "content", "offered/s", "served/s", "N", "median ms", "p95 ms", "bound ms", "held"]
     body = [
         [
-            name_of(row.contender), str(row.content),
-            bold(number(row.rate)) if row.chosen else number(row.rate), number(row.served), str(row.ms.n),
-            ranged(row.ms.median, row.ms.median_interval), ranged(row.ms.p95, row.ms.p95_interval),
-            number(row.bound_ms), {True: "yes", False: "no", None: "-"}[row.held],
+            name_of(row.contender),
+            str(row.content),
+            bold(number(row.rate)) if row.chosen else number(row.rate),
+            number(row.served),
+            str(row.ms.n),
+            ranged(row.ms.median, row.ms.median_interval),
+            ranged(row.ms.p95, row.ms.p95_interval),
+            number(row.bound_ms),
+            {True: "yes", False: "no", None: "-"}[row.held],
         ]
         for row in report.rate
-    ]  # fmt: skip
+    ]
     seeds = ", ".join(sorted({str(row.seed) for row in report.rate}))
     return (
         f"### Server\n\nPoisson arrivals (seed {seeds}), latency counted from the intended send time; the highest rate "
@@ -117,11 +128,13 @@ def fidelity(report: Report) -> str:
     rows = sorted(report.fidelity, key=lambda row: -row.agreement)
     body = [
         [
-            name_of(row.contender), percents(row.agreement, share_interval(row.agreement, row.texts)), str(row.texts),
+            name_of(row.contender),
+            percents(row.agreement, share_interval(row.agreement, row.texts)),
+            str(row.texts),
             number(row.widest_flip),
         ]
         for row in rows
-    ]  # fmt: skip
+    ]
     return (
         "### Fidelity\n\nVerdicts beside the checkpoint's own weights in fp32 (95 % interval, Wilson); the widest flip "
         f"is fp32's margin in logits.\n\n{table(['', 'same verdict', 'texts', 'widest flip'], body)}"
@@ -149,11 +162,12 @@ def _marked(value: float | None, best: float | None) -> str:
 def peaks(report: Report) -> str:
     body = [
         [
-            str(row.threads), *map(number, (row.int8, row.bf16, row.fp32, row.read_gb_s)),
+            str(row.threads),
+            *map(number, (row.int8, row.bf16, row.fp32, row.read_gb_s)),
             "; ".join(f"{what}: {by}" for what, by in row.by.items()),
         ]
         for row in report.peaks
-    ]  # fmt: skip
+    ]
     head = ["threads", "int8 GOP/s", "bf16 GOP/s", "fp32 GOP/s", "read GB/s", "measured with"]
     return f"## The machine's peaks\n\nBy microbenchmark, as the run began.\n\n{table(head, body)}"
 
