@@ -20,7 +20,7 @@ from guardpass.bench.peers.protocol import Answer, Question
 from guardpass.bench.peers.table import Peer, Setting
 from guardpass.bench.speed.measure import scenarios
 from guardpass.bench.speed.measure.arrivals import arrivals
-from guardpass.bench.speed.measure.contenders import Given, chosen
+from guardpass.bench.speed.measure.contenders import RunContext, chosen
 from guardpass.bench.speed.measure.peaks import peaks
 from guardpass.bench.speed.measure.prepare import Options, Prepared, prepare
 from guardpass.bench.speed.measure.questions import Questions
@@ -174,7 +174,7 @@ def test_a_whole_run(checkpoint: Path, tmp_path: Path) -> None:
         peers=tuple((peer, each) for each in peer.settings), scenarios=frozenset({"single", "server", "offline"})
     )
     told: list[str] = []
-    given = Given(1, None, tmp_path / "work")
+    given = RunContext(1, None, tmp_path / "work")
     report = report_of("guardpass bench", list(run([str(checkpoint)], plan, Options(), given, told.append)))
 
     names = ["int8", "fp32", "label 0", "label 1", "label 2"]
@@ -239,7 +239,7 @@ def test_a_guard_alone_and_beside_a_busy_process(checkpoint: Path, tmp_path: Pat
     guard = prepare(str(checkpoint), ("int8",), tmp_path, Options()).guards[0].path
     before = threading.active_count()
     plan = _plan(lengths=(8,), neighbours=1, peers=tuple(chosen(["transformers"], ["fp32"])))
-    given = Given(1, (0,), tmp_path, ", beside")
+    given = RunContext(1, (0,), tmp_path, ", beside")
     report = report_of("", list(run([str(guard)], plan, Options(), given, lambda _line: None)))
     (row,) = report.latency
     assert (row.contender.setting, row.contender.weights, row.operations) == ("int8, beside", "guard", None)

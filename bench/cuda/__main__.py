@@ -1,9 +1,10 @@
 """Guards on a GPU beside what else there is: `python -m guardpass.bench.cuda --work DIR --out cuda.json`.
 
-First what the machine can: copying and multiplying. Then twins, exported for it, at several lengths and batches, each
-pass beside its floor: the larger of reading all weights once and of the multiplications, at the rates measured. A twin
-may be cut to fewer layers; its times are then also given scaled to all of them, and marked so. Everybody runs as many
-tokens; the baked prefix, which others would run too, is left out. `--device cpu` is a dry run of the same code.
+It measures the machine's peaks of copying and multiplying first, then twins exported for the device, at several
+lengths and batches. Each pass stands beside its floor: the larger of reading all weights once and of the
+multiplications, at the measured peaks. A twin may be cut to fewer layers; its times are then also scaled to all layers,
+and marked as such. All contenders run the same number of tokens; the baked prefix, which others would run too, is left
+out. `--device cpu` is a dry run of the same code.
 """
 
 import argparse
@@ -39,7 +40,7 @@ _PACKAGES = ("guardpass", "onnxruntime", "onnxruntime-gpu", "torch", "transforme
 
 @dataclass(frozen=True)
 class Cell:
-    """One contender at one shape. Milliseconds are of a whole batch; share: of the floor, 1 is at it."""
+    """One contender at one shape. Milliseconds are of a whole batch. share: floor over time; 1 is at the floor."""
 
     twin: str
     layers: int
@@ -60,7 +61,7 @@ class Cell:
 
 
 def passes(manifest: Manifest, tokens: int, batch: int) -> list[Pass]:
-    """Random tokens behind a mode's prefix, the last of them a slot: what stands in a tree costs as much as text."""
+    """Random tokens after a mode's prefix, the last of them a slot: tokens of a tree cost as much as text."""
     mode = next(iter(manifest.modes.values()))
     chain = mode.prefix[: len(mode.prefix) - mode.lead]
     rng = np.random.default_rng(tokens)
@@ -78,16 +79,16 @@ def passes(manifest: Manifest, tokens: int, batch: int) -> list[Pass]:
 
 
 def floor(config: dict[str, Any], width: int, rates: Machine, tokens: int, slots: int) -> tuple[float, str] | None:
-    """Milliseconds that a batch of so many tokens and slots takes at least, and what binds it.
+    """The least milliseconds of a batch of `tokens` tokens and `slots` slots, and what bounds it.
 
     width: bytes of a weight. The last layer needs keys and values of all tokens, the rest of the slots alone.
     """
     if rates.copy_gb_s is None or rates.matmul_tflops is None:
         return None
-    found = {name: int(np.prod(shape)) for name, shape in shapes(config).items() if ".layers." in name and shape[1:]}
-    last, kept = f"model.layers.{config['num_hidden_layers'] - 1}.", ("k_proj.weight", "v_proj.weight")
-    few = sum(size for name, size in found.items() if name.startswith(last) and not name.endswith(kept))
-    whole = sum(found.values())
+    sizes = {name: int(np.prod(shape)) for name, shape in shapes(config).items() if ".layers." in name and shape[1:]}
+    last, keys_values = f"model.layers.{config['num_hidden_layers'] - 1}.", ("k_proj.weight", "v_proj.weight")
+    few = sum(size for name, size in sizes.items() if name.startswith(last) and not name.endswith(keys_values))
+    whole = sum(sizes.values())
     reading = whole * width / rates.copy_gb_s / 1e6
     multiplying = 2 * ((whole - few) * tokens + few * slots) / rates.matmul_tflops / 1e9
     return max((reading, "reading"), (multiplying, "multiplying"))
@@ -96,7 +97,7 @@ def floor(config: dict[str, Any], width: int, rates: Machine, tokens: int, slots
 def measure(
     subject: Subject, rates: Machine, lengths: Sequence[int], batches: Sequence[int], seconds: float
 ) -> Iterator[Cell]:
-    """Every contender that this machine has, at every shape. What it lacks is told on stderr."""
+    """Every contender that this machine has, at every shape. Missing ones are named on stderr."""
     for contender in CONTENDERS:
         try:
             prepare = contender.open(subject)
@@ -105,17 +106,19 @@ def measure(
             continue
         for tokens in lengths:
             for batch in (batch for batch in batches if batch <= contender.most):
-                given = passes(subject.manifest, tokens, batch)
-                yield _cell(subject, rates, contender, given, prepare(given), seconds)
+                requests = passes(subject.manifest, tokens, batch)
+                yield _cell(subject, rates, contender, requests, prepare(requests), seconds)
         del prepare
         gc.collect()
 
 
-def _cell(subject: Subject, rates: Machine, contender: Contender, given: list[Pass], run: Run, seconds: float) -> Cell:
-    config, batch, tokens = subject.twin.config, len(given), given[0].tokens.size
+def _cell(
+    subject: Subject, rates: Machine, contender: Contender, requests: list[Pass], run: Run, seconds: float
+) -> Cell:
+    config, batch, tokens = subject.twin.config, len(requests), requests[0].tokens.size
     layers, ms = config["num_hidden_layers"], timed(run.whole, seconds)
     median, inside = float(np.median(ms)), run.inside
-    least, of = floor(config, subject.width, rates, tokens * batch, batch * given[0].slots.size) or (None, None)
+    least, of = floor(config, subject.width, rates, tokens * batch, batch * requests[0].slots.size) or (None, None)
     return Cell(
         twin=subject.twin.name,
         layers=layers,
@@ -137,7 +140,7 @@ def _cell(subject: Subject, rates: Machine, contender: Contender, given: list[Pa
 
 
 def subject_of(name: str, device: Device, layers: int | None, small: bool, work: Path) -> Subject:
-    """A twin, written and exported below `work`, or what is there of it from before."""
+    """A twin, written and exported below `work`, where an earlier run has not left it."""
     row = tiny(find(name)) if small else find(name)
     every = row.config["num_hidden_layers"]
     row = replace(row, config=row.config | {"num_hidden_layers": layers or every})
@@ -153,22 +156,22 @@ def subject_of(name: str, device: Device, layers: int | None, small: bool, work:
     return Subject(row, every, quant, 2 if device == "cuda" else 4, device, manifest, checkpoint, onnx, gguf)
 
 
-def main(given: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="where twins and guards are kept")
-    parser.add_argument("--out", type=Path, required=True, help="the JSON to write")
+    parser.add_argument("--work", type=Path, required=True, help="keep twins and guards in this folder")
+    parser.add_argument("--out", type=Path, required=True, help="write this JSON file")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--twin", action="append", help="NAME or NAME=LAYERS (repeatable; default: all five, whole)")
     parser.add_argument("--tokens", type=int, nargs="+", default=[32, 64, 128, 256, 512])
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 32])
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each cell, after warming up")
-    parser.add_argument("--tiny", action="store_true", help="the twins' quirks in a few hundred kilobytes")
-    options = parser.parse_args(given)
+    parser.add_argument("--seconds", type=float, default=1.0, help="measure each cell for this long, after warming up")
+    parser.add_argument("--tiny", action="store_true", help="measure tiny twins of a few hundred kilobytes")
+    options = parser.parse_args(arguments)
     rates = machine(options.device)
     report: dict[str, Any] = {"machine": asdict(rates), "environment": asdict(here(*_PACKAGES)), "cells": []}
-    for each in options.twin or TWINS:
-        name, _, layers = each.partition("=")
+    for choice in options.twin or TWINS:
+        name, _, layers = choice.partition("=")
         subject = subject_of(name, options.device, int(layers) if layers else None, options.tiny, options.work)
         for cell in measure(subject, rates, options.tokens, options.batch, options.seconds):
             report["cells"].append(asdict(cell))

@@ -1,4 +1,4 @@
-"""Who is measured on a GPU, how each is run, and what the GPU can do. Not yet run on a GPU: only as its dry run."""
+"""The contenders on a GPU, how they run, and the GPU's peaks. So far only the dry run on a CPU has been run."""
 
 import sys
 import time
@@ -26,7 +26,7 @@ _LEAST = 20
 
 @dataclass(frozen=True)
 class Machine:
-    """What it can do; None where there is no torch to tell."""
+    """Peaks of the machine; None where torch is not installed."""
 
     name: str
     copy_gb_s: float | None  # read and written
@@ -36,7 +36,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Subject:
-    """A twin, and what was made of it."""
+    """A twin and the files made from it."""
 
     twin: Twin
     all_layers: int
@@ -51,7 +51,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Run:
-    """A batch, from host memory to scores in host memory. inside: milliseconds of the engine alone, if it can tell."""
+    """Runs a batch, from host memory to scores in host memory. inside: milliseconds of the engine alone, if known."""
 
     whole: Callable[[], object]
     inside: Callable[[], float] | None = None
@@ -62,7 +62,7 @@ Prepare = Callable[[list[Pass]], Run]
 
 @dataclass(frozen=True)
 class Contender:
-    """most: the largest batch it takes. Its memory is given back when what `open` returned is dropped."""
+    """An engine to measure. most: its largest batch. Dropping the result of `open` frees its memory."""
 
     name: str
     most: int
@@ -73,13 +73,13 @@ def timed(run: Callable[[], object], seconds: float) -> list[float]:
     """Milliseconds of each run."""
     for _ in range(_WARM):
         run()
-    found: list[float] = []
+    samples: list[float] = []
     ends = time.perf_counter() + seconds
-    while len(found) < _LEAST or time.perf_counter() < ends:
+    while len(samples) < _LEAST or time.perf_counter() < ends:
         begun = time.perf_counter()
         run()
-        found.append((time.perf_counter() - begun) * 1e3)
-    return found
+        samples.append((time.perf_counter() - begun) * 1e3)
+    return samples
 
 
 def machine(device: Device) -> Machine:
@@ -107,11 +107,11 @@ def _onnx(subject: Subject) -> Prepare:
     provider = CUDA if subject.device == "cuda" else ON_CPU
     engine = CudaEngine(subject.onnx / "model.onnx", subject.manifest, provider=provider)
 
-    def prepare(given: list[Pass]) -> Run:
-        parts = packs([request.tokens.size for request in given])
+    def prepare(passes: list[Pass]) -> Run:
+        parts = packs([request.tokens.size for request in passes])
         shape = parts[0][0] if len(parts) == 1 else None
         inside = (lambda: engine.replay(shape) * 1e3) if shape else None
-        return Run(partial(engine.run_batch, given), inside)
+        return Run(partial(engine.run_batch, passes), inside)
 
     return prepare
 
@@ -131,7 +131,7 @@ def _llama_cpp(subject: Subject) -> Prepare:
         )
     manifest, model = open_guard(subject.gguf, verify=False), subject.gguf / "model.gguf"
     engine = LlamaCppEngine(model, manifest, threads=None, max_tokens=2048, device=subject.device)
-    return lambda given: Run(partial(engine.run, given[0]))
+    return lambda passes: Run(partial(engine.run, passes[0]))
 
 
 def _transformers(subject: Subject, *, captured: bool) -> Prepare:
@@ -145,8 +145,8 @@ def _transformers(subject: Subject, *, captured: bool) -> Prepare:
         raise Unsupported("a CUDA graph needs --device cuda")
     model = load_reference(subject.checkpoint, torch.bfloat16 if on_gpu else torch.float32).to(subject.device)
 
-    def prepare(given: list[Pass]) -> Run:
-        host = torch.tensor([request.tokens[0].tolist() for request in given])
+    def prepare(passes: list[Pass]) -> Run:
+        host = torch.tensor([request.tokens[0].tolist() for request in passes])
         ids = host.to(subject.device)
 
         def forward() -> Any:

@@ -54,13 +54,13 @@ def in_turn(runs: Sequence[Run], prompts: Sequence[Sequence[int]], repeats: int 
             start = time.perf_counter()
             runs[index](prompts[turn % len(prompts)])
             samples[index].append((time.perf_counter() - start) * 1e3)
-    return [statistics.median(kept[1:]) for kept in samples]
+    return [statistics.median(times[1:]) for times in samples]
 
 
 def _timed(kind: Kind, tokens: int = _TOKENS) -> list[list[int]]:
     """Two prompts that begin alike, of which so many tokens are run."""
     content = [max(kind.prompts, key=len)[kind.baked :] * 100, min(kind.prompts, key=len)[kind.baked :] * 100]
-    return [kind.prompts[0][: kind.baked] + each[:tokens] for each in content]
+    return [kind.prompts[0][: kind.baked] + tail[:tokens] for tail in content]
 
 
 def compare(subject: Subject, ggufs: Sequence[str], only: Sequence[str]) -> None:
@@ -75,16 +75,16 @@ def compare(subject: Subject, ggufs: Sequence[str], only: Sequence[str]) -> None
         print(f"fp32 says Yes to {share:.1%} of {len(reference)} prompts", file=sys.stderr)
         _row("fp32", subject, reference, reference, size, ms)
         for name, recipe in recipes.items():
-            found, size, ms = _asked(subject, partial(onnx_run, *source, recipe=recipe), plain)
-            _row(name, subject, found, reference, size, ms)
+            logits, size, ms = _asked(subject, partial(onnx_run, *source, recipe=recipe), plain)
+            _row(name, subject, logits, reference, size, ms)
         if not only:
-            found, size, _ = _asked(subject, partial(onnx_run, *source, recipe=quantize.RECIPES["int8"], baked=0))
-            _row("**int8**, nothing baked", subject, found, reference, size, None)
+            logits, size, _ = _asked(subject, partial(onnx_run, *source, recipe=quantize.RECIPES["int8"], baked=0))
+            _row("**int8**, nothing baked", subject, logits, reference, size, None)
         for name, quant in _NATIVE.items():
             if find_spec("guardpass_kernels") and (not only or name in only):
                 opened = partial(native_run, *source, recipe=native_quantize.RECIPES[quant])
-                found, size, ms = _asked(subject, opened, plain)
-                _row(name, subject, found, reference, size, ms)
+                logits, size, ms = _asked(subject, opened, plain)
+                _row(name, subject, logits, reference, size, ms)
         for quant in ggufs:
             with tempfile.TemporaryDirectory() as folder:
                 guard = Path(folder) / "guard"
@@ -92,26 +92,26 @@ def compare(subject: Subject, ggufs: Sequence[str], only: Sequence[str]) -> None
                 export_guard(checkpoint, guard, family=read_family(_FAMILY), engine="llamacpp", quant=quant, gate=False)
                 size = (guard / "model.gguf").stat().st_size
                 with gguf_run(guard / "model.gguf", usable_cores()) as run:
-                    found = np.stack([run(prompt) for kind in subject.kinds for prompt in kind.prompts])
+                    logits = np.stack([run(prompt) for kind in subject.kinds for prompt in kind.prompts])
                     ms = in_turn([plain, run], _timed(subject.kinds[0]))
-            _row(f"GGUF {quant}", subject, found, reference, size, ms)
+            _row(f"GGUF {quant}", subject, logits, reference, size, ms)
 
 
 def _asked(
     subject: Subject, opened: Callable[[Kind], AbstractContextManager[tuple[Run, int]]], plain: Run | None = None
 ) -> tuple[Logits, int, list[float] | None]:
     """Logits of all prompts, bytes without the head of the whole vocabulary, and times beside plain int8."""
-    found, sizes, times = [], [], []
+    logits, sizes, times = [], [], []
     for kind in subject.kinds:
         with opened(kind) as (run, written):
-            found += [run(prompt) for prompt in kind.prompts]
+            logits += [run(prompt) for prompt in kind.prompts]
             sizes.append(written - 4 * subject.shape.vocab * subject.shape.hidden)
             times.append(in_turn([plain, run], _timed(kind)) if plain and kind is subject.kinds[0] else None)
-    return np.stack(found), sizes[0], times[0]
+    return np.stack(logits), sizes[0], times[0]
 
 
-def _row(name: str, subject: Subject, found: Logits, reference: Logits, size: int, ms: list[float] | None) -> None:
-    seen = moved(found, reference, subject.answers)
+def _row(name: str, subject: Subject, logits: Logits, reference: Logits, size: int, ms: list[float] | None) -> None:
+    seen = moved(logits, reference, subject.answers)
     times = f"{ms[1]:.1f} | {ms[1] / ms[0]:.2f}" if ms else "|"
     print(
         f"| {name} | {seen.kl:.4f} | {seen.kl_worst:.3f} | {100 * seen.agreement:.2f} | {seen.worst_flip:.3f} "
@@ -127,18 +127,18 @@ def compare_demo() -> None:
     for name in _DEMO:
         quant = recipes[name].name
         with patched(quant, recipes[name]):
-            for found in fidelity(quant):
-                print(f"| {name} | {found.set}, {found.count} | {100 * found.same:.2f} | {found.margin_change:.2f} |")
+            for row in fidelity(quant):
+                print(f"| {name} | {row.set}, {row.count} | {100 * row.same:.2f} | {row.margin_change:.2f} |")
 
 
 @contextmanager
 def patched(quant: str, recipe: quantize.Recipe[Graph]) -> Iterator[None]:
     """Let export write `recipe` as `quant` for a while."""
-    kept, quantize.RECIPES[quant] = quantize.RECIPES[quant], recipe
+    before, quantize.RECIPES[quant] = quantize.RECIPES[quant], recipe
     try:
         yield
     finally:
-        quantize.RECIPES[quant] = kept
+        quantize.RECIPES[quant] = before
 
 
 def time_twin(path: Path) -> None:
@@ -161,9 +161,11 @@ def main() -> None:
     """Print the tables in markdown."""
     parser = argparse.ArgumentParser(prog="python -m guardpass.bench.quantization")
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--texts", type=int, help="of the built-in ones (default: all of 5 to 400 tokens)")
-    parser.add_argument("--gguf", default="q8_0,q6_k,q4_k_m,q4_0", help="llama.cpp's quants; none if empty")
-    parser.add_argument("--only", action="append", default=[], help="this variant alone (repeatable)")
+    parser.add_argument("--texts", type=int, help="number of built-in texts (default: all of 5 to 400 tokens)")
+    parser.add_argument(
+        "--gguf", default="q8_0,q6_k,q4_k_m,q4_0", help="quantizations of llama.cpp, comma-separated; empty for none"
+    )
+    parser.add_argument("--only", action="append", default=[], help="measure this variant alone (repeatable)")
     parser.add_argument("--twin", type=Path, help="time passes on this checkpoint, and do nothing else")
     options = parser.parse_args()
     where = here("guardpass", "guardpass-kernels", "onnxruntime", "llama-cpp-python")

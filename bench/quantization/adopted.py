@@ -33,20 +33,20 @@ _PACKAGES = ("guardpass", "onnxruntime", "llama-cpp-python")
 
 def texts(count: int) -> list[str]:
     """As many Korean ones as English ones."""
-    found = [[example.user for example in held_out_set() if example.lang == lang] for lang in ("ko", "en")]
-    return [text for each in found for text in each[: count // 2]]
+    languages = [[example.user for example in held_out_set() if example.lang == lang] for lang in ("ko", "en")]
+    return [text for language in languages for text in language[: count // 2]]
 
 
-def requests(guard: Guard, given: list[str]) -> Iterator[Pass]:
+def requests(guard: Guard, texts: list[str]) -> Iterator[Pass]:
     """The pass of each text, all policies in one tree."""
     planner, _ = guard._prepared("prompt", guard._policies("prompt", None))
-    for text in given:
+    for text in texts:
         yield planner.plan(planner.span({"prompt": text}))
 
 
-def margins(guard: Guard, given: list[str]) -> Any:
+def margins(guard: Guard, texts: list[str]) -> Any:
     """Yes less No, [texts, policies]."""
-    scores = np.stack([guard._engine.run(request)[0] for request in requests(guard, given)])
+    scores = np.stack([guard._engine.run(request)[0] for request in requests(guard, texts)])
     columns = []
     for slot in guard.manifest.modes["prompt"].tree.slots:
         said = {guard.manifest.labels[choice.label or 0].text: choice.column for choice in slot.choices}
@@ -54,19 +54,19 @@ def margins(guard: Guard, given: list[str]) -> Any:
     return np.stack([scores[:, n, yes] - scores[:, n, no] for n, (yes, no) in enumerate(columns)], axis=1)
 
 
-def apart(guard: Guard, given: list[str]) -> float:
+def apart(guard: Guard, texts: list[str]) -> float:
     """The largest change of a score between a branch in the tree and the same branch alone."""
     worst = 0.0
-    for request in requests(guard, given):
+    for request in requests(guard, texts):
         whole, span = guard._engine.run(request)[0], request.tokens.size - len(request.sees)
         for slot, node in enumerate(request.slots[0] - span):
             path = np.flatnonzero(request.sees[node])
-            kept = [*range(span), *(span + path)]
+            columns = [*range(span), *(span + path)]
             alone = replace(
                 request,
-                tokens=request.tokens[:, kept],
-                positions=request.positions[:, kept],
-                slots=np.array([[len(kept) - 1]]),
+                tokens=request.tokens[:, columns],
+                positions=request.positions[:, columns],
+                slots=np.array([[len(columns) - 1]]),
                 sees=np.tri(len(path), dtype=np.bool_),
             )
             worst = max(worst, float(np.abs(guard._engine.run(alone)[0, 0] - whole[slot]).max()))
@@ -77,13 +77,15 @@ def main() -> None:
     """Make the guards, compare them, and print a table or JSON."""
     parser = argparse.ArgumentParser(prog="python -m guardpass.bench.quantization.adopted")
     parser.add_argument("gguf", type=Path)
-    parser.add_argument("--work", type=Path, required=True, help="where checkpoint and guards go, and stay")
+    parser.add_argument(
+        "--work", type=Path, required=True, help="write checkpoint and guards into this folder, and keep them"
+    )
     parser.add_argument("--quants", default=",".join(QUANTS))
     parser.add_argument("--texts", type=int, default=200)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
 
-    family, given = read_family(_FAMILY), texts(options.texts)
+    family, judged = read_family(_FAMILY), texts(options.texts)
     checkpoint = options.work / "checkpoint"
     if not checkpoint.exists():
         write_checkpoint(Source(options.gguf), checkpoint)
@@ -93,20 +95,20 @@ def main() -> None:
         export_guard(
             checkpoint, options.work / quant, family=family, engine="llamacpp", quant=quant, gate=False, force=True
         )
-    reference = margins(Guard.load(options.work / "fp32"), given)
-    report: dict[str, Any] = {"environment": encode(here(*_PACKAGES)), "texts": len(given)}
+    reference = margins(Guard.load(options.work / "fp32"), judged)
+    report: dict[str, Any] = {"environment": encode(here(*_PACKAGES)), "texts": len(judged)}
     for name in ("adopted", *quants):
         guard = Guard.load(options.work / name)
-        found = margins(guard, given)
-        flips = (found > 0) != (reference > 0)
+        margin = margins(guard, judged)
+        flips = (margin > 0) != (reference > 0)
         report[name] = {
             "MB": (options.work / name / "model.gguf").stat().st_size / 1e6,
             "policies that agree, %": 100 * (1 - flips.mean()),
-            "verdicts that agree, %": 100 * ((found > 0).any(axis=1) == (reference > 0).any(axis=1)).mean(),
-            "margin off, mean": np.abs(found - reference).mean(),
-            "margin off, worst": np.abs(found - reference).max(),
+            "verdicts that agree, %": 100 * ((margin > 0).any(axis=1) == (reference > 0).any(axis=1)).mean(),
+            "margin off, mean": np.abs(margin - reference).mean(),
+            "margin off, worst": np.abs(margin - reference).max(),
             "reference margin of the worst flip": np.abs(reference[flips]).max(initial=0),
-            "branch alone off": apart(guard, given[:: len(given) // 10]),
+            "branch alone off": apart(guard, judged[:: len(judged) // 10]),
         }
         if not options.json:
             print(name, json.dumps(report[name], default=float), flush=True)

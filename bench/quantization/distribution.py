@@ -1,4 +1,4 @@
-"""The next-token distribution of a policy prompt over texts: what a quantization moves, on the whole vocabulary."""
+"""How a quantization moves the next-token distribution of policy prompts, over the whole vocabulary."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -53,22 +53,22 @@ class Kind:
 
 
 class Subject:
-    """A checkpoint, and the prompts it is asked."""
+    """A checkpoint and its prompts."""
 
     def __init__(self, path: Path, count: int | None = None) -> None:
         self.checkpoint = Checkpoint(path)
         self.shape = read_architecture(self.checkpoint)
         tokenizer = CheckpointTokenizer(self.checkpoint)
         self.answers = [tokenizer.content_ids(answer)[0] for answer in ("Yes", "No")]
-        given = {
-            name: [each.text for each in built_in(name).items if len(tokenizer.content_ids(each.text)) in LENGTHS]
+        texts = {
+            name: [item.text for item in built_in(name).items if len(tokenizer.content_ids(item.text)) in LENGTHS]
             for name in ("gate", "calibration")
         }
-        self.texts = len(given["gate"][:count])
+        self.texts = len(texts["gate"][:count])
         self.kinds = [
             Kind(
-                [tokenizer.split(prompt.format(text=text)) for text in given["gate"][:count]],
-                [tokenizer.split(prompt.format(text=text)) for text in given["calibration"]],
+                [tokenizer.split(prompt.format(text=text)) for text in texts["gate"][:count]],
+                [tokenizer.split(prompt.format(text=text)) for text in texts["calibration"]],
                 len(tokenizer.split(prompt.partition("{text}")[0])) - 1,  # the last may merge with the text
             )
             for prompt in PROMPTS
@@ -103,8 +103,8 @@ def onnx_run(
             request = _pass(prompt, start)
             names = ("tokens", "positions", "mask", "slots")
             feeds = {name: getattr(request, name) for name in names}
-            found: Logits = session.run(None, feeds)[0][0, 0].astype(np.float64)
-            return found
+            logits: Logits = session.run(None, feeds)[0][0, 0].astype(np.float64)
+            return logits
 
         yield run, size
 
@@ -123,7 +123,7 @@ def _pass(prompt: Sequence[int], baked: int) -> Pass:
 
 @contextmanager
 def gguf_run(path: Path, threads: int) -> Iterator[Run]:
-    """llama.cpp as its users drive it: flash attention, the prompt's known beginning kept."""
+    """llama.cpp as its users run it: with flash attention, and with the prompt's unchanged beginning cached."""
     import llama_cpp
 
     from ..peers.adapters.llama_cpp import repacking
@@ -141,11 +141,11 @@ def gguf_run(path: Path, threads: int) -> Iterator[Run]:
     last: list[int] = []
 
     def run(prompt: Sequence[int]) -> Logits:
-        kept = 0
-        while kept < min(len(last), len(prompt) - 1) and last[kept] == prompt[kept]:
-            kept += 1
-        llama.n_tokens = kept
-        llama.eval(list(prompt[kept:]))
+        cached = 0
+        while cached < min(len(last), len(prompt) - 1) and last[cached] == prompt[cached]:
+            cached += 1
+        llama.n_tokens = cached
+        llama.eval(list(prompt[cached:]))
         last[:] = prompt
         row = llama_cpp.llama_get_logits_ith(llama.ctx, -1)
         return np.ctypeslib.as_array(row, (llama.n_vocab(),)).astype(np.float64)
@@ -168,10 +168,12 @@ def native_run(
         model = library().Model(encode(Config.of(header.metadata)), tensors, usable_cores())
 
         def run(prompt: Sequence[int]) -> Logits:
-            asked = _pass(prompt, kind.baked)
-            chain = np.array(asked.chain, np.int32)
-            found: Logits = model.run(asked.tokens[0], asked.positions[0], asked.slots[0], chain, asked.sees)[0]
-            return found.astype(np.float64)
+            request = _pass(prompt, kind.baked)
+            chain = np.array(request.chain, np.int32)
+            logits: Logits = model.run(request.tokens[0], request.positions[0], request.slots[0], chain, request.sees)[
+                0
+            ]
+            return logits.astype(np.float64)
 
         yield run, path.stat().st_size
 
@@ -187,11 +189,11 @@ class Moved:
     margin: float  # change, mean
 
 
-def moved(found: Logits, reference: Logits, answers: Sequence[int]) -> Moved:
+def moved(logits: Logits, reference: Logits, answers: Sequence[int]) -> Moved:
     """Both [prompts, vocabulary]."""
-    expected, logs = log_softmax(reference), log_softmax(found)
+    expected, logs = log_softmax(reference), log_softmax(logits)
     kl = (np.exp(expected) * (expected - logs)).sum(axis=-1)
-    before, after = (x[:, answers[0]] - x[:, answers[1]] for x in (reference, found))
+    before, after = (x[:, answers[0]] - x[:, answers[1]] for x in (reference, logits))
     flips = (before > 0) != (after > 0)
     return Moved(
         kl=float(kl.mean()),

@@ -1,4 +1,4 @@
-"""Ways to quantize a guard that were measured against each other; `export.quantize.RECIPES` holds what won."""
+"""Ways to quantize a guard that were compared; `export.quantize.RECIPES` holds the chosen ones."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,18 +20,18 @@ def clipped(graph: Graph, layer: Layer) -> str:
 
 def _clip(weights: Array) -> Array:
     largest = np.abs(weights).max(axis=1, keepdims=True)
-    best, kept = np.full(largest.shape, np.inf), largest
+    best, bound = np.full(largest.shape, np.inf), largest
     for factor in _CLIPS:
         step = np.maximum(largest * factor, 1e-30) / 127
         error = np.square(np.clip(np.rint(weights / step), -127, 127) * step - weights).sum(axis=1, keepdims=True)
-        best, kept = np.where(error < best, error, best), np.where(error < best, largest * factor, kept)
-    result: Array = np.clip(weights, -kept, kept).astype(np.float32)
+        best, bound = np.where(error < best, error, best), np.where(error < best, largest * factor, bound)
+    result: Array = np.clip(weights, -bound, bound).astype(np.float32)
     return result
 
 
-def mixed(kept: Linear, chosen: Callable[[str], bool], rest: Linear) -> Linear:
+def mixed(first: Linear, chosen: Callable[[str], bool], rest: Linear) -> Linear:
     """Chosen layers by one way, all others by another."""
-    return lambda graph, layer: (kept if chosen(layer.name) else rest)(graph, layer)
+    return lambda graph, layer: (first if chosen(layer.name) else rest)(graph, layer)
 
 
 def variants(layers: int) -> dict[str, Recipe[Graph]]:

@@ -15,7 +15,7 @@ from guardpass.errors import InputError
 from guardpass.manifest import Mode
 
 if TYPE_CHECKING:
-    from .measure.contenders import Given
+    from .measure.contenders import RunContext
     from .measure.prepare import Options
     from .measure.run import Plan
     from .report.schema import Row
@@ -171,7 +171,7 @@ def run(
     from guardpass.engines.cpu import usable_cores
 
     from ..extras import make_folder
-    from .measure.contenders import Given, chosen
+    from .measure.contenders import RunContext, chosen
     from .measure.prepare import Options, check
     from .measure.run import Plan
     from .report.files import check_file
@@ -180,7 +180,7 @@ def run(
     if not scenarios or scenarios - set(_SCENARIOS):
         raise InputError(f"--scenario is {scenario!r}, expected some of: {', '.join(_SCENARIOS)}")
     beside = f", beside {neighbours} busy process{'es' * (neighbours != 1)}" if neighbours else ""
-    common = Given(threads or usable_cores(), _numbers("cores", cores) or None, _work(work), beside)
+    context = RunContext(threads or usable_cores(), _numbers("cores", cores) or None, _work(work), beside)
     plan = Plan(
         quants=tuple(_listed(quant)),
         peers=tuple(chosen(_listed(peers), only or (), whole)),
@@ -205,21 +205,26 @@ def run(
     if plots:
         make_folder(plots)
     if prepare:
-        _prepare(targets, plan, options, common)
+        _prepare(targets, plan, options, context)
     else:
-        _measure(targets, plan, options, common, json_file, plots)
+        _measure(targets, plan, options, context, json_file, plots)
 
 
-def _prepare(targets: list[str], plan: "Plan", options: "Options", common: "Given") -> None:
+def _prepare(targets: list[str], plan: "Plan", options: "Options", context: "RunContext") -> None:
     from .measure.prepare_only import prepare_only, prepared_markdown
 
     with _progress(len(targets) * (1 + len(plan.peers))) as progress:
-        prepared = list(prepare_only(targets, plan.quants, plan.peers, options, common, progress))
+        prepared = list(prepare_only(targets, plan.quants, plan.peers, options, context, progress))
     print(prepared_markdown(prepared))
 
 
 def _measure(
-    targets: list[str], plan: "Plan", options: "Options", common: "Given", json_file: Path | None, plots: Path | None
+    targets: list[str],
+    plan: "Plan",
+    options: "Options",
+    context: "RunContext",
+    json_file: Path | None,
+    plots: Path | None,
 ) -> None:
     """Every row is written as soon as it is measured: a failure, or a kill, loses nothing that came before."""
     from .measure.rows import report as report_of
@@ -230,7 +235,7 @@ def _measure(
     command = shlex.join(["guardpass", *sys.argv[1:]])
     rows: list[Row] = []
     with _progress(plan.steps(len(targets))) as progress:
-        for row in measured(targets, plan, options, common, progress):
+        for row in measured(targets, plan, options, context, progress):
             rows.append(row)
             if json_file:
                 write_report(report_of(command, rows), json_file)

@@ -1,4 +1,4 @@
-"""The tokenizer of a twin: given, or trained on the spot on a few sentences."""
+"""The tokenizer of a twin: the user's, or one trained on the spot on a few sentences."""
 
 import json
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ def write_tokenizer(
     """Write tokenizer.json and tokenizer_config.json. Raises InputError where the vocabulary exceeds `limit`."""
     format = FORMATS[kind]
     if source is not None:
-        tokenizer = _given(source, format, limit)
+        tokenizer = _adapted(source, format, limit)
     else:
         tokenizer = _kanana() if kind == "kanana" else trained(format)
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=True) for token in verdicts])
@@ -76,12 +76,12 @@ def _kanana() -> Tokenizer:
     return tokenizer
 
 
-def _given(source: Path, format: Format, limit: int) -> Tokenizer:
+def _adapted(source: Path, format: Format, limit: int) -> Tokenizer:
     """The tokenizer in a directory, less the verdict tokens of the guard it comes from."""
     try:
         spec = json.loads((source / "tokenizer.json").read_text(encoding="utf-8"))
-        kept = [token for token in spec["added_tokens"] if not token["content"].startswith(("<SAFE", "<UNSAFE"))]
-        spec = _cut({**spec, "added_tokens": kept}, limit)
+        tokens = [token for token in spec["added_tokens"] if not token["content"].startswith(("<SAFE", "<UNSAFE"))]
+        spec = _cut({**spec, "added_tokens": tokens}, limit)
         if (spec.get("post_processor") or {}).get("special_tokens") == {}:
             spec["post_processor"] = format.sections["post_processor"]  # a copy that has lost its <s>
         tokenizer = Tokenizer.from_str(json.dumps(spec))
@@ -95,10 +95,10 @@ def _given(source: Path, format: Format, limit: int) -> Tokenizer:
 
 def _cut(spec: dict[str, Any], limit: int) -> dict[str, Any]:
     """Less what is beyond the embedding rows, where only added tokens are: Gemma 2 lacks many that Gemma 3 has."""
-    kept = [token for token in spec["added_tokens"] if token["id"] < limit]
-    beyond = {token["content"] for token in spec["added_tokens"]} - {token["content"] for token in kept}
+    tokens = [token for token in spec["added_tokens"] if token["id"] < limit]
+    beyond = {token["content"] for token in spec["added_tokens"]} - {token["content"] for token in tokens}
     vocab = spec["model"]["vocab"]
     if any(id >= limit and token not in beyond for token, id in vocab.items()):
         return spec
     vocab = {token: id for token, id in vocab.items() if token not in beyond}
-    return {**spec, "added_tokens": kept, "model": {**spec["model"], "vocab": vocab}}
+    return {**spec, "added_tokens": tokens, "model": {**spec["model"], "vocab": vocab}}

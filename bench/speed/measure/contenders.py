@@ -1,4 +1,4 @@
-"""Who is measured: the guards of a subject, then the settings of peers, each opened as a worker."""
+"""The contenders of a run: the guards of a subject and the settings of peers, each opened as a worker."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from .questions import ONE_PASS, Way
 
 @dataclass(frozen=True)
 class Entry:
-    """A contender to be, and the files it opens. threads, affinity: what its process is given. way: of a guard."""
+    """A contender and the files that it opens. affinity: the cores of its process. way: how a guard is asked."""
 
     contender: Contender
     peer: Peer
@@ -39,8 +39,8 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Given:
-    """What all entries of a run have in common. beside: said of every setting, "" where there is nothing to say."""
+class RunContext:
+    """What all entries of a run share. beside: a suffix of every setting's name, or ""."""
 
     threads: int
     affinity: tuple[int, ...] | None
@@ -49,65 +49,64 @@ class Given:
 
 
 def chosen(names: Sequence[str], only: Sequence[str], whole: bool = False) -> list[tuple[Peer, Setting]]:
-    """Settings of the named peers ("all": of every one) whose name, behind the peer's, contains one of `only`.
+    """Settings of the named peers, or of all for "all", whose full name ("PEER SETTING") contains one of `only`.
 
-    whole: those too that answer in full.
-
-    Raises InputError for a name that is unknown, and where nothing is left.
+    whole: include settings that decode whole answers. Raises InputError for an unknown name, and where no setting is
+    left.
     """
     peers = PEERS if list(names) == ["all"] else [find(name) for name in names]
-    found = [
+    settings = [
         (peer, setting)
         for peer in peers
         for setting in peer.settings
         if whole or not setting.whole
         if not only or any(part in f"{peer.name} {setting.name}" for part in only)
     ]
-    if only and not found:
-        known = "; ".join(f"{peer.name} {setting.name}" for peer in peers for setting in peer.settings)
-        raise InputError(f"--only {', '.join(only)} leaves no setting of these: {known or 'no peers were named'}")
-    return found
+    if only and not settings:
+        names = "; ".join(f"{peer.name} {setting.name}" for peer in peers for setting in peer.settings)
+        raise InputError(f"--only {', '.join(only)} leaves no setting of these: {names or 'no peers were named'}")
+    return settings
 
 
-def guard_entry(subject: Prepared, guard: Exported, given: Given, way: Way = ONE_PASS) -> Entry:
-    """A guard of ours, asked in one way."""
+def guard_entry(subject: Prepared, guard: Exported, context: RunContext, way: Way = ONE_PASS) -> Entry:
+    """A guard as a contender, asked in one way."""
     engine, quant = guard.engine.name, guard.engine.quant
     name = quant if engine == "onnx" else f"{quant}, engine {engine}"
     setting = Setting(f"{name}{way.name}", quant, {"passes": way.passes} if way.passes else {}, prefix_kept=True)
-    contender = _contender(subject, GUARDPASS, setting, given)
+    contender = _contender(subject, GUARDPASS, setting, context)
     path = guard.path.absolute()
-    return Entry(contender, GUARDPASS, setting, path, guard.mb, guard.convert_s, given.work, given.affinity, way)
+    return Entry(contender, GUARDPASS, setting, path, guard.mb, guard.convert_s, context.work, context.affinity, way)
 
 
-def peer_entry(subject: Prepared, peer: Peer, setting: Setting, given: Given) -> Entry:
-    """A peer, its files made; of its setting's sweep the first way.
+def peer_entry(subject: Prepared, peer: Peer, setting: Setting, context: RunContext) -> Entry:
+    """A peer as a contender, with its files made, in the first way of its setting's sweep.
 
-    Raises GuardpassError where it cannot be run on this machine or checkpoint.
+    Raises GuardpassError where the peer cannot run on this machine or checkpoint.
     """
     if subject.checkpoint is None:
         raise InputError(f"{subject.name} is a guard, and {peer.name} needs the checkpoint it was exported from")
-    python_of(peer, given.work)  # also where nothing is made: a missing peer is reported before a run
-    made = prepare_files(peer, setting, subject.checkpoint, given.work)
-    contender = _contender(subject, peer, setting, given)
-    return Entry(contender, peer, setting, made.path, made.mb, made.convert_s, given.work, given.affinity)
+    python_of(peer, context.work)  # also where nothing is made: a missing peer is reported before a run
+    made = prepare_files(peer, setting, subject.checkpoint, context.work)
+    contender = _contender(subject, peer, setting, context)
+    return Entry(contender, peer, setting, made.path, made.mb, made.convert_s, context.work, context.affinity)
 
 
-def fastest(entry: Entry, questions: Sequence[Question], given: Given) -> Entry:
-    """At the fastest way of its setting's sweep on `questions`. Raises PeerError where none works."""
+def fastest(entry: Entry, questions: Sequence[Question], context: RunContext) -> Entry:
+    """The entry in the fastest way of its setting's sweep on `questions`. Raises PeerError where none works."""
     setting, _ = launch.best(
-        entry.peer, entry.setting, entry.path, entry.work, questions, threads=given.threads, affinity=given.affinity
+        entry.peer, entry.setting, entry.path, entry.work, questions, threads=context.threads, affinity=context.affinity
     )
-    return replace(entry, setting=setting, contender=replace(entry.contender, setting=setting.name + given.beside))
+    return replace(entry, setting=setting, contender=replace(entry.contender, setting=setting.name + context.beside))
 
 
-def _contender(subject: Prepared, peer: Peer, setting: Setting, given: Given) -> Contender:
+def _contender(subject: Prepared, peer: Peer, setting: Setting, context: RunContext) -> Contender:
     return Contender(
         engine=peer.name,
-        setting=setting.name + given.beside,
+        setting=setting.name + context.beside,
         quant=setting.quant,
         subject=subject.name,
         weights=subject.weights,
         layers=subject.layers,
-        threads=given.threads,
+        threads=context.threads,
         prefix_kept=setting.prefix_kept,
     )

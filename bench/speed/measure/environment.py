@@ -24,7 +24,7 @@ _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
 def environment(versions: Mapping[str, str]) -> Environment:
-    """What is known of here and now. versions: package to version, of the process that is measured."""
+    """The environment of this moment. versions: package to version, of the measured process."""
     info = cpuinfo(_read(_CPUINFO))
     cores = os.cpu_count() or 1
     return Environment(
@@ -43,12 +43,12 @@ def environment(versions: Mapping[str, str]) -> Environment:
 
 
 def here(*packages: str) -> Environment:
-    """The same of this process, with the versions of these packages, those that are installed."""
-    found = {}
+    """The environment of this process, with the versions of those of the packages that are installed."""
+    versions = {}
     for name in packages:
         with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return environment(found)
+            versions[name] = version(name)
+    return environment(versions)
 
 
 def cpuinfo(text: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""How many operations a pass takes: what its time is held against the machine's peak by."""
+"""The operations of a pass, by which its time is compared with the machine's peak."""
 
 import numpy as np
 import numpy.typing as npt

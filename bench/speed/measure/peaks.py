@@ -1,4 +1,4 @@
-"""What the machine can do: its best matrix product at each precision, and how fast it reads memory."""
+"""The machine's peaks: its fastest matrix product at each precision, and its memory bandwidth."""
 
 import os
 import time
@@ -22,26 +22,26 @@ _READ_MB = 512
 
 
 def peaks(threads: int) -> Peaks:
-    """By a few seconds of microbenchmark on `threads` cores: of each precision the best at hand.
+    """Measure peaks for a few seconds on `threads` cores, with the fastest product at hand of each precision.
 
-    Of int8 that is what the circuits could, where guardpass-kernels is installed: its products never leave registers.
-    Libraries bound what libraries reach; an engine of its own may come out above them.
+    Where guardpass-kernels is installed, the int8 peak is that of the circuits: its products never leave registers. A
+    library's product bounds what libraries reach; an engine with kernels of its own may exceed it.
     """
-    found: dict[str, tuple[float, str]] = {}
+    best: dict[str, tuple[float, str]] = {}
     for kind, name, product in _products(threads):
         gops = max(_gops(product(m, k, n), 2.0 * m * k * n) for m, k, n in _SIZES)
-        found[kind] = max(found.get(kind, (0.0, "")), (gops, name))
+        best[kind] = max(best.get(kind, (0.0, "")), (gops, name))
     if peak := peak_of(threads, _SECONDS):
         name = f"guardpass-kernels, {library().level()} in registers"
-        found["int8"] = max(found.get("int8", (0.0, "")), (peak(), name))
+        best["int8"] = max(best.get("int8", (0.0, "")), (peak(), name))
     return Peaks(
         environment=environment({}),
         threads=threads,
-        int8=found["int8"][0] if "int8" in found else None,
-        bf16=found["bf16"][0] if "bf16" in found else None,
-        fp32=found["fp32"][0] if "fp32" in found else None,
+        int8=best["int8"][0] if "int8" in best else None,
+        bf16=best["bf16"][0] if "bf16" in best else None,
+        fp32=best["fp32"][0] if "fp32" in best else None,
         read_gb_s=_read(),
-        by={kind: name for kind, (_, name) in found.items()} | {"read": f"numpy's sum of {_READ_MB} MB, one thread"},
+        by={kind: name for kind, (_, name) in best.items()} | {"read": f"numpy's sum of {_READ_MB} MB, one thread"},
     )
 
 
@@ -105,16 +105,16 @@ def _torch(m: int, k: int, n: int, threads: int, kind: str) -> Callable[[], obje
 def _threads(count: int) -> Iterator[None]:
     import torch
 
-    kept = torch.get_num_threads()
+    before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(kept)
+        torch.set_num_threads(before)
 
 
 def _gops(product: Callable[[], object], operations: float) -> float:
-    """The best call's."""
+    """GOP/s of the fastest call."""
     product()
     best, end = float("inf"), time.perf_counter() + _SECONDS
     while time.perf_counter() < end:
@@ -125,7 +125,7 @@ def _gops(product: Callable[[], object], operations: float) -> float:
 
 
 def _read() -> float:
-    """GB/s of one thread, beyond what caches hold where the machine has the memory."""
+    """GB/s that one thread reads, from beyond the caches where the machine has the memory."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
     data = np.ones(max(1 << 20, min(_READ_MB << 20, free)) // 8)
     best = min(_seconds(data.sum) for _ in range(4))

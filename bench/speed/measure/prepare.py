@@ -146,8 +146,10 @@ def _engine(quant: str) -> Engine:
     name, _, precision = quant.rpartition(" ")
     engine = choose(name or ("onnx" if precision in ENGINES["onnx"].quants else "llamacpp"), precision, "own")
     if precision not in ENGINES[engine.name].quants:
-        known = "; ".join(f"{name}: {', '.join(row.quants)}" for name, row in ENGINES.items())
-        raise InputError(f"--quant has {quant!r}, expected a precision, or an engine and its precision, of: {known}")
+        precisions = "; ".join(f"{name}: {', '.join(row.quants)}" for name, row in ENGINES.items())
+        raise InputError(
+            f"--quant has {quant!r}, expected a precision, or an engine and its precision, of: {precisions}"
+        )
     return engine
 
 

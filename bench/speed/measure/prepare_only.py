@@ -12,7 +12,7 @@ from ..report import tables
 from ..report.format import number, table
 from ..report.schema import Skipped
 from ..report.subjects import name_of
-from .contenders import Entry, Given, guard_entry, peer_entry
+from .contenders import Entry, RunContext, guard_entry, peer_entry
 from .prepare import Options, prepare
 from .rows import report, skipped
 from .run import Progress
@@ -23,18 +23,18 @@ def prepare_only(
     quants: tuple[str, ...],
     peers: Sequence[tuple[Peer, Setting]],
     options: Options,
-    common: Given,
+    context: RunContext,
     progress: Progress,
 ) -> Iterator[Entry | Skipped]:
     """Make twins, guards and peers' files where they are not there yet."""
     for target in targets:
         progress(f"{target}: checkpoint and guards")
-        subject = prepare(target, quants, common.work, options)
-        yield from (guard_entry(subject, guard, common) for guard in subject.guards)
+        subject = prepare(target, quants, context.work, options)
+        yield from (guard_entry(subject, guard, context) for guard in subject.guards)
         for peer, setting in peers:
             progress(f"{peer.name} {setting.name}: files")
             try:
-                yield peer_entry(subject, peer, setting, common)
+                yield peer_entry(subject, peer, setting, context)
             except GuardpassError as error:
                 yield skipped(peer, setting, subject.name, error)
 

@@ -1,4 +1,4 @@
-"""What contenders are asked: texts of a given length, and the same as the checkpoint's own prompt, in tokens."""
+"""The questions to contenders: texts of a chosen length, as text and as tokens of the checkpoint's own prompt."""
 
 import random
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ _BEGINNING = 12  # characters that no two timed texts have in common, so that no
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A question, and the pass by which a guard answers it. columns: of the scores, those of the question's labels."""
+class PlannedQuestion:
+    """A question and the pass by which a guard answers it. columns: the scores' columns of the question's labels."""
 
     text: str  # with the reply, where there is one
     question: Question
@@ -33,7 +33,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Way:
-    """How a guard is asked. passes: the policies of each, one after another; () for a guard that has none."""
+    """How a guard is asked. passes: the policies of each pass, in order; () for a guard without policies."""
 
     name: str = ""  # behind the guard's
     passes: tuple[tuple[str, ...], ...] = ()
@@ -43,10 +43,10 @@ ONE_PASS = Way()
 
 
 class Questions:
-    """Questions to a guard in one mode, by default prompt, or response where it has no other. Of several policies to
-    the first.
+    """Questions to a guard in one mode: by default prompt, or response where the guard has no other. Of several
+    policies, the first is asked.
 
-    Raises InputError for a mode that the guard has not.
+    Raises InputError for a mode that the guard does not have.
     """
 
     mode: Mode
@@ -74,16 +74,16 @@ class Questions:
         self._begun: set[str] = set()
         self._splitter = Tokenizer.from_file(str(guard / "tokenizer.json"))
 
-    def of_length(self, tokens: int, count: int, seed: int = 0) -> list[Asked]:
-        """Texts of exactly so many tokens of content, which begin unlike any before.
+    def of_length(self, tokens: int, count: int, seed: int = 0) -> list[PlannedQuestion]:
+        """Texts of exactly `tokens` tokens of content, none of which begins like an earlier one.
 
-        Raises InputError where too few can be cut so.
+        Raises InputError where too few such texts can be cut.
         """
         order = random.Random(f"{seed} {tokens}")
-        found: list[Asked] = []
-        texts = [each.text for each in built_in("gate").items]
+        questions: list[PlannedQuestion] = []
+        texts = [item.text for item in built_in("gate").items]
         for _ in range(20 * count):
-            if len(found) == count:
+            if len(questions) == count:
                 break
             order.shuffle(texts)
             parts, size = [], 0
@@ -94,66 +94,66 @@ class Questions:
                     break
             whole = " ".join(parts)[order.randrange(len(parts[0])) :].lstrip()  # from the middle of a text
             encoding = self._splitter.encode(whole, add_special_tokens=False)
-            asked = self.about(whole[: encoding.offsets[min(tokens, len(encoding.offsets)) - 1][1]])
-            beginning = asked.question["text"][:_BEGINNING]
-            if asked.content == tokens and beginning not in self._begun:
+            planned = self.about(whole[: encoding.offsets[min(tokens, len(encoding.offsets)) - 1][1]])
+            beginning = planned.question["text"][:_BEGINNING]
+            if planned.content == tokens and beginning not in self._begun:
                 self._begun.add(beginning)
-                found.append(asked)
-        if len(found) < count:
+                questions.append(planned)
+        if len(questions) < count:
             raise InputError(f"found no {count} texts of {tokens} tokens by this tokenizer; choose other --lengths")
-        return found
+        return questions
 
-    def judged(self, count: int, longest: int = 256) -> list[Asked]:
-        """Built-in texts, spread evenly over what is there: for verdicts, not for time."""
-        found = (self.about(text.text) for text in built_in("gate").items)
-        short = [each for each in found if each.content <= longest]
-        kept = min(count, len(short))
-        return [short[number * len(short) // kept] for number in range(kept)]
+    def judged(self, count: int, longest: int = 256) -> list[PlannedQuestion]:
+        """Built-in texts, spread evenly over all of them: for verdicts, not for time."""
+        questions = (self.about(text.text) for text in built_in("gate").items)
+        short = [planned for planned in questions if planned.content <= longest]
+        size = min(count, len(short))
+        return [short[number * len(short) // size] for number in range(size)]
 
     def ways(self, whole: bool) -> tuple[Way, ...]:
-        """How guards are asked: for what peers answer; whole: also for all policies, at once and one by one."""
+        """How guards are asked: for what peers answer too; whole: also for all policies, at once and one by one."""
         if self.policy is None:
             return (ONE_PASS,)
-        asked, first = self._asked, Way("", ((self.policy,),))
-        if not whole or len(asked) == 1:
+        policies, first = self._asked, Way("", ((self.policy,),))
+        if not whole or len(policies) == 1:
             return (first,)
         return (
             first,
-            Way(f", {len(asked)} policies in one pass", (asked,)),
-            Way(f", {len(asked)} policies in passes of their own", tuple((policy,) for policy in asked)),
+            Way(f", {len(policies)} policies in one pass", (policies,)),
+            Way(f", {len(policies)} policies in passes of their own", tuple((policy,) for policy in policies)),
         )
 
-    def requests(self, asked: Asked, way: Way) -> list[Pass]:
+    def requests(self, planned: PlannedQuestion, way: Way) -> list[Pass]:
         """The passes by which a guard answers a question in one way."""
         if not way.passes:
-            return [asked.request]
+            return [planned.request]
         planners = [self._planned[policies] for policies in way.passes]
-        return [planner.plan(planner.span(self._given(asked.text))) for planner in planners]
+        return [planner.plan(planner.span(self._turns(planned.text))) for planner in planners]
 
-    def _given(self, text: str) -> dict[Role, str]:
-        """In mode response the second half is the reply."""
+    def _turns(self, text: str) -> dict[Role, str]:
+        """The turns of a text; in mode response its second half is the reply."""
         if self.mode == "response":
             return {"prompt": text[: len(text) // 2], "response": text[len(text) // 2 :]}
         return {"prompt": text}
 
-    def about(self, text: str) -> Asked:
-        """The question that a text is."""
-        given = self._given(text)
-        request = self._planner.plan(self._planner.span(given))
+    def about(self, text: str) -> PlannedQuestion:
+        """The question about a text."""
+        turns = self._turns(text)
+        request = self._planner.plan(self._planner.span(turns))
         root = self._tree.slots[self._tree.roots[0]]
         tree = np.array(self._tree.tokens)[request.sees[root.node]].tolist()
         span = request.tokens[0, : request.tokens.size - len(self._tree.tokens)].tolist()
         columns = tuple(choice.column for choice in root.choices)
-        return Asked(
+        return PlannedQuestion(
             text=text,
             question={
-                "text": given["prompt"],
-                "response": given.get("response"),
+                "text": turns["prompt"],
+                "response": turns.get("response"),
                 "ids": [self._prefix[column] for column in request.chain] + span + tree,
                 "labels": [self._columns[column] for column in columns],
                 "steps": self._steps,
             },
             request=request,
-            content=sum(len(self._content.ids(each)) for each in given.values()),
+            content=sum(len(self._content.ids(turn)) for turn in turns.values()),
             columns=columns,
         )

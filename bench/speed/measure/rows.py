@@ -1,4 +1,4 @@
-"""Rows of a result, from what was measured."""
+"""Builds the rows of a result from measurements."""
 
 import statistics
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from ..report.subjects import OURS
 from .contenders import Entry
 from .environment import environment
 from .flops import causal, operations
-from .questions import Asked
+from .questions import PlannedQuestion
 from .scenarios import Offered, Turns, milliseconds
 
 R = TypeVar("R")
@@ -31,7 +31,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Shape:
-    """What the work of a pass is counted by; nothing is known of a guard without its checkpoint."""
+    """What the operations of a pass are counted by. Without its checkpoint, a guard's architecture is unknown."""
 
     architecture: Architecture | None
     mode: str
@@ -46,7 +46,9 @@ class Shape:
         if self.architecture is None:
             return None
         shape = self.architecture
-        return sum(operations(shape, each.mask[0, 0].sum(-1), each.slots[0], self.columns) for each in requests)
+        return sum(
+            operations(shape, request.mask[0, 0].sum(-1), request.slots[0], self.columns) for request in requests
+        )
 
     def of_prompt(self, prompt: int, run: int) -> float | None:
         """Operations of a peer over the last `run` tokens of a prompt; those beyond it are decoded."""
@@ -61,16 +63,16 @@ class Shape:
 class Expected:
     """A question, the label that the checkpoint's own weights give in fp32, and its lead over the next, in logits."""
 
-    asked: Asked
+    planned: PlannedQuestion
     label: int
     margin: float
 
     @classmethod
-    def of(cls, asked: Asked, scores: Array) -> "Expected":
+    def of(cls, planned: PlannedQuestion, scores: Array) -> "Expected":
         """scores: [S, V'] of the question's pass."""
-        root = scores[0, list(asked.columns)]  # slots follow those that lead to them
+        root = scores[0, list(planned.columns)]  # slots follow those that lead to them
         *_, second, first = np.sort(root)
-        return cls(asked, int(root.argmax()), float(first - second))
+        return cls(planned, int(root.argmax()), float(first - second))
 
 
 def latency(
@@ -116,16 +118,20 @@ def latency(
 def _share(
     operations: float | None, ms: Sequence[float], peaks: Sequence[float]
 ) -> tuple[float | None, Interval | None]:
-    """Of the peak beside each turn: what the operations would take at it, over the time they took."""
+    """The share of the peak measured beside each turn: time of the operations at that peak over the time they took."""
     if operations is None or not peaks or min(ms) <= 0:
         return None, None
     return paired_ratio([operations / peak / 1e6 for peak in peaks], ms)
 
 
 def fidelity(entry: Entry, worker: Worker, expected: Sequence[Expected]) -> Fidelity:
-    """Asks them all."""
-    answers = [worker.ask([each.asked.question])[0] for each in expected]
-    flips = [each.margin for each, answer in zip(expected, answers, strict=True) if answer["label"] != each.label]
+    """Asks the worker all questions and compares its labels."""
+    answers = [worker.ask([reference.planned.question])[0] for reference in expected]
+    flips = [
+        reference.margin
+        for reference, answer in zip(expected, answers, strict=True)
+        if answer["label"] != reference.label
+    ]
     return Fidelity(
         contender=entry.contender,
         environment=_environment(worker),
@@ -136,7 +142,7 @@ def fidelity(entry: Entry, worker: Worker, expected: Sequence[Expected]) -> Fide
 
 
 def cost(entry: Entry, worker: Worker) -> Cost:
-    """What the worker has taken so far."""
+    """Time and memory that the worker has taken so far."""
     resident, peak = worker.memory()
     return Cost(
         contender=entry.contender,
@@ -150,25 +156,25 @@ def cost(entry: Entry, worker: Worker) -> Cost:
     )
 
 
-def rate(entry: Entry, worker: Worker, content: int, found: Offered, bound_ms: float, seed: int) -> Rate:
-    """Of one rate that was offered."""
+def rate(entry: Entry, worker: Worker, content: int, offered: Offered, bound_ms: float, seed: int) -> Rate:
+    """The row of one offered rate."""
     return Rate(
         contender=entry.contender,
         environment=_environment(worker),
         content=content,
-        rate=found.rate,
+        rate=offered.rate,
         seed=seed,
-        served=found.served,
+        served=offered.served,
         bound_ms=bound_ms,
-        held=found.held,
-        chosen=found.chosen,
-        ms=found.ms,
-        samples=found.samples,
+        held=offered.held,
+        chosen=offered.chosen,
+        ms=offered.ms,
+        samples=offered.samples,
     )
 
 
 def offline(entry: Entry, worker: Worker, content: int, requests: int, seconds: float) -> Offline:
-    """Of all requests at once."""
+    """The row of all requests at once."""
     return Offline(entry.contender, _environment(worker), content, requests, seconds, requests / seconds)
 
 

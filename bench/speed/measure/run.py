@@ -1,4 +1,4 @@
-"""One run: every contender on every subject, each in turn with guardpass's first guard, so that ratios hold."""
+"""One run: every contender on every subject, in turn with guardpass's first guard, so that ratios hold."""
 
 import contextlib
 import subprocess
@@ -18,11 +18,11 @@ from ...peers.table import Peer, Setting
 from ...peers.worker import Worker
 from ..report.schema import Row
 from . import scenarios
-from .contenders import Entry, Given, fastest, guard_entry, peer_entry
+from .contenders import Entry, RunContext, fastest, guard_entry, peer_entry
 from .int8_peak import bound, peak_of
 from .peaks import peaks
 from .prepare import Options, Prepared, prepare
-from .questions import Asked, Questions
+from .questions import PlannedQuestion, Questions
 from .rows import Expected, Shape, cost, fidelity, latency, offline, rate, skipped
 
 WARM_UP = 2  # turns that count for nothing, of each length
@@ -34,7 +34,7 @@ Progress = Callable[[str], None]  # called with a line when a step begins
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure. peers: with their settings. load: content tokens of the scenarios server and offline."""
+    """What to measure. peers: with their settings. load: content tokens for the scenarios server and offline."""
 
     quants: tuple[str, ...]
     peers: tuple[tuple[Peer, Setting], ...]
@@ -51,32 +51,36 @@ class Plan:
     whole: bool = False  # guards are also asked for all policies
 
     def steps(self, targets: int) -> int:
-        """How often `run` tells what it does, if nothing is skipped and guards are asked in one way."""
-        each = len(self.lengths) * ("single" in self.scenarios) + len(self.scenarios - {"single"}) + bool(self.texts)
-        return 1 + targets * (1 + bool(self.texts) + len(self.peers) + (len(self.quants) + len(self.peers)) * each)
+        """How many steps `run` reports, if nothing is skipped and guards are asked in one way."""
+        contender_steps = (
+            len(self.lengths) * ("single" in self.scenarios) + len(self.scenarios - {"single"}) + bool(self.texts)
+        )
+        return 1 + targets * (
+            1 + bool(self.texts) + len(self.peers) + (len(self.quants) + len(self.peers)) * contender_steps
+        )
 
 
-def run(targets: Sequence[str], plan: Plan, options: Options, given: Given, progress: Progress) -> Iterator[Row]:
-    """Measure it all, a row as soon as it is known. A peer that cannot run becomes a row that says why; guardpass's
-    own failure is raised.
+def run(targets: Sequence[str], plan: Plan, options: Options, context: RunContext, progress: Progress) -> Iterator[Row]:
+    """Measure everything, and yield a row as soon as it is known. A peer that cannot run becomes a row with the reason;
+    a failure of guardpass is raised.
 
     progress is called when a step begins.
     """
     progress("the machine's peaks")
-    with bound(given.affinity):
-        found = peaks(given.threads)
-    yield found
+    with bound(context.affinity):
+        row = peaks(context.threads)
+    yield row
     with _neighbours(plan.neighbours):
         for target in targets:
             progress(f"{target}: checkpoint and guards")
-            yield from _Subject(prepare(target, plan.quants, given.work, options), plan, given, progress).rows()
+            yield from _Subject(prepare(target, plan.quants, context.work, options), plan, context, progress).rows()
 
 
 class _Subject:
     """The run on one subject."""
 
-    def __init__(self, subject: Prepared, plan: Plan, given: Given, progress: Progress) -> None:
-        self._subject, self._plan, self._given, self._progress = subject, plan, given, progress
+    def __init__(self, subject: Prepared, plan: Plan, context: RunContext, progress: Progress) -> None:
+        self._subject, self._plan, self._context, self._progress = subject, plan, context, progress
         questions = Questions(subject.guards[0].path, plan.mode)
         self._questions = questions
         lengths = plan.lengths if "single" in plan.scenarios else ()
@@ -89,14 +93,14 @@ class _Subject:
     def rows(self) -> Iterator[Row]:
         """All rows of the subject, those of its first guard first."""
         first, *others = (
-            guard_entry(self._subject, guard, self._given, way)
+            guard_entry(self._subject, guard, self._context, way)
             for guard in self._subject.guards
             for way in self._questions.ways(self._plan.whole)
         )
         with first.worker() as ours:
-            for tokens, asked in self._timed.items():
+            for tokens, questions in self._timed.items():
                 self._progress(f"{self._name(first)}: single, {tokens} tokens")
-                (turns,) = self._in_turn([ours], asked)
+                (turns,) = self._in_turn([ours], questions)
                 yield self._latency(first, ours, tokens, turns)
             yield from self._rest(first, ours)
             for entry in others:
@@ -107,8 +111,8 @@ class _Subject:
     def _peer(self, ours: Worker, peer: Peer, setting: Setting) -> Iterator[Row]:
         self._progress(f"{peer.name} {setting.name}: files and settings")
         try:
-            entry = peer_entry(self._subject, peer, setting, self._given)
-            yield from self._beside(ours, fastest(entry, _asks(self._load[:_SWEPT]), self._given))
+            entry = peer_entry(self._subject, peer, setting, self._context)
+            yield from self._beside(ours, fastest(entry, _asks(self._load[:_SWEPT]), self._context))
         except GuardpassError as error:
             self._progress(f"{peer.name} {setting.name}: cannot run here")
             yield skipped(peer, setting, self._subject.name, error)
@@ -116,9 +120,9 @@ class _Subject:
     def _beside(self, ours: Worker, entry: Entry) -> Iterator[Row]:
         """A contender, in turn with the first."""
         with entry.worker() as worker:
-            for tokens, asked in self._timed.items():
+            for tokens, questions in self._timed.items():
                 self._progress(f"{self._name(entry)}: single, {tokens} tokens")
-                first, turns = self._in_turn([ours, worker], asked)
+                first, turns = self._in_turn([ours, worker], questions)
                 yield self._latency(entry, worker, tokens, turns, scenarios.milliseconds(first.answers))
             yield from self._rest(entry, worker)
 
@@ -129,9 +133,9 @@ class _Subject:
         requests = self._questions.requests(last, entry.way)
         return latency(entry, worker, self._shape, len(last.question["ids"]), requests, tokens, turns, beside)
 
-    def _in_turn(self, workers: Sequence[Worker], asked: Sequence[Asked]) -> list[scenarios.Turns]:
-        with bound(self._given.affinity):
-            return scenarios.in_turn(workers, _asks(asked), WARM_UP, peak_of(self._given.threads))
+    def _in_turn(self, workers: Sequence[Worker], questions: Sequence[PlannedQuestion]) -> list[scenarios.Turns]:
+        with bound(self._context.affinity):
+            return scenarios.in_turn(workers, _asks(questions), WARM_UP, peak_of(self._context.threads))
 
     def _rest(self, entry: Entry, worker: Worker) -> Iterator[Row]:
         """Verdicts, throughput and costs."""
@@ -156,28 +160,28 @@ class _Subject:
         if best.held:
             tried[-1] = replace(best, chosen=True)
             tried.append(scenarios.offer(worker, asks, _BELOW_HIGHEST * best.rate, bound, self._plan.seed))
-        for each in tried:
-            yield rate(entry, worker, self._plan.load, each, bound, self._plan.seed)
+        for offered in tried:
+            yield rate(entry, worker, self._plan.load, offered, bound, self._plan.seed)
 
     def _reference(self) -> list[Expected]:
-        """What the checkpoint's own weights say in fp32."""
+        """Verdicts of the checkpoint's own weights in fp32."""
         checkpoint = self._subject.checkpoint
         if checkpoint is None or not self._plan.texts:
             return []
         self._progress(f"{self._subject.name}: reference verdicts in fp32")
-        asked = self._questions.judged(self._plan.texts)
+        questions = self._questions.judged(self._plan.texts)
         manifest = open_guard(self._subject.guards[0].path, verify=False)
         source = Checkpoint(checkpoint)
-        passes = [each.request for each in asked]
+        passes = [planned.request for planned in questions]
         scores = reference_scores(source, read_architecture(source), manifest.prefix, manifest.columns, passes)
-        return [Expected.of(each, found) for each, found in zip(asked, scores, strict=True)]
+        return [Expected.of(planned, pass_scores) for planned, pass_scores in zip(questions, scores, strict=True)]
 
     def _name(self, entry: Entry) -> str:
         return f"{self._subject.name}, {entry.contender.engine} {entry.contender.setting}"
 
 
-def _asks(asked: Sequence[Asked]) -> list[Question]:
-    return [each.question for each in asked]
+def _asks(questions: Sequence[PlannedQuestion]) -> list[Question]:
+    return [planned.question for planned in questions]
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ _STEPS = 4  # of the search for a rate: to a sixteenth of its range
 
 
 class Asks(Protocol):
-    """What a scenario needs of a worker."""
+    """The part of a worker that a scenario uses."""
 
     def ask(self, questions: Sequence[Question]) -> list[Answer]: ...
     def send(self, question: Question) -> None: ...
@@ -27,7 +27,7 @@ class Asks(Protocol):
 
 @dataclass(frozen=True)
 class Turns:
-    """What one worker answered, and the machine's peak right before each request; [] where it is not taken."""
+    """A worker's answers, and the machine's peak right before each request; [] where it is not measured."""
 
     answers: list[Answer]
     peaks: list[float]
@@ -40,18 +40,18 @@ def in_turn(
 
     peak: taken while all workers rest.
     """
-    found = [Turns([], []) for _ in workers]
+    turns = [Turns([], []) for _ in workers]
     order = random.Random(0)
     for question in questions:
         for index in order.sample(range(len(workers)), len(workers)):
             time.sleep(_REST_S)
-            found[index].peaks.extend([peak()] if peak else [])
-            found[index].answers.extend(workers[index].ask([question]))
-    return [Turns(each.answers[warm_up:], each.peaks[warm_up:]) for each in found]
+            turns[index].peaks.extend([peak()] if peak else [])
+            turns[index].answers.extend(workers[index].ask([question]))
+    return [Turns(turn.answers[warm_up:], turn.peaks[warm_up:]) for turn in turns]
 
 
 def milliseconds(answers: Sequence[Answer]) -> tuple[float, ...]:
-    """How long each answer took, without the way to the process and back."""
+    """The time of each answer, without the transfer to the process and back."""
     return tuple((answer["ended"] - answer["started"]) * 1e3 for answer in answers)
 
 
@@ -77,7 +77,7 @@ def open_loop(worker: Asks, questions: Sequence[Question], times: Sequence[float
 
 @dataclass(frozen=True)
 class Offered:
-    """What came of one rate, in requests per second."""
+    """The outcome of one rate, in requests per second."""
 
     rate: float
     served: float
@@ -88,13 +88,11 @@ class Offered:
 
 
 def offer(worker: Asks, questions: Sequence[Question], rate: float, bound_ms: float, seed: int) -> Offered:
-    """All questions, arriving at `rate` in the mean."""
+    """Send all questions, arriving at `rate` in the mean."""
     times = arrivals(rate, len(questions), seed).tolist()
     late, seconds = open_loop(worker, questions, times)
-    found = summary(late)
-    return Offered(
-        rate, len(questions) / seconds, found, tuple(late), None if found.p95 is None else found.p95 <= bound_ms
-    )
+    ms = summary(late)
+    return Offered(rate, len(questions) / seconds, ms, tuple(late), None if ms.p95 is None else ms.p95 <= bound_ms)
 
 
 def highest_rate(
@@ -108,7 +106,7 @@ def highest_rate(
     for _ in range(_STEPS):
         tried.append(offer(worker, questions, (low + high) / 2, bound_ms, seed))
         low, high = (tried[-1].rate, high) if tried[-1].held else (low, tried[-1].rate)
-    return sorted(tried, key=lambda each: (bool(each.held), each.rate))
+    return sorted(tried, key=lambda offered: (bool(offered.held), offered.rate))
 
 
 def offline(worker: Asks, questions: Sequence[Question]) -> float:

@@ -26,7 +26,7 @@ _DASHED = " (dashed: the whole prompt is run for every request)"
 
 
 def draw(report: Report, folder: Path) -> tuple[Path, ...]:
-    """Draw all that the report has rows for, each as PNG and SVG; the files made, in a folder that is made too.
+    """Draw every plot that the report has rows for, as PNG and SVG, into a folder that is made. Returns the files.
 
     Raises InputError where something cannot be written, MissingDependency without matplotlib.
     """
@@ -38,7 +38,7 @@ def draw(report: Report, folder: Path) -> tuple[Path, ...]:
 
 
 def _drawn(own: Report, subject: Subject, folder: Path, look: Looks) -> Iterator[Path]:
-    """Draws each, and names it without its suffix."""
+    """Draw the plots of a subject, and yield their paths without suffix."""
     cut = "" if subject.layers is None else f"-{subject.layers}-layers"
     stem = f"{_slug(subject.name)}{cut}-{subject.threads}-threads"
     for mode in dict.fromkeys(row.mode for row in own.latency):
@@ -175,11 +175,11 @@ def draw_fidelity(path: Path, subject: Subject, rows: Sequence[tuple[Fidelity, C
         axes.set(xscale="log")
         points: list[tuple[Look, Point]] = []
         for row, cost in rows:
-            each, share = look[row.contender], 100 * row.agreement
+            style, share = look[row.contender], 100 * row.agreement
             low, high = (100 * end for end in share_interval(row.agreement, row.texts))
-            axes.vlines(cost.file_mb, low, high, color=each.color, alpha=0.35, linewidth=1.5)
-            axes.plot(cost.file_mb, share, **each.line() | {"markersize": 10 if each.ours else 7})
-            points.append((each, (cost.file_mb, share)))
+            axes.vlines(cost.file_mb, low, high, color=style.color, alpha=0.35, linewidth=1.5)
+            axes.plot(cost.file_mb, share, **style.line() | {"markersize": 10 if style.ours else 7})
+            points.append((style, (cost.file_mb, share)))
         axes.margins(0.12)
         plain_ticks(axes.xaxis)
         label_points(axes, points)

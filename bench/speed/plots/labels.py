@@ -30,13 +30,13 @@ def label_ends(axes: "Axes", ends: Sequence[tuple[Look, Point]]) -> None:
 
     figure = _laid_out(axes)
     to_axes = (axes.transData + axes.transAxes.inverted()).transform
-    found = sorted(((*to_axes(point), look) for look, point in ends), key=lambda each: each[1])
+    placed = sorted(((*to_axes(point), look) for look, point in ends), key=lambda end: end[1])
     gap = 1.35 * _SIZE / 72 * figure.dpi / axes.get_window_extent().height
-    steps = gap * np.arange(len(found))
+    steps = gap * np.arange(len(placed))
     # The least squares of moves that keep order and gaps.
-    wanted = np.array([y for _, y, _ in found]) - steps
-    places = isotonic_regression(wanted, y_min=0, y_max=max(0, 1 - gap * (len(found) - 1))) + steps
-    for (x, y, look), place in zip(found, places, strict=True):
+    wanted = np.array([y for _, y, _ in placed]) - steps
+    places = isotonic_regression(wanted, y_min=0, y_max=max(0, 1 - gap * (len(placed) - 1))) + steps
+    for (x, y, look), place in zip(placed, places, strict=True):
         axes.plot([x, 1.02], [y, place], transform=axes.transAxes, clip_on=False, color=look.color, linewidth=0.6)
         axes.text(1.03, place, look.label, transform=axes.transAxes, va="center", **_letters(look))
 
@@ -51,7 +51,7 @@ def label_points(axes: "Axes", points: Sequence[tuple[Look, Point]]) -> None:
     around = [axes.transData.transform(point) for _, point in points]
     taken = [Bbox.from_extents(*(at - _MARKER * unit), *(at + _MARKER * unit)) for at in around]
     # Whoever stands out is placed first.
-    for (look, point), at in sorted(zip(points, around, strict=True), key=lambda each: not each[0][0].ours):
+    for (look, point), at in sorted(zip(points, around, strict=True), key=lambda item: not item[0][0].ours):
         sized = axes.text(*point, look.label, **_letters(look))
         size = sized.get_window_extent().size
         sized.remove()

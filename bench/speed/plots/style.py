@@ -1,4 +1,4 @@
-"""Pictures of a report, each as PNG and SVG: how contenders look, and how pictures are made and written."""
+"""The style of plots: how contenders look, and how a plot is made and written as PNG and SVG."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -47,15 +47,15 @@ class Look:
 
 def looks(contenders: Sequence[Contender]) -> dict[Contender, Look]:
     """In the order of the report, so that an engine at a setting looks alike in all its pictures."""
-    engines = list(dict.fromkeys(each.engine for each in contenders if each.engine != OURS))
-    found: dict[Contender, Look] = {}
-    for each in contenders:
-        ours = each.engine == OURS
-        color = _OURS if ours else _PEERS[engines.index(each.engine) % len(_PEERS)]
-        settings = list(dict.fromkeys(other.setting for other in contenders if other.engine == each.engine))
-        marker = _MARKERS[settings.index(each.setting) % len(_MARKERS)]
-        found[each] = Look(plain(name_of(each)), color, marker, not each.prefix_kept, ours)
-    return found
+    engines = list(dict.fromkeys(contender.engine for contender in contenders if contender.engine != OURS))
+    styles: dict[Contender, Look] = {}
+    for contender in contenders:
+        ours = contender.engine == OURS
+        color = _OURS if ours else _PEERS[engines.index(contender.engine) % len(_PEERS)]
+        settings = list(dict.fromkeys(other.setting for other in contenders if other.engine == contender.engine))
+        marker = _MARKERS[settings.index(contender.setting) % len(_MARKERS)]
+        styles[contender] = Look(plain(name_of(contender)), color, marker, not contender.prefix_kept, ours)
+    return styles
 
 
 def plain(text: str) -> str:

@@ -1,4 +1,4 @@
-"""`guardpass bench compare`: what changed from one report to another, and what is within their noise."""
+"""`guardpass bench compare`: the changes from one report to another, and whether they exceed noise."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Lone:
-    """What only one report has."""
+    """A value that only one report has."""
 
     contender: Contender
     measure: str
@@ -58,14 +58,16 @@ def compare_reports(before: Report, after: Report) -> Changes:
     """Match what both have of a contender by a measure. Raises InputError where they have no subject in common."""
     subjects_ = [subjects(report) for report in (before, after)]
     if not set(subjects_[0]) & set(subjects_[1]):
-        names = (", ".join(each.title for each in found) or "nothing" for found in subjects_)
+        names = (", ".join(value.title for value in titles) or "nothing" for titles in subjects_)
         raise InputError(f"found reports of {' and of '.join(names)}; expected a subject in common, on as many threads")
-    first, second = ({(each.contender, each.measure): each for each in values(report)} for report in (before, after))
+    first, second = (
+        {(value.contender, value.measure): value for value in values(report)} for report in (before, after)
+    )
     changes = [_change(first[key], second[key]) for key in first if key in second]
     return Changes(
         machine=_differing(before, after, _machine),
         software=_differing(before, after, _software),
-        changes=tuple(sorted(changes, key=lambda each: _MARKS.index(each.mark))),
+        changes=tuple(sorted(changes, key=lambda value: _MARKS.index(value.mark))),
         only_before=tuple(Lone(*key) for key in first if key not in second),
         only_after=tuple(Lone(*key) for key in second if key not in first),
     )
@@ -100,20 +102,20 @@ def _software(report: Report) -> Iterable[str]:
         yield f"guardpass at {row.environment.commit or 'no checkout'}"
         if not isinstance(row, Peaks | Skipped):
             yield f"{row.contender.engine}: Python {row.environment.python}"
-            yield from (f"{row.contender.engine}: {' '.join(each)}" for each in row.environment.versions.items())
+            yield from (f"{row.contender.engine}: {' '.join(item)}" for item in row.environment.versions.items())
 
 
 def _differing(before: Report, after: Report, of: Callable[[Report], Iterable[str]]) -> tuple[str, ...]:
     first, second = (dict.fromkeys(of(report)) for report in (before, after))
     return (
-        *(f"before: {each}" for each in first if each not in second),
-        *(f"after: {each}" for each in second if each not in first),
+        *(f"before: {line}" for line in first if line not in second),
+        *(f"after: {line}" for line in second if line not in first),
     )
 
 
 def changes_markdown(changes: Changes) -> str:
     """Tables by subject, what got worse first; the machine before all, where it differs."""
-    counts = {mark: sum(each.mark == mark for each in changes.changes) for mark in _MARKS}
+    counts = {mark: sum(change.mark == mark for change in changes.changes) for mark in _MARKS}
     parts = ["# guardpass bench compare"]
     if changes.machine:
         parts += ["**The machine differs**, so that no change says much of the software:", _list(changes.machine)]
@@ -124,25 +126,27 @@ def changes_markdown(changes: Changes) -> str:
         "speed moves from run to run: hold small changes against those of a contender that is the same in both."
     ]
     head = ["", "measure", "", "ratio", "before", "after", "N"]
-    told = [each for each in changes.changes if each.mark != "not judged" or each.before != each.after]
-    for subject in dict.fromkeys(subject_of(each.contender) for each in told):
-        own = (each for each in told if subject_of(each.contender) == subject)
+    shown = [change for change in changes.changes if change.mark != "not judged" or change.before != change.after]
+    for subject in dict.fromkeys(subject_of(change.contender) for change in shown):
+        own = (change for change in shown if subject_of(change.contender) == subject)
         parts += [f"## {subject.title}", table(head, map(_row, own), left=3)]
     for title, lone in (("before", changes.only_before), ("after", changes.only_after)):
         if lone:
-            parts += [f"## Only {title}", _list(f"{name_of(each.contender)}, {_of(each)}" for each in lone)]
+            parts += [f"## Only {title}", _list(f"{name_of(change.contender)}, {_of(change)}" for change in lone)]
     return "\n\n".join(parts) + "\n"
 
 
-def _row(each: Change) -> list[str]:
-    numbers = (f"{number(value)} {each.unit}" if each.unit else percent(value) for value in (each.before, each.after))
-    mark = bold(each.mark) if each.mark in ("worse", "better") else each.mark
-    n = " and ".join(map(str, dict.fromkeys(each.n)))
-    return [name_of(each.contender), each.measure, mark, ratio_cell(each.ratio, each.interval), *numbers, n]
+def _row(change: Change) -> list[str]:
+    numbers = (
+        f"{number(value)} {change.unit}" if change.unit else percent(value) for value in (change.before, change.after)
+    )
+    mark = bold(change.mark) if change.mark in ("worse", "better") else change.mark
+    n = " and ".join(map(str, dict.fromkeys(change.n)))
+    return [name_of(change.contender), change.measure, mark, ratio_cell(change.ratio, change.interval), *numbers, n]
 
 
-def _of(each: Lone) -> str:
-    return f"{each.contender.subject}, {each.contender.threads} threads: {each.measure}"
+def _of(lone: Lone) -> str:
+    return f"{lone.contender.subject}, {lone.contender.threads} threads: {lone.measure}"
 
 
 def _list(lines: Iterable[str]) -> str:

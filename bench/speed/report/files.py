@@ -78,9 +78,9 @@ def read_report(path: Path) -> Report:
     for number, text in enumerate(data.split("\n"), start=1):
         if text.strip():
             where = f"{path} line {number}"
-            found = _parsed(where, text)
-            row = found.pop("row", None)
-            line = _decoded(where, _Line, found)
+            body_of_line = _parsed(where, text)
+            row = body_of_line.pop("row", None)
+            line = _decoded(where, _Line, body_of_line)
             body.setdefault(line.kind, []).append(row)
             commands[line.command] = None
     if not commands:
@@ -117,8 +117,8 @@ def _parsed(where: str, text: str) -> dict[str, Any]:
             f"{where} has schema {schema!r}, this guardpass reads {SCHEMA}; run `guardpass bench --json` again, or use "
             "the guardpass that wrote it"
         )
-    found: dict[str, Any] = body
-    return found
+    report: dict[str, Any] = body
+    return report
 
 
 def _number(text: str) -> float:

@@ -1,4 +1,4 @@
-"""Numbers and markdown as the report's tables show them."""
+"""Formats numbers and markdown for the tables of a report."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,7 +6,7 @@ from .statistics import Interval
 
 
 def number(value: float | None, unit: str = "") -> str:
-    """Three digits that count; "-" for what was not measured."""
+    """Three significant digits; "-" for what was not measured."""
     if value is None:
         return "-"
     return (f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}") + unit

@@ -12,9 +12,9 @@ from .subjects import OURS, Subject, name_of, only, subjects
 
 def markdown(report: Report) -> str:
     """The report as text that GitHub renders, and `rich.markdown` in a terminal."""
-    found = [(subject, only(report, subject)) for subject in subjects(report)]
-    parts = ["# guardpass bench", *_ahead(report, found), *_run(report)]
-    for subject, own in found:
+    reports = [(subject, only(report, subject)) for subject in subjects(report)]
+    parts = ["# guardpass bench", *_ahead(report, reports), *_run(report)]
+    for subject, own in reports:
         parts += [f"## {subject.title}"]
         for rows_, show in (
             (own.latency, tables.latency),
@@ -29,12 +29,12 @@ def markdown(report: Report) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _ahead(report: Report, found: Sequence[tuple[Subject, Report]]) -> list[str]:
+def _ahead(report: Report, reports: Sequence[tuple[Subject, Report]]) -> list[str]:
     parts = ["## Where a peer is ahead of guardpass"]
-    for subject, own in found:
+    for subject, own in reports:
         stands = tuple(standings(own))
-        ahead, level = ([each for each in stands if each.standing == kind] for kind in ("ahead", "level"))
-        shown = ahead + [each for each in level if each.peer.n > 1]  # one measurement that is the same says little
+        ahead, level = ([stand for stand in stands if stand.standing == kind] for kind in ("ahead", "level"))
+        shown = ahead + [stand for stand in level if stand.peer.n > 1]  # one measurement that is the same says little
         parts += [
             f"{subject.title}: ahead in {len(ahead)}, level in {len(level)} of {len(stands)} comparisons."
             if stands
@@ -50,11 +50,11 @@ def _ahead(report: Report, found: Sequence[tuple[Subject, Report]]) -> list[str]
     return parts
 
 
-def _stand(each: Stand) -> list[str]:
-    standing = bold(each.standing) if each.standing == "ahead" else each.standing
-    peer, ours = each.peer, each.ours
+def _stand(stand: Stand) -> list[str]:
+    standing = bold(stand.standing) if stand.standing == "ahead" else stand.standing
+    peer, ours = stand.peer, stand.ours
     numbers = (f"{number(at.value)} {at.unit}" if at.unit else percent(at.value) for at in (peer, ours))
-    return [name_of(peer.contender), peer.measure, standing, ratio(each.ratio, each.interval), *numbers, str(peer.n)]
+    return [name_of(peer.contender), peer.measure, standing, ratio(stand.ratio, stand.interval), *numbers, str(peer.n)]
 
 
 def _run(report: Report) -> list[str]:
@@ -73,7 +73,7 @@ def _run(report: Report) -> list[str]:
     return [
         "## The run",
         "\n".join(
-            [f"- {code(report.command)}", f"- {first}, guardpass at {commits}", *(f"- {each}" for each in machines)]
+            [f"- {code(report.command)}", f"- {first}, guardpass at {commits}", *(f"- {name}" for name in machines)]
         ),
         *(["Versions:", "\n".join(versions)] if versions else []),
     ]

@@ -1,4 +1,4 @@
-"""What a report says of each contender, as values that can be held against each other."""
+"""The values of a report, by contender and measure, that can be compared."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ _COSTS: Sequence[tuple[str, str, Callable[[Cost], float | None]]] = (
 
 
 def values(report: Report) -> Iterator[Value]:
-    """All there is, latency first."""
+    """All values of a report, latency first."""
     for latency in report.latency:
         name = f"latency, {latency.mode}, {latency.content} tokens"
         ms = latency.ms
@@ -53,19 +53,19 @@ def values(report: Report) -> Iterator[Value]:
             bound = "no bound" if rate.bound_ms is None else f"p95 within {rate.bound_ms:g} ms"
             name = f"server, {bound}, {rate.content} tokens"
             yield Value(name, "requests/s", rate.contender, rate.rate, rate.ms.n, higher=True)
-    for each in report.offline:
-        name = f"offline, {each.content} tokens"
-        yield Value(name, "requests/s", each.contender, each.rate, each.requests, higher=True)
+    for offline in report.offline:
+        name = f"offline, {offline.content} tokens"
+        yield Value(name, "requests/s", offline.contender, offline.rate, offline.requests, higher=True)
     for row in report.fidelity:
         interval = share_interval(row.agreement, row.texts)
         yield Value("agreement with fp32", "", row.contender, row.agreement, row.texts, True, interval)
     for name, unit, of in _COSTS:
         for cost in report.cost:
-            found = of(cost)
-            if found is not None:
-                yield Value(name, unit, cost.contender, found, 1)
+            value = of(cost)
+            if value is not None:
+                yield Value(name, unit, cost.contender, value, 1)
 
 
 def ratio(value: Value, beside: Value) -> float:
-    """1 for nothing beside nothing."""
+    """The ratio of two values; 1 for zero over zero."""
     return value.value / beside.value if beside.value else 1.0

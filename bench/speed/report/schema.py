@@ -1,4 +1,4 @@
-"""What a run found: rows of frozen dataclasses; `files.py` has the JSON that holds them."""
+"""The schema of a result: rows of frozen dataclasses. `files.py` reads and writes them as JSON."""
 
 from dataclasses import dataclass
 from typing import Literal

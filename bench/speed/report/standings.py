@@ -1,7 +1,7 @@
-"""Where a peer is ahead of guardpass: what a report says first.
+"""Standings of peers beside guardpass; a report begins with the measures by which a peer is ahead.
 
-By every measure peers are held against one contender, the first of guardpass: held against the best by each measure,
-its int8 for speed and its fp32 for fidelity, guardpass would look better than any one of its guards is.
+By every measure, peers are compared with one contender, the first of guardpass. Compared with the best contender of
+each measure, int8 for speed and fp32 for fidelity, guardpass would look better than any one of its guards is.
 """
 
 from collections.abc import Iterator
@@ -28,14 +28,14 @@ class Stand:
 
 
 def reference(report: Report) -> Contender | None:
-    """Guardpass's first contender."""
-    return next((each for each in contenders(report) if each.engine == OURS), None)
+    """The first contender of guardpass, with which peers are compared."""
+    return next((contender for contender in contenders(report) if contender.engine == OURS), None)
 
 
 def standings(report: Report) -> Iterator[Stand]:
     """Every peer by every measure that guardpass was measured by too. report: of one subject."""
     first = reference(report)
-    ours = {each.measure: each for each in values(report) if each.contender == first}
+    ours = {value.measure: value for value in values(report) if value.contender == first}
     for peer in values(report):
         if peer.measure in ours and peer.contender.engine != OURS:
             yield _stand(peer, ours[peer.measure])
@@ -43,11 +43,11 @@ def standings(report: Report) -> Iterator[Stand]:
 
 def _stand(peer: Value, ours: Value) -> Stand:
     if peer.beside is not None:
-        found, interval = peer.beside, peer.beside_interval
+        quotient, interval = peer.beside, peer.beside_interval
     else:
-        found, interval = ratio(peer, ours), ratio_interval(peer.value, peer.interval, ours.value, ours.interval)
-    low, high = interval or (found, found)
+        quotient, interval = ratio(peer, ours), ratio_interval(peer.value, peer.interval, ours.value, ours.interval)
+    low, high = interval or (quotient, quotient)
     standing: Standing = "level"
     if not low <= 1 <= high:
         standing = "ahead" if (low > 1) == peer.higher else "behind"
-    return Stand(peer, ours, found, interval, standing)
+    return Stand(peer, ours, quotient, interval, standing)

@@ -1,4 +1,4 @@
-"""What N samples can carry: quantiles with distribution-free 95 % intervals, paired ratios, shares.
+"""Statistics that N samples support: quantiles with distribution-free 95 % intervals, paired ratios, shares.
 
 An interval of a quantile runs from one order statistic to another, their ranks from the binomial distribution, equal
 tails (Conover, Practical Nonparametric Statistics, 3rd ed., 3.2). It holds for independent samples of whatever
@@ -54,7 +54,7 @@ def paired_ratio(times: Sequence[float], reference: Sequence[float]) -> tuple[fl
     if len(times) != len(reference):
         raise InputError(f"found {len(times)} and {len(reference)} turns, expected as many; time both in turn")
     both = _ordered(times), _ordered(reference)
-    if min(each[0] for each in both) <= 0:
+    if min(samples[0] for samples in both) <= 0:
         raise InputError("found a time that is not positive, expected ms; measure again")
     ratios: list[float] = np.divide(times, reference).tolist()
     return float(np.median(ratios)), quantile_interval(ratios, 0.5)

@@ -1,4 +1,4 @@
-"""A report by subject: contenders are held against each other on the same weights and as many threads only."""
+"""A report by subject: contenders are compared only on the same weights and the same number of threads."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ R = TypeVar("R", bound=_OfContender)
 
 @dataclass(frozen=True)
 class Subject:
-    """What contenders that can be compared have in common."""
+    """Weights and threads that comparable contenders share."""
 
     name: str
     weights: Weights
@@ -58,7 +58,7 @@ def subjects(report: Report) -> tuple[Subject, ...]:
 
 
 def only(report: Report, subject: Subject) -> Report:
-    """What the report has on one subject, and the peaks of as many threads."""
+    """The rows of one subject, and the peaks of the same number of threads."""
 
     def chosen(rows: Iterable[R]) -> tuple[R, ...]:
         return tuple(row for row in rows if subject_of(row.contender) == subject)
@@ -76,5 +76,5 @@ def only(report: Report, subject: Subject) -> Report:
 
 
 def name_of(contender: Contender) -> str:
-    """As tables and pictures of one subject call it."""
+    """The name of a contender in tables and plots of one subject."""
     return f"{contender.engine} {contender.setting}".strip()

@@ -18,19 +18,22 @@ def latency(report: Report) -> str:
 
 def _latency(report: Report, rows: list[Latency], mode: str) -> str:
     lengths = sorted({row.content for row in rows})
-    found = {(row.contender, row.content): row for row in rows}
+    cells = {(row.contender, row.content): row for row in rows}
     least = {length: min(row.ms.median for row in rows if row.content == length) for length in lengths}
     order = sorted(
         dict.fromkeys(row.contender for row in rows),
-        key=lambda each: np.mean(
-            [np.log(row.ms.median / least[row.content]) for row in rows if row.contender == each]
+        key=lambda contender: np.mean(
+            [np.log(row.ms.median / least[row.content]) for row in rows if row.contender == contender]
         ).item(),
     )
 
     def wide(cell: Callable[[Latency], str]) -> str:
         body = [
-            [name_of(each), *(cell(found[each, length]) if (each, length) in found else "-" for length in lengths)]
-            for each in order
+            [
+                name_of(contender),
+                *(cell(cells[contender, length]) if (contender, length) in cells else "-" for length in lengths),
+            ]
+            for contender in order
         ]
         return table(["", *(f"{length} tokens" for length in lengths)], body)
 
@@ -48,7 +51,7 @@ def _latency(report: Report, rows: list[Latency], mode: str) -> str:
         f"Time beside {first} in the same turns, median ratio (95 % interval); below 1 is faster.",
         wide(lambda row: ratio(row.ratio, row.ratio_interval)),
     ]
-    peak = next((each.int8 for each in report.peaks if each.int8), None)
+    peak = next((contender.int8 for contender in report.peaks if contender.int8), None)
     whose = "of the pass where the engine tells its time, else of the whole request"
     if any(row.share for row in rows):
         taken = [peak for row in rows for peak in row.peaks or ()]
@@ -149,7 +152,7 @@ def costs(report: Report) -> str:
     ]
     best = [min((value for value in column if value is not None), default=None) for column in zip(*values, strict=True)]
     body = [
-        [name_of(row.contender), *(_marked(each, least) for each, least in zip(line, best, strict=True))]
+        [name_of(row.contender), *(_marked(value, least) for value, least in zip(line, best, strict=True))]
         for row, line in zip(report.cost, values, strict=True)
     ]
     return f"### Costs\n\nOne measurement each; the least is bold.\n\n{table(head, body)}"
