@@ -105,7 +105,9 @@ def calibrate(
     drawn = [name for pair in zip(scored, reports, strict=True) for name in _draw(*pair, plots)]
     if not dry_run:
         # Scoring took a while: thresholds go only to the very manifest that was scored.
-        thresholds = {report.mode: dict.fromkeys(report.fields, report.threshold) for report in reports}
+        thresholds: dict[str, dict[str, Threshold]] = {
+            report.mode: dict.fromkeys(report.fields, report.threshold) for report in reports
+        }
         write_thresholds(directory, opened.manifest, thresholds)
     return Calibration(str(directory), str(lines.path), str(target), resamples, not dry_run, reports, tuple(drawn))
 
