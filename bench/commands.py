@@ -1,11 +1,11 @@
-"""`guardpass calibrate`, `compare`, `twin` and `demo`; `bench` itself is in `speed/commands.py`."""
+"""`guardpass calibrate`, `compare`, `twin` and `demo`. The command `bench` is in `speed/commands.py`."""
 
 import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,13 +16,12 @@ from guardpass.schema import encode
 
 from .speed.commands import app as bench
 
-if TYPE_CHECKING:
-    from guardpass.export.engines import Asked
-
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Plots = Annotated[Path | None, typer.Option(metavar="DIR", help="Draw PNG files into this folder.")]
-Threads = Annotated[int | None, typer.Option(help="Engine threads (default: the cores at hand).")]
-On = Annotated[str | None, typer.Option(help="cpu or cuda; by default what a guard was exported for.")]
+Threads = Annotated[int | None, typer.Option(help="Number of engine threads.", show_default="the usable cores")]
+On = Annotated[Device | None, typer.Option(help="Run on this device.", show_default="the one a guard was exported for")]
+DemoEngine = Literal["onnx", "native", "auto"]
+DemoQuant = Literal["fp32", "int8", "int4"]
 
 
 def register(app: typer.Typer) -> None:
@@ -40,23 +39,34 @@ def calibrate(
         Path | None,
         typer.Argument(
             metavar="LABELLED.jsonl",
-            help='Lines {"text", "response"?, "unsafe": true|false, "category"?, "id"?}; for --field, '
-            '"labels": {FIELD: true|false} instead of "unsafe".',
+            help='JSONL with lines {"text", "response"?, "unsafe": true|false, "category"?, "id"?}; for --field, '
+            'lines have "labels": {FIELD: true|false} instead of "unsafe".',
         ),
     ] = None,
     at: Annotated[
-        str, typer.Option(help="f1 (the best), precision=0.98, recall=0.95 or fpr=0.01 (false-positive rate).")
+        str,
+        typer.Option(
+            metavar="f1|precision=P|recall=R|fpr=F",
+            help="Choose the threshold with the best F1, with at least this precision or recall, or with at most this "
+            "false-positive rate.",
+        ),
     ] = "f1",
-    field: Annotated[str | None, typer.Option(help="Only for this field, by the labels of it.")] = None,
+    field: Annotated[str | None, typer.Option(help="Choose the threshold of this field alone, by its labels.")] = None,
     plots: Plots = None,
-    bootstrap: Annotated[int, typer.Option(metavar="N", help="Resamples for the intervals; 0 gives none.")] = 1000,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Leave guard.json as it is.")] = False,
-    reset: Annotated[bool, typer.Option("--reset", help="Take the thresholds away: argmax again.")] = False,
+    bootstrap: Annotated[
+        int, typer.Option(metavar="N", help="Number of resamples for the intervals; 0 gives none.")
+    ] = 1000,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Choose and report, and leave guard.json as it is.")
+    ] = False,
+    reset: Annotated[
+        bool, typer.Option("--reset", help="Remove the thresholds, so that the guard goes by argmax.")
+    ] = False,
     threads: Threads = None,
     device: On = None,
     as_json: Json = False,
 ) -> None:
-    """Choose a guard's thresholds on labelled texts, or take them away."""
+    """Choose a guard's thresholds on labelled texts, or remove them."""
     if (labelled is None) != reset:
         raise InputError("expected either LABELLED.jsonl or --reset")
     from . import calibrate as calibrated
@@ -64,43 +74,48 @@ def calibrate(
 
     if labelled is None:
         reset_thresholds(guard, field)
-        what = "all fields" if field is None else field
-        print(dump({"guard": str(guard), "reset": field}) if as_json else f"{guard}: {what} by argmax again")
+        fields = "all fields" if field is None else field
+        print(dump({"guard": str(guard), "reset": field}) if as_json else f"{guard}: {fields} by argmax again")
         return
     with _bar(labelled.name) as progress:
         report = calibrated(
-            guard, labelled, at=at, field=field, resamples=bootstrap, plots=plots, dry_run=dry_run, threads=threads,
-            device=cast(Device | None, device), progress=progress,
-        )  # fmt: skip
+            guard,
+            labelled,
+            at=at,
+            field=field,
+            resamples=bootstrap,
+            plots=plots,
+            dry_run=dry_run,
+            threads=threads,
+            device=device,
+            progress=progress,
+        )
     if as_json:
         print(dump(encode(report)))
         return
-    from .tables import show_calibration
+    from .calibration.tables import show_calibration
 
     show_calibration(report)
 
 
 def compare(
     guards: Annotated[list[Path], typer.Argument(metavar="GUARD_A GUARD_B...", help="Two or more guard directories.")],
-    texts: Annotated[Path, typer.Option(metavar="FILE", help='Lines {"text", "response"?, "id"?}.')],
-    argmax: Annotated[bool, typer.Option("--argmax", help="Leave the guards' thresholds aside.")] = False,
+    texts: Annotated[Path, typer.Option(metavar="FILE", help='JSONL with lines {"text", "response"?, "id"?}.')],
+    argmax: Annotated[bool, typer.Option("--argmax", help="Ignore the guards' thresholds and go by argmax.")] = False,
     plots: Plots = None,
     threads: Threads = None,
     device: On = None,
     as_json: Json = False,
 ) -> None:
-    """Judge the same texts by several guards, and show where they differ."""
+    """Judge the same texts with several guards, and show where they differ."""
     from . import compare as compared
 
     with _bar(texts.name) as progress:
-        report = compared(
-            guards, texts, argmax=argmax, plots=plots, threads=threads, device=cast(Device | None, device),
-            progress=progress,
-        )  # fmt: skip
+        report = compared(guards, texts, argmax=argmax, plots=plots, threads=threads, device=device, progress=progress)
     if as_json:
         print(dump(encode(report)))
         return
-    from .tables import show_comparison
+    from .calibration.tables import show_comparison
 
     show_comparison(report)
 
@@ -116,19 +131,26 @@ def _bar(name: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def twin(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A published checkpoint, see `guardpass families`.")],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="The name of a published checkpoint, as `guardpass families` lists them."),
+    ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The checkpoint directory to write.")],
-    tiny: Annotated[bool, typer.Option("--tiny", help="The same layout and quirks, a few hundred kilobytes.")] = False,
-    layers: Annotated[int | None, typer.Option(min=1, help="Fewer layers than published.")] = None,
+    tiny: Annotated[
+        bool, typer.Option("--tiny", help="Write the same layout and quirks in a few hundred kilobytes.")
+    ] = False,
+    layers: Annotated[
+        int | None, typer.Option(min=1, help="Write this number of layers instead of the published one.")
+    ] = None,
     tokenizer: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Take the vocabulary of this tokenizer.json.")
+        Path | None, typer.Option(metavar="DIR", help="Take the vocabulary of DIR/tokenizer.json.")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Write a checkpoint with a published shape and random weights."""
     from dataclasses import replace
 
-    from . import twin as twins
+    from . import twins
 
     row = twins.find(name)
     row = twins.tiny(row) if tiny else row
@@ -143,9 +165,11 @@ def twin(
 
 
 def demo(
-    engine: Annotated[str, typer.Option(help="onnx, native or auto.")] = "onnx",
-    quant: Annotated[str, typer.Option(help="fp32, int8 or int4.")] = "int8",
-    held_out: Annotated[bool, typer.Option("--held-out", help="Accuracy on the held-out sets instead.")] = False,
+    engine: Annotated[DemoEngine, typer.Option(help="Run the demo guard with this engine.")] = "onnx",
+    quant: Annotated[DemoQuant, typer.Option(help="Export the demo guard at this precision.")] = "int8",
+    held_out: Annotated[
+        bool, typer.Option("--held-out", help="Measure accuracy on the held-out sets instead.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Export the demo guard and judge Korean and English sentences with it."""
@@ -154,10 +178,10 @@ def demo(
     from .demo import fidelity, run
 
     if held_out:
-        found = fidelity.fidelity(quant, cast("Asked", engine))
-        print(json.dumps([asdict(each) for each in found]) if as_json else "\n".join(map(str, found)))
+        rows = fidelity.fidelity(quant, engine)
+        print(json.dumps([asdict(row) for row in rows]) if as_json else "\n".join(map(str, rows)))
         return
-    verdicts = run.judge(quant, cast("Asked", engine))
+    verdicts = run.judge(quant, engine)
     if as_json:
         print(json.dumps([verdict.to_json() for verdict in verdicts], ensure_ascii=False))
     else:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from guardpass import Guard
-from guardpass.bench.twin import Twin, find, tiny, write_twin
+from guardpass.bench.twins import Twin, find, tiny, write_twin
 from guardpass.export import export_guard
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"

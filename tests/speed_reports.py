@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from guardpass.bench.speed.result import (
+from guardpass.bench.speed.report.schema import (
     SCHEMA,
     Contender,
     Cost,
@@ -18,7 +18,7 @@ from guardpass.bench.speed.result import (
     Report,
     Skipped,
 )
-from guardpass.bench.speed.summary import paired_ratio, summary
+from guardpass.bench.speed.report.statistics import paired_ratio, summary
 
 SUBJECT = "kanana-safeguard-prompt-2.1b"
 LENGTHS = (16, 32, 64, 128, 256, 512, 1024)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 
 from guardpass import CheckpointError, Guard, InputError
-from guardpass.bench.twin import find, tiny, write_twin
+from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.export import adopt_gguf, export_guard, gguf_guard
 from guardpass.export.checkpoint import Folder
 from guardpass.export.gguf_guard import vocabulary_ids

@@ -16,15 +16,15 @@ from matplotlib.text import Text
 from PIL import Image
 
 from guardpass import InputError
-from guardpass.bench.speed.ahead import standings
-from guardpass.bench.speed.canvas import Look
-from guardpass.bench.speed.changes import Changes, changes_markdown, compare_reports
-from guardpass.bench.speed.figures import draw
-from guardpass.bench.speed.labels import label_ends, label_points
-from guardpass.bench.speed.markdown import markdown
-from guardpass.bench.speed.result import Latency, Report
-from guardpass.bench.speed.subjects import name_of
-from guardpass.bench.speed.summary import paired_ratio, summary
+from guardpass.bench.speed.plots.figures import draw
+from guardpass.bench.speed.plots.labels import label_ends, label_points
+from guardpass.bench.speed.plots.style import Look
+from guardpass.bench.speed.report.changes import Changes, changes_markdown, compare_reports
+from guardpass.bench.speed.report.markdown import markdown
+from guardpass.bench.speed.report.schema import Latency, Report
+from guardpass.bench.speed.report.standings import standings
+from guardpass.bench.speed.report.statistics import paired_ratio, summary
+from guardpass.bench.speed.report.subjects import name_of
 from guardpass.schema import decode, encode
 
 from .helpers import files

@@ -19,10 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guardpass import InputError
-from guardpass.bench.speed import environment as environments
-from guardpass.bench.speed.environment import commit, environment
-from guardpass.bench.speed.files import check_file, read_report, rows, to_json, to_lines, write_report
-from guardpass.bench.speed.result import SCHEMA, Report
+from guardpass.bench.speed.measure import environment as environments
+from guardpass.bench.speed.measure.environment import commit, environment
+from guardpass.bench.speed.report.files import check_file, read_report, rows, to_json, to_lines, write_report
+from guardpass.bench.speed.report.schema import SCHEMA, Report
 
 from .helpers import files
 from .speed_reports import report

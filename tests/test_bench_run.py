@@ -18,17 +18,18 @@ from transformers import PreTrainedTokenizerFast
 from guardpass import Guard, InputError
 from guardpass.bench.peers.protocol import Answer, Question
 from guardpass.bench.peers.table import Peer, Setting
-from guardpass.bench.speed import scenarios
-from guardpass.bench.speed.contenders import Given, chosen
-from guardpass.bench.speed.files import read_report, write_report
-from guardpass.bench.speed.markdown import markdown
-from guardpass.bench.speed.peaks import peaks
-from guardpass.bench.speed.prepare import Options, Prepared, prepare
-from guardpass.bench.speed.questions import Questions
-from guardpass.bench.speed.rows import report as report_of
-from guardpass.bench.speed.run import Plan, run
-from guardpass.bench.speed.trace import arrivals
-from guardpass.bench.twin import find, tiny, write_twin
+from guardpass.bench.speed.measure import scenarios
+from guardpass.bench.speed.measure.arrivals import arrivals
+from guardpass.bench.speed.measure.contenders import RunContext, chosen
+from guardpass.bench.speed.measure.peaks import peaks
+from guardpass.bench.speed.measure.prepare import Options, Prepared, prepare
+from guardpass.bench.speed.measure.questions import Questions
+from guardpass.bench.speed.measure.rows import report as report_of
+from guardpass.bench.speed.measure.run import Plan, run
+from guardpass.bench.speed.report.files import read_report, write_report
+from guardpass.bench.speed.report.markdown import markdown
+from guardpass.bench.twins import find, tiny, write_twin
+from guardpass.errors import CheckpointError
 from guardpass.export import export_guard
 
 from .published import CASES, Case
@@ -173,7 +174,7 @@ def test_a_whole_run(checkpoint: Path, tmp_path: Path) -> None:
         peers=tuple((peer, each) for each in peer.settings), scenarios=frozenset({"single", "server", "offline"})
     )
     told: list[str] = []
-    given = Given(1, None, tmp_path / "work")
+    given = RunContext(1, None, tmp_path / "work")
     report = report_of("guardpass bench", list(run([str(checkpoint)], plan, Options(), given, told.append)))
 
     names = ["int8", "fp32", "label 0", "label 1", "label 2"]
@@ -238,7 +239,7 @@ def test_a_guard_alone_and_beside_a_busy_process(checkpoint: Path, tmp_path: Pat
     guard = prepare(str(checkpoint), ("int8",), tmp_path, Options()).guards[0].path
     before = threading.active_count()
     plan = _plan(lengths=(8,), neighbours=1, peers=tuple(chosen(["transformers"], ["fp32"])))
-    given = Given(1, (0,), tmp_path, ", beside")
+    given = RunContext(1, (0,), tmp_path, ", beside")
     report = report_of("", list(run([str(guard)], plan, Options(), given, lambda _line: None)))
     (row,) = report.latency
     assert (row.contender.setting, row.contender.weights, row.operations) == ("int8, beside", "guard", None)
@@ -269,6 +270,13 @@ def test_what_cannot_be_benched_is_refused(tmp_path: Path, checkpoint: Path) -> 
         (("--lengths", "16,x"), "--lengths"),
         (("--quant", ","), "--quant"),
         (("--json", "no/such/folder/x.json"), "no/such/folder"),
+        (("--quant", "int8,int3"), "int3"),
+        (("--mode", "reply"), "--mode"),
+        (("--family", "nobody"), "unknown family 'nobody'"),
+        (("--family", "absent.toml"), "absent.toml"),
+        (("--date", "2025-02-30"), "date is '2025-02-30'"),
+        (("--tokenizer", "absent"), "--tokenizer is absent"),
+        (("no-such-guard",), "unknown checkpoint 'no-such-guard'"),
     ],
 )
 def test_wrong_options_end_with_a_message(options: tuple[str, ...], words: str, tmp_path: Path) -> None:
@@ -277,6 +285,7 @@ def test_wrong_options_end_with_a_message(options: tuple[str, ...], words: str, 
     assert done.returncode == 2
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+    assert "peaks" not in done.stderr  # measured first, and for half a minute
     assert not list(tmp_path.iterdir())
 
 
@@ -298,10 +307,12 @@ def test_the_command_line(checkpoint: Path, tmp_path: Path) -> None:
 
 def test_what_was_measured_before_a_failure_is_kept(checkpoint: Path, tmp_path: Path) -> None:
     options = ["--lengths", "8", "--turns", "6", "--texts", "0", "--threads", "1", "--work", str(tmp_path / "work")]
-    command = [sys.executable, "-m", "guardpass", "bench", str(checkpoint), "no-such-guard", *options]
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("{}")
+    command = [sys.executable, "-m", "guardpass", "bench", str(checkpoint), str(tmp_path / "broken"), *options]
     done = subprocess.run([*command, "--json", str(tmp_path / "a.jsonl")], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "no-such-guard" in done.stderr
+    assert done.returncode == CheckpointError.exit_code
+    assert "broken" in done.stderr
     kept = read_report(tmp_path / "a.jsonl")
     assert [len(kept.peaks), len(kept.latency), len(kept.cost)] == [1, 1, 1]
 

@@ -15,9 +15,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from guardpass import InputError
-from guardpass.bench.speed.summary import paired_ratio, quantile_interval, ratio_interval, share_interval, summary
-from guardpass.bench.speed.trace import arrivals
-from guardpass.bench.speed.work import causal, operations
+from guardpass.bench.speed.measure.arrivals import arrivals
+from guardpass.bench.speed.measure.flops import causal, operations
+from guardpass.bench.speed.report.statistics import (
+    paired_ratio,
+    quantile_interval,
+    ratio_interval,
+    share_interval,
+    summary,
+)
 from guardpass.export.architecture import Architecture
 from guardpass.export.checkpoint import Checkpoint
 from guardpass.export.config import read_architecture

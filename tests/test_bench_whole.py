@@ -12,13 +12,13 @@ from transformers import PreTrainedTokenizerFast
 
 from guardpass import Guard, InputError
 from guardpass.bench.peers.table import find as find_peer
-from guardpass.bench.speed.contenders import Given, chosen
-from guardpass.bench.speed.prepare import Options
-from guardpass.bench.speed.questions import Questions
-from guardpass.bench.speed.result import Report
-from guardpass.bench.speed.rows import report as report_of
-from guardpass.bench.speed.run import Plan, run
-from guardpass.bench.twin import find, tiny, write_twin
+from guardpass.bench.speed.measure.contenders import RunContext, chosen
+from guardpass.bench.speed.measure.prepare import Options
+from guardpass.bench.speed.measure.questions import Questions
+from guardpass.bench.speed.measure.rows import report as report_of
+from guardpass.bench.speed.measure.run import Plan, run
+from guardpass.bench.speed.report.schema import Report
+from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.export import export_guard
 from guardpass.integrity import open_guard
 from guardpass.tree import pruned
@@ -38,7 +38,7 @@ def _measured(checkpoint: Path, work: Path, options: Options, **changed: Any) ->
         quants=("fp32",), peers=(), scenarios=frozenset({"single"}), lengths=(8,), turns=6, texts=6, load=8,
         requests=10, p95_ms=None, neighbours=0, seed=0, whole=True,
     )  # fmt: skip
-    rows = run([str(checkpoint)], replace(plan, **changed), options, Given(1, None, work), lambda _: None)
+    rows = run([str(checkpoint)], replace(plan, **changed), options, RunContext(1, None, work), lambda _: None)
     return report_of("", list(rows))
 
 

@@ -14,16 +14,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.cells import cell_len
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score
 
 from guardpass import Guard, GuardError, GuardpassError, InputError, TextTooLong
-from guardpass.bench import calibrate, reset_thresholds
+from guardpass.bench import Calibration, calibrate, reset_thresholds
+from guardpass.bench.calibration.calibrate import ModeReport
+from guardpass.bench.calibration.labelled_lines import Lines, read_labelled
+from guardpass.bench.calibration.metrics import Estimate, Flagging, Metrics
+from guardpass.bench.calibration.scoring import Plan, score
+from guardpass.bench.calibration.tables import show_calibration
 from guardpass.bench.demo.data import blind_set
 from guardpass.bench.demo.run import CHECKPOINT
-from guardpass.bench.lines import Lines, read_labelled
-from guardpass.bench.scoring import Plan, score
-from guardpass.bench.tables import show_calibration
-from guardpass.bench.twin import find, tiny, write_twin
+from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.export import export_guard
 from guardpass.integrity import open_guard
 from guardpass.manifest import Flip, Gate, Manifest, Threshold
@@ -422,6 +425,20 @@ def test_no_text_is_told(guard: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     told = json.dumps(encode(report)) + out + err + repr(read_labelled(labelled))
     assert _SECRET not in told
     assert _SECRET.encode() not in drawn + (guard / "guard.json").read_bytes()
+
+
+def test_the_table_fits_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    rate = Estimate(0.91234, 0.88123, 0.94567)
+    flagging = Flagging(rate, rate, rate, Estimate(None))
+    metrics = Metrics(12000, 6000, rate, flagging, flagging)
+    names = ("hate", "self-harm and other categories of a long name", "이름이 아주 긴 한국어 범주", "unbroken" * 9)
+    threshold = Threshold(0.99671, "f1", 12000, "0" * 64)
+    mode = ModeReport("response", ("verdict",), threshold, metrics, dict.fromkeys(names, metrics))
+    show_calibration(Calibration("guard", "lines.jsonl", "f1", 1000, True, (mode,), ()))
+    out = capsys.readouterr().out
+    assert max(cell_len(line) for line in out.splitlines()) <= 80
+    assert out.count("0.881-0.946") == 7 * (1 + len(names))  # no number is cut
+    assert "unbroken" * 9 in "".join(line.split(" ")[0] for line in out.splitlines()).replace("category", "")
 
 
 def test_plots(guard: Path, blind: Path, tmp_path: Path) -> None:

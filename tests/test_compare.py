@@ -11,14 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.cells import cell_len
 from sklearn.metrics import accuracy_score, max_error, mean_absolute_error
 
 from guardpass import Guard, GuardError, GuardpassError, InputError, TextTooLong
 from guardpass.bench import calibrate, compare
+from guardpass.bench.calibration.comparison import ComparedGuard, Comparison, Flip, Pair, Side
+from guardpass.bench.calibration.plots import draw_pair
+from guardpass.bench.calibration.tables import show_comparison
 from guardpass.bench.demo.data import blind_set, held_out_set
 from guardpass.bench.demo.run import CHECKPOINT
-from guardpass.bench.plots import draw_pair
-from guardpass.bench.tables import show_comparison
 from guardpass.export import export_guard
 from guardpass.integrity import open_guard
 from guardpass.schema import encode
@@ -164,6 +166,20 @@ def test_the_table(guards: list[Path], tmp_path: Path, capsys: pytest.CaptureFix
     assert "\x1b[31m" not in out
     assert "verdict from" in out
     assert _SECRET not in out + err + json.dumps(encode(report))
+
+
+@pytest.mark.parametrize("count", [2, 8, 30])
+def test_the_tables_fit_80_columns(count: int, capsys: pytest.CaptureFixture[str]) -> None:
+    one = Side(False, "verdict", "UNSAFE-S6", 0.91234, -12.3456)
+    other = Side(True, "verdict", "controversial", 0.01234, 12.3456)
+    flips = (Flip(12345, "an-id-without-spaces-0001", one, other), Flip(1, "한국어 이름", other, one))
+    pairs = tuple(Pair(a, b, 0.9321, 0.5, 1.0, flips) for a, b in combinations(range(count), 2))
+    compared = tuple(ComparedGuard(f"guard-{place}", {}) for place in range(count))
+    show_comparison(Comparison(compared, 12000, "0" * 64, ((0.9321,) * count,) * count, pairs, ()))
+    out = capsys.readouterr().out
+    assert max(cell_len(line) for line in out.splitlines()) <= 80
+    assert out.count("93.21%") == (count * count if count <= 8 else len(pairs))
+    assert out.count("-12.346") == out.count("0.9123") == 2 * len(pairs)
 
 
 def test_the_command(guards: list[Path], held_out: Path, tmp_path: Path) -> None:

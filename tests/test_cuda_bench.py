@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from guardpass.bench.cuda import floor, main
-from guardpass.bench.cuda_contenders import Machine
-from guardpass.bench.twin import find, shapes
+from guardpass.bench.cuda.__main__ import floor, main
+from guardpass.bench.cuda.contenders import Machine
+from guardpass.bench.twins import find, shapes
 
 _FAST = Machine("a GPU", 4000.0, 800.0, "torch.bfloat16")
 

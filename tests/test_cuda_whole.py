@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from guardpass import Guard, InputError
-from guardpass.bench.twin import find, tiny, write_twin
+from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.engines.cuda import CudaEngine
 from guardpass.engines.cuda_session import ON_CPU
 from guardpass.engines.onnx import OnnxEngine

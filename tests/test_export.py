@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from guardpass import Guard, InputError
-from guardpass.bench.twin import find, tiny, write_twin
+from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.export import export_guard
 from guardpass.integrity import open_guard
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from guardpass import CheckpointError, Guard, GuardpassError, InputError, TemplateError
-from guardpass.bench.twin import find as find_twin
-from guardpass.bench.twin import tiny, write_twin
+from guardpass.bench.twins import find as find_twin
+from guardpass.bench.twins import tiny, write_twin
 from guardpass.export import export_guard
 from guardpass.export.families import FAMILIES, find
 from guardpass.export.family import Answer, Family, Message, Policy, Prompt, Question, validate

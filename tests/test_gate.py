@@ -13,7 +13,7 @@ import torch
 from guardpass import Guard
 from guardpass.bench.demo.run import CHECKPOINT
 from guardpass.bench.reference import load_reference
-from guardpass.bench.twin import find, tiny, write_twin
+from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.errors import CheckpointError, GateError, InputError
 from guardpass.export import export_guard, ops, own
 from guardpass.export.basis import Basis

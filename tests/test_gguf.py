@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from guardpass import CheckpointError, Guard, InputError
 from guardpass.bench.peers.adapters.llama_cpp import repacking
-from guardpass.bench.twin import Twin, find, tiny, write_twin
+from guardpass.bench.twins import Twin, find, tiny, write_twin
 from guardpass.engines.llama_library import has_tiles
 from guardpass.export import export_guard
 from guardpass.export.gguf_quantize import QUANTS

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from guardpass import Cancelled, EngineError, Guard, InputError, MissingDependency
-from guardpass.bench.twin import find, tiny, write_twin
+from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.engines.llamacpp import LlamaCppEngine
 from guardpass.export import export_guard
 from guardpass.passes import Pass

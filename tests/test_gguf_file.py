@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardpass import Guard
-from guardpass.bench.twin import find, tiny, write_twin
+from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.export import export_guard
 from guardpass.gguf_file import read_header
 

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from guardpass import Guard
-from guardpass.bench.twin import find, tiny, write_twin
+from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.export.checkpoint import Checkpoint
 from guardpass.export.families import find as find_family
 from guardpass.export.prompt import Prompts, build_prompts

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from guardpass import Guard
 from guardpass.bench.demo.run import CHECKPOINT
-from guardpass.bench.twin import find, tiny, write_twin
+from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.errors import EngineError, GateError
 from guardpass.export import export_guard, native_file, own
 from guardpass.export.checkpoint import Checkpoint

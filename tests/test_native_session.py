@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from guardpass import Cancelled, DeadlineExceeded, Guard
-from guardpass.bench.twin import find, tiny, write_twin
+from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.engines import Stoppable
 from guardpass.engines.native import NativeEngine
 from guardpass.errors import EngineError

@@ -17,7 +17,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from guardpass import Guard
-from guardpass.bench.twin import find, tiny, write_twin
+from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.errors import CheckpointError, InputError, MissingDependency
 from guardpass.export import export_guard, optimum
 from guardpass.export.checkpoint import Checkpoint

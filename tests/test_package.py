@@ -13,6 +13,19 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = {"runtime": "", "export": "export/", "bench": "bench/"}  # folder: where it goes in guardpass/
 # Arrows of DESIGN.md: a part may import the parts named here, and itself.
 ALLOWED = {"runtime": set[str](), "export": {"runtime"}, "bench": {"runtime", "export"}}
+# The same of bench's folders; commands, __init__ and the files at its top are not held.
+ALLOWED_IN_BENCH = {
+    "calibration": {"extras"},
+    "cuda": {"reference", "speed.measure", "twins"},
+    "demo": {"twins"},
+    "peers": {"reference"},
+    "quantization": {"demo", "peers", "speed.measure", "speed.report"},
+    "service": set[str](),
+    "speed.measure": {"peers", "speed.report", "twins"},
+    "speed.plots": {"extras", "speed.report"},
+    "speed.report": set[str](),
+    "twins": set[str](),
+}
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
@@ -59,6 +72,18 @@ def test_arrows_point_one_way(part: str) -> None:
             if words[0] == "guardpass":
                 target = words[1] if len(words) > 1 and words[1] in PACKAGES else "runtime"
                 assert target in ALLOWED[part] | {part}, f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("folder", ALLOWED_IN_BENCH)
+def test_arrows_point_one_way_in_bench(folder: str) -> None:
+    here = ROOT / "bench" / Path(*folder.split("."))
+    for path in here.rglob("*.py"):
+        package = ".".join(["guardpass", "bench", *path.relative_to(ROOT / "bench").parent.parts])
+        for name in _imports(path, package):
+            if name.startswith("guardpass.bench."):
+                words = name.split(".")[2:]
+                target = ".".join(words[: 2 if words[0] == "speed" else 1])
+                assert target in ALLOWED_IN_BENCH[folder] | {folder}, f"{path.name} imports {name}"
 
 
 def test_only_the_server_knows_the_server() -> None:

@@ -23,13 +23,14 @@ from guardpass.bench.peers.converters.w8a8 import quantized, write_w8a8
 from guardpass.bench.peers.environments import python_of, setup_peer
 from guardpass.bench.peers.errors import PeerError, PeerMissing
 from guardpass.bench.peers.files import prepare
-from guardpass.bench.peers.launch import best, skipped, worker
+from guardpass.bench.peers.launch import best, worker
 from guardpass.bench.peers.protocol import Question
 from guardpass.bench.peers.table import GUARDPASS, PEERS, Files, Peer, Setting, find
 from guardpass.bench.peers.worker import Worker
 from guardpass.bench.reference import load_reference
-from guardpass.bench.twin import find as find_twin
-from guardpass.bench.twin import tiny, write_twin
+from guardpass.bench.speed.measure.rows import skipped
+from guardpass.bench.twins import find as find_twin
+from guardpass.bench.twins import tiny, write_twin
 from guardpass.export import export_guard
 from guardpass.export.checkpoint import Checkpoint
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from guardpass import EngineError, Guard, InputError, Verdict
-from guardpass.bench.twin import find, tiny, write_twin
+from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.decide import Decider, ScoreOptions
 from guardpass.export import export_guard
 from guardpass.manifest import Role

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from guardpass import TemplateError
-from guardpass.bench.twin import find, tiny, write_twin
-from guardpass.bench.twin_tokenizer import write_tokenizer
+from guardpass.bench.twins import find, tiny, write_twin
+from guardpass.bench.twins.tokenizer import write_tokenizer
 from guardpass.content import span_ids
 from guardpass.export.checkpoint import Checkpoint
 from guardpass.export.cut import cut

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from guardpass import BadText, Closed, Guard, InputError, Unsupported
-from guardpass.bench.twin import find, tiny, write_twin
+from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.export import export_guard
 
 from .helpers import opened, texts

@@ -18,8 +18,8 @@ from sklearn.metrics import (
 )
 
 from guardpass import InputError
-from guardpass.bench.metrics import average_precision, measure, rates
-from guardpass.bench.target import Bools, Floats, Target
+from guardpass.bench.calibration.metrics import average_precision, measure, rates
+from guardpass.bench.calibration.operating_point import Bools, Floats, Target
 
 # Few different scores, so that many are equal, and any scores at all.
 _SCORES = st.one_of(st.integers(0, 8).map(lambda n: n / 8), st.floats(0, 1))

@@ -11,10 +11,10 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from guardpass.bench.twin import TWINS, find, shapes, tiny, write_twin
-from guardpass.bench.twin_format import FORMATS, Format
-from guardpass.bench.twin_tokenizer import write_tokenizer
-from guardpass.bench.twin_training import trained
+from guardpass.bench.twins import TWINS, find, shapes, tiny, write_twin
+from guardpass.bench.twins.format import FORMATS, Format
+from guardpass.bench.twins.tokenizer import write_tokenizer
+from guardpass.bench.twins.training import trained
 from guardpass.errors import InputError
 from guardpass.export.checkpoint import Checkpoint
 from guardpass.export.config import read_architecture

@@ -6,8 +6,8 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from ..twin import KANANA_TEMPLATE, find
-from ..twin_tokenizer import CONTROL, SPLIT
+from ..twins import KANANA_TEMPLATE, find
+from ..twins.format import CONTROL, SPLIT
 
 VERDICTS = find("kanana-safeguard-8b").verdicts  # in the id order of the real checkpoint, not of the codes
 # The rendered template around the two turns (jinja drops the template's last newline).

@@ -1,7 +1,7 @@
 """Training and held-out conversations of the demo guard, deterministic from a seed.
 
-Training conversations are drawn from the grammar files train_*.txt, and varied from the natural ones in
-natural_*.tsv; held-out and blind ones are separate, hand-written sentences. A training conversation that shares a
+Training conversations are drawn from the grammar files texts/train_*.txt, and varied from the natural ones in
+texts/natural_*.tsv; held-out and blind ones are separate, hand-written sentences. A training conversation that shares a
 sentence or an n-gram with those is thrown away; overlap.py proves that none is left.
 """
 
@@ -15,6 +15,7 @@ from .noise import vary
 from .wording import Words, wording
 
 HERE = Path(__file__).parent
+TEXTS = HERE / "texts"
 UNSAFE = ("S1", "S2", "S3", "S4", "S5", "S6", "S7")
 DRAWN = (*UNSAFE, "S4")  # crime has the widest vocabulary, so it is drawn twice as often
 LANGUAGES = ("en", "ko")
@@ -46,7 +47,7 @@ def token_of(code: str) -> str:
 
 @cache
 def _grammar(lang: str) -> Grammar:
-    return Grammar(*(HERE / f"train_{lang}{part}.txt" for part in ("", "_safe", "_mix", "_more")))
+    return Grammar(*(TEXTS / f"train_{lang}{part}.txt" for part in ("", "_safe", "_mix", "_more")))
 
 
 class _Writer:
@@ -158,7 +159,7 @@ def blind_set() -> list[Example]:
 def _read(name: str) -> list[Example]:
     rows = []
     for lang in LANGUAGES:
-        for line in (HERE / f"{name}_{lang}.tsv").read_text(encoding="utf-8").splitlines():
+        for line in (TEXTS / f"{name}_{lang}.tsv").read_text(encoding="utf-8").splitlines():
             if line and not line.startswith("#"):
                 code, user, *rest = line.split("\t")
                 rows.append(Example(lang, token_of(code), user, rest[0] if rest else ""))

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -45,23 +46,25 @@ def demo_guard(quant: str, engine: Asked = "onnx") -> Iterator[Guard]:
 
 
 def judge(quant: str, engine: Asked) -> list[Verdict]:
-    """Verdicts of SENTENCES."""
+    """Verdicts on SENTENCES."""
     with demo_guard(quant, engine) as guard:
         guard.check("warm up")
         return list(guard.check_many(SENTENCES, threshold=THRESHOLD))
 
 
 def show(name: str, verdicts: Sequence[Verdict]) -> None:
-    """Print the verdicts of SENTENCES as a table, and where the time went."""
-    console = Console(width=120)
-    table = Table(title=f"demo guard ({name}, unsafe from {THRESHOLD}): shows the machinery, is no safety product")
-    table.add_column("text", max_width=56)
-    for name in ("verdict", "score", "margin", "run/total", "ms"):
-        table.add_column(name, justify="left" if name == "verdict" else "right", no_wrap=True)
+    """Print the verdicts on SENTENCES as a table of 80 columns, and where the time went."""
+    console = Console(width=80)
+    title = f"demo guard, {name}, unsafe from {THRESHOLD}: shows the machinery, no safety product"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("text")
+    table.add_column("verdict", max_width=13)
+    for name in ("score", "margin", "run/total", "ms"):
+        table.add_column(name, justify="right", no_wrap=True)
     for (text, response), verdict in zip(SENTENCES, verdicts, strict=True):
         table.add_row(
             text if response is None else f"{text}\n> {response}",
-            f"[{'green' if verdict.safe else 'red'}]{verdict.label}[/] {' '.join(verdict.categories)}",
+            f"[{'green' if verdict.safe else 'red'}]{verdict.label}[/]\n{' '.join(verdict.categories)}".rstrip(),
             f"{verdict.score:.3f}",
             f"{verdict.margin:+.2f}",
             f"{verdict.tokens.run}/{verdict.tokens.run + verdict.tokens.prefix}",

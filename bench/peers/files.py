@@ -58,15 +58,22 @@ def _make(files: Files, python: Path, checkpoint: Path, out: Path, named: Path) 
     """Seconds that the command took; what it fills is called `named` when it is there."""
     (package,) = guardpass.export.__path__
     places = {
-        "own": sys.executable, "python": python, "scripts": Path(__file__).parent / "converters",
-        "texts": Path(package) / "texts" / "calibration.jsonl", "checkpoint": checkpoint, "out": out,
-    }  # fmt: skip
+        "own": sys.executable,
+        "python": python,
+        "scripts": Path(__file__).parent / "converters",
+        "texts": Path(package) / "texts" / "calibration.jsonl",
+        "checkpoint": checkpoint,
+        "out": out,
+    }
     command = [part.format(**places) for part in files.command]
     start = time.perf_counter()
     done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
+    )
     if done.returncode:
         raise PeerError(
             f"{files.name} cannot be made of {checkpoint.name} (exit code {done.returncode}); the last lines:\n"

@@ -1,4 +1,4 @@
-"""A peer at a setting, as a worker; the best of the settings that are swept; and why one cannot run."""
+"""A peer at a setting, as a worker; and the fastest of the settings that are swept."""
 
 import statistics
 from collections.abc import Sequence
@@ -6,12 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from guardpass.bench.speed.environment import environment
-from guardpass.bench.speed.result import Skipped
-from guardpass.errors import GuardpassError
-
 from .environments import python_of
-from .errors import PeerError, PeerMissing
+from .errors import PeerError
 from .protocol import Question
 from .table import Peer, Setting
 from .worker import Worker
@@ -68,12 +64,6 @@ def best(
     fastest = min((each for each in tried if each.ms is not None), key=lambda each: each.ms or 0.0)
     shown = ", ".join(f"{name} {_shown(value)}" for name, value in fastest.options.items())
     return replace(setting, name=f"{setting.name}, {shown}", sweep=(fastest.options,)), tuple(tried)
-
-
-def skipped(peer: Peer, setting: Setting, subject: str, error: GuardpassError) -> Skipped:
-    """The row that says why a setting is not measured."""
-    command = error.command if isinstance(error, PeerError | PeerMissing) else ""
-    return Skipped(environment({}), peer.name, setting.name, subject, str(error), command)
 
 
 def _shown(value: object) -> str:

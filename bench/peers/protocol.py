@@ -140,11 +140,14 @@ def _answers(judge: Judge, questions: list[Question]) -> list[Answer]:
         raise ValueError(f"the adapter gave {len(found)} answers to {len(questions)} questions")
     return [
         {
-            "label": int(each["label"]), "started": started, "ended": ended, "split": each.get("split", {}),
+            "label": int(each["label"]),
+            "started": started,
+            "ended": ended,
+            "split": each.get("split", {}),
             "run": each.get("run"),
         }
         for each in found
-    ]  # fmt: skip
+    ]
 
 
 def _versions(packages: Iterable[str]) -> dict[str, str]:

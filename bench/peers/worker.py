@@ -73,9 +73,15 @@ class Worker:
         try:
             # A session of its own, so that what the peer starts can be ended with it.
             self._process = subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
-                env=self._environment, start_new_session=True, bufsize=0, pipesize=_PIPE,
-            )  # fmt: skip
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                env=self._environment,
+                start_new_session=True,
+                bufsize=0,
+                pipesize=_PIPE,
+            )
         except OSError as error:
             self._errors.close()
             raise PeerError(f"cannot start {self._command[0]}: {error.strerror}", self.command) from None

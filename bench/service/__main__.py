@@ -30,9 +30,13 @@ def _overhead(guard: GuardPath, tokens: Tokens = 128, requests: int = 500, optio
 
 @app.command("overload")
 def _overload(
-    guard: GuardPath, tokens: Tokens = 128, seconds: float = 60.0, times: float = 5.0, deadline_ms: int = 2000,
+    guard: GuardPath,
+    tokens: Tokens = 128,
+    seconds: float = 60.0,
+    times: float = 5.0,
+    deadline_ms: int = 2000,
     option: Options = None,
-) -> None:  # fmt: skip
+) -> None:
     """Many times what the server can do."""
     with Guard.load(guard) as bare:
         texts = [text_of_tokens(bare, tokens, number) for number in range(32)]

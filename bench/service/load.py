@@ -35,9 +35,16 @@ def body_of(text: str) -> dict[str, Any]:
 
 
 async def closed(
-    port: int, texts: Sequence[str], *, clients: int, seconds: float, path: str = "/v1/check",
-    body: Callable[[str], Any] = body_of, headers: dict[str, str] | None = None, most: int = 1 << 30,
-) -> list[Sample]:  # fmt: skip
+    port: int,
+    texts: Sequence[str],
+    *,
+    clients: int,
+    seconds: float,
+    path: str = "/v1/check",
+    body: Callable[[str], Any] = body_of,
+    headers: dict[str, str] | None = None,
+    most: int = 1 << 30,
+) -> list[Sample]:
     """Each client sends its next request when it has its answer, until the time is over or there are enough."""
     began = time.perf_counter()
     samples: list[Sample] = []
@@ -55,9 +62,15 @@ async def closed(
 
 
 async def opened(
-    port: int, texts: Sequence[str], *, rate: float, seconds: float, path: str = "/v1/check",
-    body: Callable[[str], Any] = body_of, headers: dict[str, str] | None = None,
-) -> list[Sample]:  # fmt: skip
+    port: int,
+    texts: Sequence[str],
+    *,
+    rate: float,
+    seconds: float,
+    path: str = "/v1/check",
+    body: Callable[[str], Any] = body_of,
+    headers: dict[str, str] | None = None,
+) -> list[Sample]:
     """`rate` requests a second, evenly spaced, each sent when due on whichever connection is free."""
     began = time.perf_counter()
     free: list[Connection] = []
@@ -78,9 +91,14 @@ async def opened(
 
 
 async def _one(
-    connection: Connection, path: str, body: Callable[[str], Any], text: str, due: float, began: float,
+    connection: Connection,
+    path: str,
+    body: Callable[[str], Any],
+    text: str,
+    due: float,
+    began: float,
     headers: dict[str, str] | None,
-) -> Sample:  # fmt: skip
+) -> Sample:
     answer = None
     try:
         async with asyncio.timeout(_TIMEOUT):

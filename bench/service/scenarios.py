@@ -48,9 +48,10 @@ def bare_checks(guard: Guard, text: str, requests: int) -> dict[str, Any]:
         guard.check(text)
         took.append(time.perf_counter() - began)
     return {
-        "tokens_run": guard.check(text).tokens.run, "bare_check_p50_ms": statistics.median(took) * 1e3,
+        "tokens_run": guard.check(text).tokens.run,
+        "bare_check_p50_ms": statistics.median(took) * 1e3,
         "bare_checks_per_second": 1 / statistics.fmean(took),
-    }  # fmt: skip
+    }
 
 
 def overhead(server: Served, text: str, requests: int) -> dict[str, Any]:
@@ -58,12 +59,13 @@ def overhead(server: Served, text: str, requests: int) -> dict[str, Any]:
     samples = asyncio.run(closed(server.port, [text], clients=1, seconds=60.0, most=requests))
     took = [(s.answer.seconds * 1e3, float(s.answer.headers["x-pass-ms"])) for s in samples if s.answer]
     return {
-        "requests": len(took), "server_p50_ms": statistics.median(all for all, _ in took),
+        "requests": len(took),
+        "server_p50_ms": statistics.median(all for all, _ in took),
         "pass_p50_ms": statistics.median(each for _, each in took),
         "beyond_the_pass_p50_ms": statistics.median(all - each for all, each in took),
         "beyond_the_pass_least_ms": min(all - each for all, each in took),
         "requests_per_second": 1e3 / statistics.fmean(all for all, _ in took),
-    }  # fmt: skip
+    }
 
 
 def overload(server: Served, texts: Sequence[str], *, seconds: float, times: float, deadline: float) -> dict[str, Any]:
@@ -133,9 +135,14 @@ def churn(server: Served, expected: dict[str, float], *, requests: int, clients:
     metrics = server.ask("/metrics").body.decode()
     in_flight = next(line for line in metrics.splitlines() if line.startswith("guardpass_requests_in_flight"))
     return {
-        "requests": requests, "clients": clients, "seconds": seconds, **found, "memory_before_mb": before,
-        "memory_after_mb": server.memory() / _MB, "in_flight_at_the_end": float(in_flight.split()[1]) - 1,
-    }  # fmt: skip
+        "requests": requests,
+        "clients": clients,
+        "seconds": seconds,
+        **found,
+        "memory_before_mb": before,
+        "memory_after_mb": server.memory() / _MB,
+        "in_flight_at_the_end": float(in_flight.split()[1]) - 1,
+    }
 
 
 def soak(server: Served, texts: Sequence[str], *, minutes: float, share: float) -> dict[str, Any]:
@@ -144,17 +151,25 @@ def soak(server: Served, texts: Sequence[str], *, minutes: float, share: float) 
     slices = []
     for _ in range(max(1, round(minutes))):
         samples = asyncio.run(opened(server.port, texts, rate=capacity * share, seconds=min(60.0, minutes * 60)))
-        slices.append((percentile(samples, 50), percentile(samples, 95), server.memory() / _MB,
-                       Counter(sample.status for sample in samples)))  # fmt: skip
+        slices.append(
+            (
+                percentile(samples, 50),
+                percentile(samples, 95),
+                server.memory() / _MB,
+                Counter(sample.status for sample in samples),
+            )
+        )
     third = max(1, len(slices) // 3)
     return {
-        "capacity_per_second": capacity, "share": share, "minutes": len(slices),
+        "capacity_per_second": capacity,
+        "share": share,
+        "minutes": len(slices),
         "p95_first_third_s": statistics.median(each[1] for each in slices[:third]),
         "p95_last_third_s": statistics.median(each[1] for each in slices[-third:]),
         "memory_first_third_mb": statistics.median(each[2] for each in slices[:third]),
         "memory_last_third_mb": statistics.median(each[2] for each in slices[-third:]),
         "statuses": dict(sum((each[3] for each in slices), Counter[int]())),
-    }  # fmt: skip
+    }
 
 
 def _quarters(found: Sequence[float]) -> list[Sequence[float]]:

@@ -5,9 +5,23 @@ import random
 from guardpass import Guard
 
 _WORDS = (
-    "weather", "letter", "kitchen", "오늘", "friend", "river", "날씨가", "music", "책을", "garden", "window", "사과",
-    "train", "paper", "시간", "story",
-)  # fmt: skip
+    "weather",
+    "letter",
+    "kitchen",
+    "오늘",
+    "friend",
+    "river",
+    "날씨가",
+    "music",
+    "책을",
+    "garden",
+    "window",
+    "사과",
+    "train",
+    "paper",
+    "시간",
+    "story",
+)
 
 
 def text_of_tokens(guard: Guard, tokens: int, seed: int = 0) -> str:

@@ -28,10 +28,15 @@ def repacking(wanted: bool) -> Iterator[None]:
 def load(options: dict[str, Any]) -> Any:
     with repacking(options["repack"]):
         llama = llama_cpp.Llama(
-            options["path"], n_ctx=options.get("context", 2048), n_batch=options["ubatch"], n_ubatch=options["ubatch"],
-            n_threads=options["threads"], n_threads_batch=options["threads"], flash_attn=options["flash"],
+            options["path"],
+            n_ctx=options.get("context", 2048),
+            n_batch=options["ubatch"],
+            n_ubatch=options["ubatch"],
+            n_threads=options["threads"],
+            n_threads_batch=options["threads"],
+            flash_attn=options["flash"],
             verbose=False,
-        )  # fmt: skip
+        )
     last: list[int] = []
 
     def one(question: dict[str, Any]) -> dict[str, Any]:

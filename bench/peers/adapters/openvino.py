@@ -15,9 +15,11 @@ PACKAGES = ("openvino",)
 
 def load(options: dict[str, Any]) -> Any:
     settings = {
-        "INFERENCE_NUM_THREADS": options["threads"], "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": options["threads"],
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": options["group"],
-    }  # fmt: skip
+    }
     model = openvino.Core().compile_model(str(Path(options["path"]) / "model.xml"), "CPU", settings)
     request = model.create_infer_request()
 

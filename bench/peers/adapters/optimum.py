@@ -17,9 +17,13 @@ def load(options: dict[str, Any]) -> Any:
     session = onnxruntime.SessionOptions()
     session.intra_op_num_threads = options["threads"]
     model = ORTModelForCausalLM.from_pretrained(
-        options["path"], file_name=options["file"], use_cache=False, use_io_binding=False, session_options=session,
+        options["path"],
+        file_name=options["file"],
+        use_cache=False,
+        use_io_binding=False,
+        session_options=session,
         local_files_only=True,
-    )  # fmt: skip
+    )
 
     def one(question: dict[str, Any]) -> dict[str, Any]:
         ids = torch.tensor([question["ids"]])

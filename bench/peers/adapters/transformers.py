@@ -20,9 +20,15 @@ def load(options: dict[str, Any]) -> Any:
 
     def generate(ids: torch.Tensor, steps: int) -> torch.Tensor:
         found = model.generate(
-            ids, attention_mask=torch.ones_like(ids), min_new_tokens=steps, max_new_tokens=steps, do_sample=False,
-            pad_token_id=0, output_scores=True, return_dict_in_generate=True,
-        )  # fmt: skip
+            ids,
+            attention_mask=torch.ones_like(ids),
+            min_new_tokens=steps,
+            max_new_tokens=steps,
+            do_sample=False,
+            pad_token_id=0,
+            output_scores=True,
+            return_dict_in_generate=True,
+        )
         return found.scores[0][0]  # type: ignore[no-any-return]
 
     def forward(ids: torch.Tensor, _: int) -> torch.Tensor:

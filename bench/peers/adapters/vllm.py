@@ -27,9 +27,15 @@ def load(options: dict[str, Any]) -> Any:
     torch.set_num_threads(options["threads"])
     runpy.run_path(str(Path(__file__).parents[1] / "heads.py"))["allow"]()
     model = vllm.LLM(
-        options["path"], dtype="bfloat16", skip_tokenizer_init=True, max_model_len=options.get("context", 2048),
-        enable_prefix_caching=options["keep"], block_size=options.get("block"), disable_log_stats=True, seed=0,
-    )  # fmt: skip
+        options["path"],
+        dtype="bfloat16",
+        skip_tokenizer_init=True,
+        max_model_len=options.get("context", 2048),
+        enable_prefix_caching=options["keep"],
+        block_size=options.get("block"),
+        disable_log_stats=True,
+        seed=0,
+    )
 
     def judge(questions: list[dict[str, Any]]) -> list[dict[str, Any]]:
         greedy = [

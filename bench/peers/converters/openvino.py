@@ -67,12 +67,15 @@ def main() -> None:
         samples = list(_samples(checkpoint, texts))
         off = nncf.AdvancedSmoothQuantParameters(convolution=-1, matmul=-1)
         model = nncf.quantize(
-            model, nncf.Dataset(samples), subset_size=len(samples), model_type=nncf.ModelType.TRANSFORMER,
+            model,
+            nncf.Dataset(samples),
+            subset_size=len(samples),
+            model_type=nncf.ModelType.TRANSFORMER,
             fast_bias_correction=True,
             advanced_parameters=nncf.AdvancedQuantizationParameters(
                 disable_bias_correction=True, smooth_quant_alphas=off
             ),
-        )  # fmt: skip
+        )
     else:
         model = nncf.compress_weights(model, **_MODES[weights])
     openvino.save_model(model, out / "model.xml", compress_to_fp16=True)

@@ -1,0 +1,1 @@
+"""Guards on a GPU beside other engines: `python -m guardpass.bench.cuda`."""

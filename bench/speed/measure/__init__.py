@@ -1,0 +1,1 @@
+"""Measuring: what is opened, what it is asked, and the rows that come of it."""

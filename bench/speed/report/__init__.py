@@ -1,0 +1,1 @@
+"""Reports: rows in files, their statistics, comparisons and markdown. Nothing here measures."""
