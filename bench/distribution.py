@@ -12,9 +12,10 @@ import numpy.typing as npt
 from guardpass.engines.cpu import usable_cores
 from guardpass.engines.llama_library import has_tiles
 from guardpass.engines.native import library
-from guardpass.export.architecture import Architecture
-from guardpass.export.checkpoint import Checkpoint
-from guardpass.export.config import read_architecture
+from guardpass.export.checkpoint.architecture import Architecture
+from guardpass.export.checkpoint.config import read_architecture
+from guardpass.export.checkpoint.files import Checkpoint
+from guardpass.export.checkpoint.tokenizer import CheckpointTokenizer
 from guardpass.export.decoder import inputs, outputs, write_decoder
 from guardpass.export.gate_texts import built_in
 from guardpass.export.graph import Graph
@@ -22,7 +23,6 @@ from guardpass.export.native_file import Packed
 from guardpass.export.native_guard import write_packed
 from guardpass.export.ops import Ops
 from guardpass.export.quantize import Recipe
-from guardpass.export.tokenizer import CheckpointTokenizer
 from guardpass.manifest import Prefix
 from guardpass.packed_config import Config
 from guardpass.packed_file import open_tensors

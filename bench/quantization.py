@@ -25,8 +25,8 @@ import numpy as np
 
 from guardpass.engines.cpu import usable_cores
 from guardpass.export import export_guard, native_quantize, quantize, read_family
-from guardpass.export.checkpoint import Checkpoint
-from guardpass.export.config import read_architecture
+from guardpass.export.checkpoint.config import read_architecture
+from guardpass.export.checkpoint.files import Checkpoint
 from guardpass.export.graph import Graph
 
 from .demo.fidelity import fidelity

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from guardpass.export.checkpoint import Array
+from guardpass.export.checkpoint.files import Array
 from guardpass.export.graph import Graph
 from guardpass.export.quantize import RECIPES, Layer, Linear, Recipe, fp32, int4, int8, per_tensor, per_token
 

@@ -14,7 +14,8 @@ from guardpass.gguf_file import Header, read_header
 from guardpass.manifest import MANIFEST, Engine, File, Manifest, Quant, Source
 
 from .atomic import check_target, new_directory
-from .checkpoint import Folder
+from .checkpoint.files import Folder
+from .checkpoint.tokenizer import CheckpointTokenizer
 from .exporter import check_date
 from .families import detect, find
 from .family import Family
@@ -25,7 +26,6 @@ from .gguf_quantize import QUANTS
 from .gguf_vocab import from_gguf, splitting_of
 from .prompt import build_prompts
 from .template import template_text
-from .tokenizer import CheckpointTokenizer
 from .written import Progress
 
 _CHUNK = 8 << 20

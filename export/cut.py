@@ -9,8 +9,8 @@ from guardpass.content import assemble
 from guardpass.errors import TemplateError
 from guardpass.manifest import Piece, Role
 
+from .checkpoint.tokenizer import CheckpointTokenizer
 from .probes import PROBES
-from .tokenizer import CheckpointTokenizer
 
 _NEAR = 64  # characters before the content
 _FOLLOWING = (*string.printable, *(probe for probe in PROBES if len(probe) < 40))

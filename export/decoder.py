@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper
 
-from .architecture import Architecture
-from .checkpoint import Array
+from .checkpoint.architecture import Architecture
+from .checkpoint.files import Array
 from .ops import Ops, Rotation, Value
 
 

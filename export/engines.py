@@ -10,7 +10,7 @@ from guardpass.errors import InputError, MissingDependency
 from guardpass.manifest import Device, Engine, EngineName, Quant
 
 from . import cuda, gguf_quantize, native_quantize, quantize
-from .architecture import Architecture
+from .checkpoint.architecture import Architecture
 
 Asked = Literal["onnx", "native", "llamacpp", "gguf", "auto"]  # gguf is what the file of llamacpp is called
 Via = Literal["own", "optimum"]

@@ -13,8 +13,9 @@ from guardpass.errors import CheckpointError, InputError
 from guardpass.manifest import MANIFEST, Device, File, Manifest, Source
 
 from .atomic import check_target, new_directory
-from .checkpoint import Checkpoint
-from .config import read_architecture
+from .checkpoint.config import read_architecture
+from .checkpoint.files import Checkpoint
+from .checkpoint.tokenizer import CheckpointTokenizer
 from .engines import Asked, Via, check_fits, choose
 from .families import detect, find
 from .family import Family
@@ -25,7 +26,6 @@ from .optimum import write_via_optimum
 from .own import Gating, write_model
 from .prompt import Prompts, build_prompts, unbaked
 from .template import template_text
-from .tokenizer import CheckpointTokenizer
 from .written import Progress, Written
 
 _HASHED = 8 << 20  # bytes at a time

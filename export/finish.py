@@ -10,8 +10,8 @@ from guardpass.manifest import MANIFEST, SCHEMA, Engine, Manifest, Role, Source
 from guardpass.seal import dumps
 from guardpass.tree import depths
 
+from .checkpoint.tokenizer import CheckpointTokenizer
 from .prompt import Prompts
-from .tokenizer import CheckpointTokenizer
 from .written import file_of
 
 

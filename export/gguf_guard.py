@@ -11,14 +11,14 @@ from guardpass.engines.llama_library import library, quiet
 from guardpass.errors import CheckpointError
 from guardpass.manifest import File
 
-from .architecture import Architecture
-from .checkpoint import Checkpoint
+from .checkpoint.architecture import Architecture
+from .checkpoint.files import Checkpoint
+from .checkpoint.tokenizer import CheckpointTokenizer
 from .gguf_model import license_of, write_model
 from .gguf_quantize import QUANTS, quantize
 from .gguf_vocab import Splitting, to_gguf
 from .probes import PROBES
 from .template import template_text
-from .tokenizer import CheckpointTokenizer
 from .written import Progress, file_of
 
 __all__ = ["MODEL", "prove_vocabulary", "vocabulary_ids", "write_gguf"]

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from guardpass.errors import CheckpointError, InputError
 
-from .architecture import Architecture
-from .checkpoint import Checkpoint, Tensor
+from .checkpoint.architecture import Architecture
+from .checkpoint.files import Checkpoint, Tensor
 from .gguf_vocab import Vocabulary
 
 _ALIGNMENT = 32

@@ -12,9 +12,9 @@ from guardpass.packed_config import Config
 from guardpass.passes import Pass
 from guardpass.tree import depths
 
-from .architecture import Architecture
 from .basis import signs
-from .checkpoint import Array, Checkpoint
+from .checkpoint.architecture import Architecture
+from .checkpoint.files import Array, Checkpoint
 from .decoder import write_decoder
 from .native_file import Packed
 from .ops import Ops

@@ -6,7 +6,7 @@ import numpy as np
 
 from guardpass.packed_rules import GROUP
 
-from .checkpoint import Array
+from .checkpoint.files import Array
 from .gptq import best_scale, rounded
 from .native_file import Packed
 from .native_layout import Integers

@@ -7,8 +7,8 @@ from pathlib import Path
 from guardpass.manifest import File, Prefix
 from guardpass.passes import Pass
 
-from .architecture import Architecture
-from .checkpoint import Array, Checkpoint
+from .checkpoint.architecture import Architecture
+from .checkpoint.files import Array, Checkpoint
 from .decoder import inputs, outputs, write_decoder
 from .graph import Graph
 from .ops import Ops

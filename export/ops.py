@@ -22,9 +22,9 @@ from guardpass.manifest import Prefix
 from guardpass.passes import Pass
 
 from . import reference
-from .architecture import Activation, Architecture
 from .basis import PLAIN, Basis, block_of, rotation
-from .checkpoint import Array, Checkpoint, Tensor
+from .checkpoint.architecture import Activation, Architecture
+from .checkpoint.files import Array, Checkpoint, Tensor
 from .gptq import Seen
 from .graph import CONTRIB
 from .quantize import FLOAT, Dtype, Layer, Place, Recipe, narrow

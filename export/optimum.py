@@ -17,7 +17,7 @@ import onnx
 from guardpass.errors import CheckpointError, MissingDependency
 from guardpass.tree import ancestors
 
-from .checkpoint import Array, Checkpoint
+from .checkpoint.files import Array, Checkpoint
 from .optimum_cut import SHORTEST, Uncut, save
 from .written import Written, file_of
 

@@ -9,8 +9,9 @@ from guardpass.guard import DEFAULT_MAX_TOKENS
 from guardpass.manifest import Engine, Manifest, Ungated
 from guardpass.passes import Pass
 
-from .architecture import Architecture
-from .checkpoint import Array, Checkpoint
+from .checkpoint.architecture import Architecture
+from .checkpoint.files import Array, Checkpoint
+from .checkpoint.tokenizer import CheckpointTokenizer
 from .engines import check_installed, row_of
 from .gate import cases, default_flip_rate, judge, passes
 from .gate_texts import Texts, built_in, read_texts
@@ -19,7 +20,6 @@ from .native_guard import write_native
 from .onnx_guard import reference_scores, write_onnx
 from .prompt import Prompts
 from .quantize import Recipe
-from .tokenizer import CheckpointTokenizer
 from .trial import opened
 from .written import Progress
 

@@ -10,13 +10,13 @@ from guardpass.errors import CheckpointError, TemplateError
 from guardpass.manifest import Label, ModeSpec, Piece, Prefix, Role
 
 from .branches import Answered, Branch, TreeBuilder
-from .checkpoint import Folder
+from .checkpoint.files import Folder
+from .checkpoint.tokenizer import CheckpointTokenizer
 from .cut import Cut, cut
 from .family import Answer, Family, Policy, Prompt, decides, parts
 from .grammar import Path, parse
 from .probes import PROBES
 from .template import Template
-from .tokenizer import CheckpointTokenizer
 
 _SIDES = get_args(Role)
 _TAG = r"</?[^<>\s]+>"

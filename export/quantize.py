@@ -10,7 +10,7 @@ import numpy.typing as npt
 from guardpass.errors import CheckpointError
 from guardpass.manifest import Quant
 
-from .checkpoint import Array
+from .checkpoint.files import Array
 from .gptq import Seen, free_scale, rounded
 from .graph import CONTRIB, Graph
 from .layout import SINGLE, Layout

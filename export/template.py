@@ -14,10 +14,10 @@ from guardpass.content import assemble, strip
 from guardpass.errors import TemplateError
 from guardpass.manifest import Piece, Role, Strip
 
-from .checkpoint import Folder
+from .checkpoint.files import Folder
+from .checkpoint.tokenizer import SPECIAL_TOKENS
 from .family import Speaker
 from .probes import PROBES
-from .tokenizer import SPECIAL_TOKENS
 
 _SENTINELS: dict[Role, str] = {"prompt": "qzJ7promptW4xk", "response": "vK9responseY2bq"}
 _SPACE = " \n\t\u3000"

@@ -12,8 +12,8 @@ import onnx
 import onnxruntime
 import torch
 
-from guardpass.export.checkpoint import Checkpoint
-from guardpass.export.config import read_architecture
+from guardpass.export.checkpoint.config import read_architecture
+from guardpass.export.checkpoint.files import Checkpoint
 from guardpass.export.cuda import RECIPES
 from guardpass.export.decoder import inputs, outputs, write_decoder
 from guardpass.export.graph import Graph

@@ -20,9 +20,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from guardpass.export.architecture import KINDS
-from guardpass.export.checkpoint import Checkpoint
-from guardpass.export.config import read_architecture
+from guardpass.export.checkpoint.architecture import KINDS
+from guardpass.export.checkpoint.config import read_architecture
+from guardpass.export.checkpoint.files import Checkpoint
 from guardpass.export.decoder import inputs, outputs, write_decoder
 from guardpass.export.graph import Graph
 from guardpass.export.ops import Ops

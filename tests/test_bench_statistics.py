@@ -18,9 +18,9 @@ from guardpass import InputError
 from guardpass.bench.speed.summary import paired_ratio, quantile_interval, ratio_interval, share_interval, summary
 from guardpass.bench.speed.trace import arrivals
 from guardpass.bench.speed.work import causal, operations
-from guardpass.export.architecture import Architecture
-from guardpass.export.checkpoint import Checkpoint
-from guardpass.export.config import read_architecture
+from guardpass.export.checkpoint.architecture import Architecture
+from guardpass.export.checkpoint.config import read_architecture
+from guardpass.export.checkpoint.files import Checkpoint
 
 _times = st.lists(st.floats(1e-3, 1e6), min_size=1, max_size=500)
 

@@ -11,8 +11,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from guardpass.errors import CheckpointError, InputError
-from guardpass.export.checkpoint import Checkpoint
-from guardpass.export.config import read_architecture
+from guardpass.export.checkpoint.config import read_architecture
+from guardpass.export.checkpoint.files import Checkpoint
 from guardpass.export.cuda import RECIPES
 from guardpass.export.engines import check_fits, choose
 from guardpass.export.on_cpu import widened

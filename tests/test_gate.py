@@ -17,7 +17,7 @@ from guardpass.bench.twin import find, tiny, write_twin
 from guardpass.errors import CheckpointError, GateError, InputError
 from guardpass.export import export_guard, ops, own
 from guardpass.export.basis import Basis
-from guardpass.export.checkpoint import Array
+from guardpass.export.checkpoint.files import Array
 from guardpass.export.engines import Asked
 from guardpass.export.gate import Case as Judged
 from guardpass.export.gate_texts import Texts, built_in

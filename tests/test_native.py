@@ -16,8 +16,8 @@ from guardpass.bench.demo.run import CHECKPOINT
 from guardpass.bench.twin import find, tiny, write_twin
 from guardpass.errors import EngineError, GateError
 from guardpass.export import export_guard, native_file, own
-from guardpass.export.checkpoint import Checkpoint
-from guardpass.export.config import read_architecture
+from guardpass.export.checkpoint.config import read_architecture
+from guardpass.export.checkpoint.files import Checkpoint
 from guardpass.export.native_guard import write_packed
 from guardpass.export.native_quantize import RECIPES
 from guardpass.manifest import Mode, Prefix, Role

@@ -16,8 +16,8 @@ from safetensors.numpy import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from guardpass.export.basis import rotation
-from guardpass.export.checkpoint import Checkpoint
-from guardpass.export.config import read_architecture
+from guardpass.export.checkpoint.config import read_architecture
+from guardpass.export.checkpoint.files import Checkpoint
 from guardpass.export.decoder import write_decoder
 from guardpass.export.gptq import Seen, rounded
 from guardpass.export.graph import Graph

@@ -20,8 +20,8 @@ from guardpass import Guard
 from guardpass.bench.twin import find, tiny, write_twin
 from guardpass.errors import CheckpointError, InputError, MissingDependency
 from guardpass.export import export_guard, optimum
-from guardpass.export.checkpoint import Checkpoint
-from guardpass.export.config import read_architecture
+from guardpass.export.checkpoint.config import read_architecture
+from guardpass.export.checkpoint.files import Checkpoint
 from guardpass.export.decoder import inputs, outputs, write_decoder
 from guardpass.export.graph import Graph
 from guardpass.export.ops import Ops

@@ -31,7 +31,7 @@ from guardpass.bench.reference import load_reference
 from guardpass.bench.twin import find as find_twin
 from guardpass.bench.twin import tiny, write_twin
 from guardpass.export import export_guard
-from guardpass.export.checkpoint import Checkpoint
+from guardpass.export.checkpoint.files import Checkpoint
 
 from .helpers import texts
 from .published import CASES, Case

@@ -17,10 +17,10 @@ from guardpass import TemplateError
 from guardpass.bench.twin import find, tiny, write_twin
 from guardpass.bench.twin_tokenizer import write_tokenizer
 from guardpass.content import span_ids
-from guardpass.export.checkpoint import Checkpoint
+from guardpass.export.checkpoint.files import Checkpoint
+from guardpass.export.checkpoint.tokenizer import CheckpointTokenizer
 from guardpass.export.cut import cut
 from guardpass.export.prompt import Prompts, build_prompts
-from guardpass.export.tokenizer import CheckpointTokenizer
 from guardpass.manifest import Mode, Piece, Role, Tree
 
 from .conftest import SHARED

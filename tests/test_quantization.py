@@ -17,8 +17,8 @@ from guardpass import Guard
 from guardpass.bench.demo.run import CHECKPOINT
 from guardpass.export import export_guard, own
 from guardpass.export.basis import Basis, rotation
-from guardpass.export.checkpoint import Checkpoint
-from guardpass.export.config import read_architecture
+from guardpass.export.checkpoint.config import read_architecture
+from guardpass.export.checkpoint.files import Checkpoint
 from guardpass.export.decoder import inputs, outputs, write_decoder
 from guardpass.export.gptq import Seen, free_scale, rounded
 from guardpass.export.graph import Graph

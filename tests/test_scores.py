@@ -11,8 +11,8 @@ from transformers import PreTrainedTokenizerFast
 
 from guardpass import Guard
 from guardpass.bench.reference import load_reference
-from guardpass.export.checkpoint import Checkpoint
-from guardpass.export.config import read_architecture
+from guardpass.export.checkpoint.config import read_architecture
+from guardpass.export.checkpoint.files import Checkpoint
 from guardpass.export.decoder import inputs, outputs, write_decoder
 from guardpass.export.graph import Graph
 from guardpass.export.ops import Ops

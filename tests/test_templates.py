@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 from guardpass import TemplateError
 from guardpass.content import assemble
-from guardpass.export.checkpoint import Checkpoint
+from guardpass.export.checkpoint.files import Checkpoint
 from guardpass.export.template import Template
 from guardpass.manifest import Piece, Role
 

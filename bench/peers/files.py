@@ -13,7 +13,7 @@ from typing import Any
 
 import guardpass.export
 from guardpass.export.atomic import new_directory
-from guardpass.export.checkpoint import Checkpoint
+from guardpass.export.checkpoint.files import Checkpoint
 
 from .environments import python_of
 from .errors import PeerError

@@ -3,11 +3,11 @@
 import sys
 from pathlib import Path
 
-from guardpass.export.checkpoint import Checkpoint
-from guardpass.export.config import read_architecture
+from guardpass.export.checkpoint.config import read_architecture
+from guardpass.export.checkpoint.files import Checkpoint
+from guardpass.export.checkpoint.tokenizer import CheckpointTokenizer
 from guardpass.export.gguf_guard import write_gguf
 from guardpass.export.gguf_quantize import check_blocks
-from guardpass.export.tokenizer import CheckpointTokenizer
 
 
 def main() -> None:

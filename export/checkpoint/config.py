@@ -8,7 +8,7 @@ import numpy as np
 from guardpass.errors import CheckpointError
 
 from .architecture import KINDS, Activation, Architecture, Kind
-from .checkpoint import Array, Checkpoint
+from .files import Array, Checkpoint
 
 _ACTIVATIONS: dict[str, Activation] = {"silu": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from .checkpoint import Array
+from .files import Array
 
 Activation = Literal["silu", "gelu_tanh"]
 # Which layers slide, where config.json does not list them: none, all, every other from the first, or the upper ones.

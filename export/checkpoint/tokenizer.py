@@ -8,7 +8,7 @@ from tokenizers import AddedToken, Encoding, Tokenizer
 
 from guardpass.errors import CheckpointError
 
-from .checkpoint import Folder
+from .files import Folder
 
 # The names that transformers gives special tokens, and passes to a chat template.
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
