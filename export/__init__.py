@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from guardpass.errors import MissingDependency
 
 from .families import FAMILIES
-from .family import Answer, Family, Message, Policy, Prompt, Question
-from .family_file import read_family
+from .families.schema import Answer, Family, Message, Policy, Prompt, Question
+from .families.toml_file import read_family
 
 if TYPE_CHECKING:
     from .adopt import adopt_gguf

@@ -18,8 +18,8 @@ from .checkpoint.files import Folder
 from .checkpoint.tokenizer import CheckpointTokenizer
 from .exporter import check_date
 from .families import detect, find
-from .family import Family
-from .family_file import with_policies
+from .families.schema import Family
+from .families.toml_file import with_policies
 from .finish import check_sizes, draft, finish
 from .gguf_guard import MODEL, prove_vocabulary
 from .gguf_quantize import QUANTS

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from guardpass.manifest import Device, Manifest
 
     from .engines import Asked, Via
-    from .family import Family as Row
+    from .families.schema import Family as Row
     from .written import Progress as Told
 
 
@@ -110,7 +110,7 @@ def adopt(
 
 def _row(family: str | None) -> "Row | None":
     from .families import find
-    from .family_file import read_family
+    from .families.toml_file import read_family
 
     return None if family is None else read_family(Path(family)) if family.endswith(".toml") else find(family)
 

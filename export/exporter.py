@@ -18,8 +18,8 @@ from .checkpoint.files import Checkpoint
 from .checkpoint.tokenizer import CheckpointTokenizer
 from .engines import Asked, Via, check_fits, choose
 from .families import detect, find
-from .family import Family
-from .family_file import with_policies
+from .families.schema import Family
+from .families.toml_file import with_policies
 from .finish import check_sizes, draft, finish
 from .gguf_model import context_of
 from .optimum import write_via_optimum

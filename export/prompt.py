@@ -13,8 +13,8 @@ from .branches import Answered, Branch, TreeBuilder
 from .checkpoint.files import Folder
 from .checkpoint.tokenizer import CheckpointTokenizer
 from .cut import Cut, cut
-from .family import Answer, Family, Policy, Prompt, decides, parts
-from .grammar import Path, parse
+from .families.grammar import Path, parse
+from .families.schema import Answer, Family, Policy, Prompt, decides, parts
 from .probes import PROBES
 from .template import Template
 

@@ -16,7 +16,7 @@ from guardpass.manifest import Piece, Role, Strip
 
 from .checkpoint.files import Folder
 from .checkpoint.tokenizer import SPECIAL_TOKENS
-from .family import Speaker
+from .families.schema import Speaker
 from .probes import PROBES
 
 _SENTINELS: dict[Role, str] = {"prompt": "qzJ7promptW4xk", "response": "vK9responseY2bq"}

@@ -4,8 +4,8 @@ from collections.abc import Callable, Collection
 
 from guardpass.errors import CheckpointError, InputError
 
-from ..family import Family
 from . import kanana, llama_guard, qwen3guard, safetyguard, shieldgemma, wildguard
+from .schema import Family
 
 FAMILIES: tuple[Family, ...] = (
     *kanana.ROWS, *wildguard.ROWS, *shieldgemma.ROWS, *llama_guard.ROWS, *qwen3guard.ROWS, *safetyguard.ROWS,

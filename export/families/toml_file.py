@@ -9,7 +9,7 @@ from pathlib import Path
 from guardpass.errors import InputError
 from guardpass.schema import decode
 
-from .family import Family, Policy, validate
+from .schema import Family, Policy, validate
 from .toml_lines import line_of
 
 
