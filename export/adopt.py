@@ -24,8 +24,8 @@ from .finish import check_sizes, draft, finish
 from .gguf_guard import MODEL, prove_vocabulary
 from .gguf_quantize import QUANTS
 from .gguf_vocab import from_gguf, splitting_of
-from .prompt import build_prompts
-from .template import template_text
+from .prompt.build import build_prompts
+from .prompt.template import template_text
 from .written import Progress
 
 _CHUNK = 8 << 20

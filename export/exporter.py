@@ -24,8 +24,8 @@ from .finish import check_sizes, draft, finish
 from .gguf_model import context_of
 from .optimum import write_via_optimum
 from .own import Gating, write_model
-from .prompt import Prompts, build_prompts, unbaked
-from .template import template_text
+from .prompt.build import Prompts, build_prompts, unbaked
+from .prompt.template import template_text
 from .written import Progress, Written
 
 _HASHED = 8 << 20  # bytes at a time

@@ -11,7 +11,7 @@ from guardpass.seal import dumps
 from guardpass.tree import depths
 
 from .checkpoint.tokenizer import CheckpointTokenizer
-from .prompt import Prompts
+from .prompt.build import Prompts
 from .written import file_of
 
 

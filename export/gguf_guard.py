@@ -17,8 +17,8 @@ from .checkpoint.tokenizer import CheckpointTokenizer
 from .gguf_model import license_of, write_model
 from .gguf_quantize import QUANTS, quantize
 from .gguf_vocab import Splitting, to_gguf
-from .probes import PROBES
-from .template import template_text
+from .prompt.probes import PROBES
+from .prompt.template import template_text
 from .written import Progress, file_of
 
 __all__ = ["MODEL", "prove_vocabulary", "vocabulary_ids", "write_gguf"]

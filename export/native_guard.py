@@ -18,7 +18,7 @@ from .checkpoint.files import Array, Checkpoint
 from .decoder import write_decoder
 from .native_file import Packed
 from .ops import Ops
-from .prompt import Prompts
+from .prompt.build import Prompts
 from .quantize import Recipe
 from .written import Progress, counted, file_of
 

@@ -12,7 +12,7 @@ from .checkpoint.files import Array, Checkpoint
 from .decoder import inputs, outputs, write_decoder
 from .graph import Graph
 from .ops import Ops
-from .prompt import Prompts
+from .prompt.build import Prompts
 from .quantize import Layer, Recipe
 from .written import Progress, counted, file_of
 

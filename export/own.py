@@ -18,7 +18,7 @@ from .gate_texts import Texts, built_in, read_texts
 from .gguf_guard import write_gguf
 from .native_guard import write_native
 from .onnx_guard import reference_scores, write_onnx
-from .prompt import Prompts
+from .prompt.build import Prompts
 from .quantize import Recipe
 from .trial import opened
 from .written import Progress

@@ -20,7 +20,7 @@ from guardpass.export.checkpoint.tokenizer import CheckpointTokenizer
 from guardpass.export.gguf_guard import vocabulary_ids
 from guardpass.export.gguf_model import _add_vocabulary
 from guardpass.export.gguf_vocab import Vocabulary, from_gguf, to_gguf
-from guardpass.export.probes import PROBES
+from guardpass.export.prompt.probes import PROBES
 
 from .conftest import SHARED
 from .helpers import files, ids, opened, seam_text, texts

@@ -15,7 +15,7 @@ from guardpass.bench.twin import find, tiny, write_twin
 from guardpass.export.checkpoint.files import Checkpoint
 from guardpass.export.checkpoint.tokenizer import CheckpointTokenizer
 from guardpass.export.families import find as find_family
-from guardpass.export.prompt import Prompts, build_prompts
+from guardpass.export.prompt.build import Prompts, build_prompts
 
 from .conftest import SHARED
 from .helpers import ids, planner, seam_text, template_ids

@@ -19,8 +19,8 @@ from guardpass.bench.twin_tokenizer import write_tokenizer
 from guardpass.content import span_ids
 from guardpass.export.checkpoint.files import Checkpoint
 from guardpass.export.checkpoint.tokenizer import CheckpointTokenizer
-from guardpass.export.cut import cut
-from guardpass.export.prompt import Prompts, build_prompts
+from guardpass.export.prompt.build import Prompts, build_prompts
+from guardpass.export.prompt.split import cut
 from guardpass.manifest import Mode, Piece, Role, Tree
 
 from .conftest import SHARED

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from guardpass import TemplateError
 from guardpass.content import assemble
 from guardpass.export.checkpoint.files import Checkpoint
-from guardpass.export.template import Template
+from guardpass.export.prompt.template import Template
 from guardpass.manifest import Piece, Role
 
 from .helpers import texts

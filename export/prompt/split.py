@@ -9,7 +9,7 @@ from guardpass.content import assemble
 from guardpass.errors import TemplateError
 from guardpass.manifest import Piece, Role
 
-from .checkpoint.tokenizer import CheckpointTokenizer
+from ..checkpoint.tokenizer import CheckpointTokenizer
 from .probes import PROBES
 
 _NEAR = 64  # characters before the content

@@ -9,13 +9,13 @@ from guardpass.content import assemble, span_ids
 from guardpass.errors import CheckpointError, TemplateError
 from guardpass.manifest import Label, ModeSpec, Piece, Prefix, Role
 
-from .branches import Answered, Branch, TreeBuilder
-from .checkpoint.files import Folder
-from .checkpoint.tokenizer import CheckpointTokenizer
-from .cut import Cut, cut
-from .families.grammar import Path, parse
-from .families.schema import Answer, Family, Policy, Prompt, decides, parts
+from ..checkpoint.files import Folder
+from ..checkpoint.tokenizer import CheckpointTokenizer
+from ..families.grammar import Path, parse
+from ..families.schema import Answer, Family, Policy, Prompt, decides, parts
+from .answer_tree import Answered, Branch, TreeBuilder
 from .probes import PROBES
+from .split import Cut, cut
 from .template import Template
 
 _SIDES = get_args(Role)

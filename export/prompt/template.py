@@ -14,9 +14,9 @@ from guardpass.content import assemble, strip
 from guardpass.errors import TemplateError
 from guardpass.manifest import Piece, Role, Strip
 
-from .checkpoint.files import Folder
-from .checkpoint.tokenizer import SPECIAL_TOKENS
-from .families.schema import Speaker
+from ..checkpoint.files import Folder
+from ..checkpoint.tokenizer import SPECIAL_TOKENS
+from ..families.schema import Speaker
 from .probes import PROBES
 
 _SENTINELS: dict[Role, str] = {"prompt": "qzJ7promptW4xk", "response": "vK9responseY2bq"}
