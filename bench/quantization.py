@@ -24,10 +24,12 @@ from pathlib import Path
 import numpy as np
 
 from guardpass.engines.cpu import usable_cores
-from guardpass.export import export_guard, native_quantize, quantize, read_family
+from guardpass.export import export_guard, native_quantize, read_family
 from guardpass.export.checkpoint.config import read_architecture
 from guardpass.export.checkpoint.files import Checkpoint
-from guardpass.export.graph import Graph
+from guardpass.export.decoder.recipe import Recipe
+from guardpass.export.to_onnx import linear as quantize
+from guardpass.export.to_onnx.graph import Graph
 
 from .demo.fidelity import fidelity
 from .distribution import Kind, Logits, Run, Subject, gguf_run, moved, native_run, onnx_run
@@ -132,7 +134,7 @@ def compare_demo() -> None:
 
 
 @contextmanager
-def patched(quant: str, recipe: quantize.Recipe[Graph]) -> Iterator[None]:
+def patched(quant: str, recipe: Recipe[Graph]) -> Iterator[None]:
     """Let export write `recipe` as `quant` for a while."""
     kept, quantize.RECIPES[quant] = quantize.RECIPES[quant], recipe
     try:

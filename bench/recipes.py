@@ -7,8 +7,9 @@ from functools import partial
 import numpy as np
 
 from guardpass.export.checkpoint.files import Array
-from guardpass.export.graph import Graph
-from guardpass.export.quantize import RECIPES, Layer, Linear, Recipe, fp32, int4, int8, per_tensor, per_token
+from guardpass.export.decoder.recipe import Layer, Recipe
+from guardpass.export.to_onnx.graph import Graph
+from guardpass.export.to_onnx.linear import RECIPES, Linear, fp32, int4, int8, per_tensor, per_token
 
 _CLIPS = (1.0, 0.97, 0.94, 0.91, 0.88)
 

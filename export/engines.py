@@ -9,8 +9,10 @@ from guardpass.engines.native import fits
 from guardpass.errors import InputError, MissingDependency
 from guardpass.manifest import Device, Engine, EngineName, Quant
 
-from . import cuda, gguf_quantize, native_quantize, quantize
+from . import gguf_quantize, native_quantize
 from .checkpoint.architecture import Architecture
+from .to_onnx import cuda_recipes as cuda
+from .to_onnx import linear as quantize
 
 Asked = Literal["onnx", "native", "llamacpp", "gguf", "auto"]  # gguf is what the file of llamacpp is called
 Via = Literal["own", "optimum"]

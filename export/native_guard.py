@@ -12,14 +12,14 @@ from guardpass.packed_config import Config
 from guardpass.passes import Pass
 from guardpass.tree import depths
 
-from .basis import signs
 from .checkpoint.architecture import Architecture
 from .checkpoint.files import Array, Checkpoint
-from .decoder import write_decoder
+from .decoder.forward import write_decoder
+from .decoder.ops import Ops
+from .decoder.recipe import Recipe
+from .decoder.rotation import signs
 from .native_file import Packed
-from .ops import Ops
 from .prompt.build import Prompts
-from .quantize import Recipe
 from .written import Progress, counted, file_of
 
 MODEL = "model.packed"

@@ -7,10 +7,10 @@ import numpy as np
 from guardpass.packed_rules import GROUP
 
 from .checkpoint.files import Array
-from .gptq import best_scale, rounded
+from .decoder.gptq import best_scale, rounded
+from .decoder.recipe import ALL, Layer, Recipe, symmetric
 from .native_file import Packed
 from .native_layout import Integers
-from .quantize import ALL, Layer, Recipe, symmetric
 
 _STEPS = 16  # the largest group scale: -8 x 16 is the lowest of 8 bits
 _TRIED = 5  # group scales, from that which cuts nothing off on down

@@ -12,14 +12,14 @@ from guardpass.passes import Pass
 from .checkpoint.architecture import Architecture
 from .checkpoint.files import Array, Checkpoint
 from .checkpoint.tokenizer import CheckpointTokenizer
+from .decoder.recipe import Recipe
 from .engines import check_installed, row_of
 from .gate import cases, default_flip_rate, judge, passes
 from .gate_texts import Texts, built_in, read_texts
 from .gguf_guard import write_gguf
 from .native_guard import write_native
-from .onnx_guard import reference_scores, write_onnx
 from .prompt.build import Prompts
-from .quantize import Recipe
+from .to_onnx.write import reference_scores, write_onnx
 from .trial import opened
 from .written import Progress
 

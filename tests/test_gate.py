@@ -15,13 +15,14 @@ from guardpass.bench.demo.run import CHECKPOINT
 from guardpass.bench.reference import load_reference
 from guardpass.bench.twin import find, tiny, write_twin
 from guardpass.errors import CheckpointError, GateError, InputError
-from guardpass.export import export_guard, ops, own
-from guardpass.export.basis import Basis
+from guardpass.export import export_guard, own
 from guardpass.export.checkpoint.files import Array
+from guardpass.export.decoder import ops
+from guardpass.export.decoder.rotation import Basis
 from guardpass.export.engines import Asked
 from guardpass.export.gate import Case as Judged
 from guardpass.export.gate_texts import Texts, built_in
-from guardpass.export.graph import Graph
+from guardpass.export.to_onnx.graph import Graph
 from guardpass.integrity import open_guard
 from guardpass.manifest import Gate, Manifest
 

@@ -22,11 +22,11 @@ from guardpass.errors import CheckpointError, InputError, MissingDependency
 from guardpass.export import export_guard, optimum
 from guardpass.export.checkpoint.config import read_architecture
 from guardpass.export.checkpoint.files import Checkpoint
-from guardpass.export.decoder import inputs, outputs, write_decoder
-from guardpass.export.graph import Graph
-from guardpass.export.ops import Ops
+from guardpass.export.decoder.forward import write_decoder
+from guardpass.export.decoder.ops import Ops
 from guardpass.export.optimum import write_via_optimum
-from guardpass.export.quantize import RECIPES
+from guardpass.export.to_onnx.graph import Graph, inputs, outputs
+from guardpass.export.to_onnx.linear import RECIPES
 from guardpass.export.written import Written
 from guardpass.integrity import sha256
 from guardpass.manifest import File, Prefix

@@ -16,14 +16,14 @@ from safetensors.torch import save_file as save_torch
 from guardpass import Guard
 from guardpass.bench.demo.run import CHECKPOINT
 from guardpass.export import export_guard, own
-from guardpass.export.basis import Basis, rotation
 from guardpass.export.checkpoint.config import read_architecture
 from guardpass.export.checkpoint.files import Checkpoint
-from guardpass.export.decoder import inputs, outputs, write_decoder
-from guardpass.export.gptq import Seen, free_scale, rounded
-from guardpass.export.graph import Graph
-from guardpass.export.ops import Ops
-from guardpass.export.quantize import RECIPES
+from guardpass.export.decoder.forward import write_decoder
+from guardpass.export.decoder.gptq import Seen, free_scale, rounded
+from guardpass.export.decoder.ops import Ops
+from guardpass.export.decoder.rotation import Basis, rotation
+from guardpass.export.to_onnx.graph import Graph, inputs, outputs
+from guardpass.export.to_onnx.linear import RECIPES
 from guardpass.manifest import Prefix
 
 from .helpers import scores, texts

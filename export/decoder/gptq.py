@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from guardpass.errors import CheckpointError
 
-from .checkpoint.files import Array
+from ..checkpoint.files import Array
 
 _GROUP = 2048  # columns that share errors; bounds the time of a factor, which is cubic in it
 _SEARCH = (1.08, 1.0, 0.93, 0.86, 0.79)

@@ -11,8 +11,8 @@ from guardpass.manifest import Prefix
 from guardpass.passes import Pass
 from guardpass.tree import ancestors
 
-from .checkpoint.architecture import Activation, Architecture
-from .checkpoint.files import Array
+from ..checkpoint.architecture import Activation, Architecture
+from ..checkpoint.files import Array
 
 Index = npt.NDArray[np.int64]
 _SLICE = 1 << 22  # activations gated at a time

@@ -1,13 +1,11 @@
 """The forward of a decoder: one description for every architecture of the table, the baked prefix and the graph."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from onnx import TensorProto, helper
 
-from .checkpoint.architecture import Architecture
-from .checkpoint.files import Array
+from ..checkpoint.architecture import Architecture
+from ..checkpoint.files import Array
 from .ops import Ops, Rotation, Value
 
 
@@ -67,19 +65,3 @@ def _normed(ops: Ops, shape: Architecture, x: Value, name: str) -> Value:
     """What a layer reads. With post-norms the residual stream cannot be rotated, as their gains stand between."""
     normed = ops.norm(x, name, folded=True)
     return ops.rotated(normed, "residual") if shape.kind.post_norms else normed
-
-
-def inputs(columns: int, batch: int | str = 1) -> list[Any]:
-    """The graph's inputs, for `columns` baked ones; T and S are free, and so is a batch that has a name."""
-    value = helper.make_tensor_value_info
-    return [
-        value("tokens", TensorProto.INT64, [batch, "T"]),
-        value("positions", TensorProto.INT64, [batch, "T"]),
-        value("mask", TensorProto.BOOL, [batch, 1, "T", f"T + {columns}"]),
-        value("slots", TensorProto.INT64, [batch, "S"]),
-    ]
-
-
-def outputs(labels: int, batch: int | str = 1) -> list[Any]:
-    """The graph's output."""
-    return [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [batch, "S", labels])]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .target import Target
+from .writer import Target
 
 
 @dataclass(frozen=True)

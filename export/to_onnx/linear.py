@@ -1,55 +1,16 @@
 """Linear layers as ONNX operators, at three precisions. One row each; weights pass through in row chunks."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from typing import Any, Generic, Literal, TypeVar
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
-from guardpass.errors import CheckpointError
-from guardpass.manifest import Quant
-
-from .checkpoint.files import Array
-from .gptq import Seen, free_scale, rounded
-from .graph import CONTRIB, Graph
-from .layout import SINGLE, Layout
-
-Dtype = np.dtype[Any]
-FLOAT: Dtype = np.dtype(np.float32)
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A linear layer to write: weights [N, K] as float32 row chunks in order, and the name of what it reads."""
-
-    name: str
-    inputs: str
-    n: int
-    k: int
-    chunks: Iterable[Array]
-    seen: Seen  # what calibration shows of its input
-    uneven: bool = False  # whether rows of its input differ much in size
-
+from ..decoder.gptq import free_scale, rounded
+from ..decoder.recipe import ALL, FLOAT, Dtype, Layer, Recipe, narrow, symmetric
+from ..decoder.writer import CONTRIB
+from .graph import Graph
 
 Linear = Callable[[Graph, Layer], str]  # adds weights and the node that applies them; returns the node's output
-Place = Literal["residual", "heads", "ffn"]
-ALL: frozenset[Place] = frozenset({"residual", "heads", "ffn"})
-T = TypeVar("T")  # what is written: a Graph, or another target of the same walk
-
-
-@dataclass(frozen=True)
-class Recipe(Generic[T]):
-    """How a guard's layers are stored and run."""
-
-    name: Quant
-    linear: Callable[[T, Layer], str]
-    rotates: frozenset[Place] = frozenset()  # activations that are rotated before they are quantized
-    block: int = 64  # channels that a rotation mixes, at most
-    balanced: bool = False  # whether channels of values and of the MLP are scaled alike, see `Ops.linear`
-    calibrated: bool = False  # whether `linear` looks at what calibration shows
-    dtype: Dtype = FLOAT  # of activations, norms, and baked keys and values
-    layout: Layout = SINGLE
 
 
 def matmul(graph: Graph, layer: Layer, dtype: Dtype) -> str:
@@ -60,19 +21,6 @@ def matmul(graph: Graph, layer: Layer, dtype: Dtype) -> str:
         weights[:, start : start + len(chunk)] = narrow(chunk, dtype, layer.name).T
         start += len(chunk)
     return graph.op("MatMul", [layer.inputs, graph.weight(f"{layer.name}.weight", weights)], layer.name)[0]
-
-
-def narrow(data: Array, dtype: Dtype, name: str) -> npt.NDArray[Any]:
-    """Values in another floating-point type. Raises CheckpointError where one does not fit."""
-    if dtype == data.dtype:
-        return data
-    with np.errstate(over="ignore"):
-        narrowed = data.astype(dtype)
-    if not np.isfinite(narrowed).all():
-        raise CheckpointError(
-            f"{name} holds values beyond {dtype}; export with --quant fp32, or for --device cuda with bf16"
-        )
-    return narrowed
 
 
 def fp32(graph: Graph, layer: Layer) -> str:
@@ -91,13 +39,6 @@ def per_tensor(graph: Graph, layer: Layer) -> str:
         start = rows.stop
     names = [graph.weight(f"{layer.name}.weight", weights), graph.weight(f"{layer.name}.scale", scales)]
     return graph.op("DynamicQuantizeMatMul", [layer.inputs, *names], layer.name, domain=CONTRIB)[0]
-
-
-def symmetric(weights: Array) -> tuple[npt.NDArray[np.int8], Array]:
-    """Weights [N, K] as integers from -127 to 127, and the scales [N] of their rows."""
-    scales: Array = np.maximum(np.abs(weights).max(axis=1), 1e-30) / 127
-    levels = weights * (1 / scales)[:, None]
-    return np.rint(levels, out=levels).astype(np.int8), scales
 
 
 def per_token(graph: Graph, layer: Layer) -> str:

@@ -6,6 +6,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+CONTRIB = "com.microsoft"  # the domain of ONNX Runtime's own operators
+
 
 class Target(Protocol):
     """Nodes and the tensors they read, as `graph.Graph` has them."""

@@ -21,15 +21,14 @@ from guardpass.errors import CheckpointError
 from guardpass.manifest import Prefix
 from guardpass.passes import Pass
 
-from . import reference
-from .basis import PLAIN, Basis, block_of, rotation
-from .checkpoint.architecture import Activation, Architecture
-from .checkpoint.files import Array, Checkpoint, Tensor
+from ..checkpoint.architecture import Activation, Architecture
+from ..checkpoint.files import Array, Checkpoint, Tensor
+from . import numpy_reference as reference
 from .gptq import Seen
-from .graph import CONTRIB
-from .quantize import FLOAT, Dtype, Layer, Place, Recipe, narrow
-from .reference import Index, Rows
-from .target import Target
+from .numpy_reference import Index, Rows
+from .recipe import FLOAT, Dtype, Layer, Place, Recipe, narrow
+from .rotation import PLAIN, Basis, block_of, rotation
+from .writer import CONTRIB, Target
 
 Progress = Callable[[int], None]
 

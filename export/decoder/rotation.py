@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 
-from .checkpoint.files import Array
+from ..checkpoint.files import Array
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from guardpass.manifest import File
 
+from ..decoder.writer import CONTRIB
+
 OPSET = 24
-CONTRIB = "com.microsoft"
 INLINE = 1024  # bytes; ONNX Runtime wants small tensors (shapes, scalars) inside the model
 _PAGE = 4096  # so that ONNX Runtime can map a tensor instead of copying it
 
@@ -99,3 +100,19 @@ class Graph:
     def close(self) -> None:
         """Release the weight file of an export that failed."""
         self._file.close()
+
+
+def inputs(columns: int, batch: int | str = 1) -> list[Any]:
+    """The graph's inputs, for `columns` baked ones; T and S are free, and so is a batch that has a name."""
+    value = helper.make_tensor_value_info
+    return [
+        value("tokens", TensorProto.INT64, [batch, "T"]),
+        value("positions", TensorProto.INT64, [batch, "T"]),
+        value("mask", TensorProto.BOOL, [batch, 1, "T", f"T + {columns}"]),
+        value("slots", TensorProto.INT64, [batch, "S"]),
+    ]
+
+
+def outputs(labels: int, batch: int | str = 1) -> list[Any]:
+    """The graph's output."""
+    return [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [batch, "S", labels])]

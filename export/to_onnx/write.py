@@ -7,14 +7,14 @@ from pathlib import Path
 from guardpass.manifest import File, Prefix
 from guardpass.passes import Pass
 
-from .checkpoint.architecture import Architecture
-from .checkpoint.files import Array, Checkpoint
-from .decoder import inputs, outputs, write_decoder
-from .graph import Graph
-from .ops import Ops
-from .prompt.build import Prompts
-from .quantize import Layer, Recipe
-from .written import Progress, counted, file_of
+from ..checkpoint.architecture import Architecture
+from ..checkpoint.files import Array, Checkpoint
+from ..decoder.forward import write_decoder
+from ..decoder.ops import Ops
+from ..decoder.recipe import Layer, Recipe
+from ..prompt.build import Prompts
+from ..written import Progress, counted, file_of
+from .graph import Graph, inputs, outputs
 
 
 def write_onnx(

@@ -12,9 +12,10 @@ import numpy as np
 
 from guardpass.manifest import Quant
 
+from ..decoder.batching import BATCHED
+from ..decoder.recipe import FLOAT, Dtype, Recipe
 from .graph import Graph
-from .layout import BATCHED
-from .quantize import FLOAT, Dtype, Recipe, matmul
+from .linear import matmul
 
 _DTYPES: dict[Quant, Dtype] = {
     "bf16": np.dtype(ml_dtypes.bfloat16),
