@@ -24,10 +24,11 @@ from pathlib import Path
 import numpy as np
 
 from guardpass.engines.cpu import usable_cores
-from guardpass.export import export_guard, native_quantize, read_family
+from guardpass.export import export_guard, read_family
 from guardpass.export.checkpoint.config import read_architecture
 from guardpass.export.checkpoint.files import Checkpoint
 from guardpass.export.decoder.recipe import Recipe
+from guardpass.export.to_native import linear as native_quantize
 from guardpass.export.to_onnx import linear as quantize
 from guardpass.export.to_onnx.graph import Graph
 

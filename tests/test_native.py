@@ -15,11 +15,12 @@ from guardpass import Guard
 from guardpass.bench.demo.run import CHECKPOINT
 from guardpass.bench.twin import find, tiny, write_twin
 from guardpass.errors import EngineError, GateError
-from guardpass.export import export_guard, native_file, own
+from guardpass.export import export_guard, own
 from guardpass.export.checkpoint.config import read_architecture
 from guardpass.export.checkpoint.files import Checkpoint
-from guardpass.export.native_guard import write_packed
-from guardpass.export.native_quantize import RECIPES
+from guardpass.export.to_native import packed_writer
+from guardpass.export.to_native.linear import RECIPES
+from guardpass.export.to_native.write import write_packed
 from guardpass.manifest import Mode, Prefix, Role
 from guardpass.packed_config import Config
 from guardpass.packed_file import open_tensors
@@ -315,8 +316,8 @@ def test_the_gate_runs_the_kernels(quant: str, tmp_path: Path, monkeypatch: pyte
 
 def test_a_broken_guard_does_not_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own, "_JUDGED_TOKENS", 1 << 12)
-    interleaved = native_file.interleaved
-    monkeypatch.setattr(native_file, "interleaved", lambda gate, up: interleaved(up, gate))
+    interleaved = packed_writer.interleaved
+    monkeypatch.setattr(packed_writer, "interleaved", lambda gate, up: interleaved(up, gate))
     with pytest.raises(GateError, match=r"judges \d+ of \d+ texts otherwise"):
         export_guard(CHECKPOINT, tmp_path / "guard", engine="native")
 

@@ -21,8 +21,8 @@ from guardpass.export.decoder.forward import write_decoder
 from guardpass.export.decoder.gptq import Seen, rounded
 from guardpass.export.decoder.ops import Ops
 from guardpass.export.decoder.rotation import rotation
-from guardpass.export.native_guard import write_packed
-from guardpass.export.native_quantize import RECIPES, _channel_scale, _whole_scale
+from guardpass.export.to_native.linear import RECIPES, _channel_scale, _whole_scale
+from guardpass.export.to_native.write import write_packed
 from guardpass.export.to_onnx.graph import Graph
 from guardpass.manifest import Prefix
 from guardpass.packed_file import Arrays, open_tensors

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from guardpass.packed_rules import GROUP, PANEL
 
-from .checkpoint.files import Array
+from ..checkpoint.files import Array
 
 Bytes = npt.NDArray[np.uint8]
 _HALF = PANEL // 2

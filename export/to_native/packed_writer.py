@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from guardpass.packed_file import ALIGNMENT, DTYPES, Dtype, Entry, header_bytes
 
-from .native_layout import Integers, interleaved, tensors
+from .layout import Integers, interleaved, tensors
 
 Rows = npt.NDArray[Any]
 _NAMES: dict[np.dtype[Any], Dtype] = {dtype: name for name, dtype in DTYPES.items() if name != "BF16"}

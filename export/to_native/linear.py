@@ -6,11 +6,11 @@ import numpy as np
 
 from guardpass.packed_rules import GROUP
 
-from .checkpoint.files import Array
-from .decoder.gptq import best_scale, rounded
-from .decoder.recipe import ALL, Layer, Recipe, symmetric
-from .native_file import Packed
-from .native_layout import Integers
+from ..checkpoint.files import Array
+from ..decoder.gptq import best_scale, rounded
+from ..decoder.recipe import ALL, Layer, Recipe, symmetric
+from .layout import Integers
+from .packed_writer import Packed
 
 _STEPS = 16  # the largest group scale: -8 x 16 is the lowest of 8 bits
 _TRIED = 5  # group scales, from that which cuts nothing off on down

@@ -12,15 +12,15 @@ from guardpass.packed_config import Config
 from guardpass.passes import Pass
 from guardpass.tree import depths
 
-from .checkpoint.architecture import Architecture
-from .checkpoint.files import Array, Checkpoint
-from .decoder.forward import write_decoder
-from .decoder.ops import Ops
-from .decoder.recipe import Recipe
-from .decoder.rotation import signs
-from .native_file import Packed
-from .prompt.build import Prompts
-from .written import Progress, counted, file_of
+from ..checkpoint.architecture import Architecture
+from ..checkpoint.files import Array, Checkpoint
+from ..decoder.forward import write_decoder
+from ..decoder.ops import Ops
+from ..decoder.recipe import Recipe
+from ..decoder.rotation import signs
+from ..prompt.build import Prompts
+from ..written import Progress, counted, file_of
+from .packed_writer import Packed
 
 MODEL = "model.packed"
 _OF_A_LAYER, _BESIDE = 40, 16  # tensors, at most
