@@ -21,11 +21,11 @@ from .families import detect, find
 from .families.schema import Family
 from .families.toml_file import with_policies
 from .finish import check_sizes, draft, finish
-from .gguf_guard import MODEL, prove_vocabulary
-from .gguf_quantize import QUANTS
-from .gguf_vocab import from_gguf, splitting_of
 from .prompt.build import build_prompts
 from .prompt.template import template_text
+from .to_gguf.quantize import QUANTS
+from .to_gguf.vocab import from_gguf, splitting_of
+from .to_gguf.write import MODEL, prove_vocabulary
 from .written import Progress
 
 _CHUNK = 8 << 20

@@ -9,8 +9,8 @@ from guardpass.engines.native import fits
 from guardpass.errors import InputError, MissingDependency
 from guardpass.manifest import Device, Engine, EngineName, Quant
 
-from . import gguf_quantize
 from .checkpoint.architecture import Architecture
+from .to_gguf import quantize as gguf_quantize
 from .to_native import linear as native_quantize
 from .to_onnx import cuda_recipes as cuda
 from .to_onnx import linear as quantize

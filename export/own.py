@@ -16,8 +16,8 @@ from .decoder.recipe import Recipe
 from .engines import check_installed, row_of
 from .gate import cases, default_flip_rate, judge, passes
 from .gate_texts import Texts, built_in, read_texts
-from .gguf_guard import write_gguf
 from .prompt.build import Prompts
+from .to_gguf.write import write_gguf
 from .to_native.write import write_native
 from .to_onnx.write import reference_scores, write_onnx
 from .trial import opened

@@ -6,8 +6,8 @@ from pathlib import Path
 from guardpass.export.checkpoint.config import read_architecture
 from guardpass.export.checkpoint.files import Checkpoint
 from guardpass.export.checkpoint.tokenizer import CheckpointTokenizer
-from guardpass.export.gguf_guard import write_gguf
-from guardpass.export.gguf_quantize import check_blocks
+from guardpass.export.to_gguf.quantize import check_blocks
+from guardpass.export.to_gguf.write import write_gguf
 
 
 def main() -> None:

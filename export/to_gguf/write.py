@@ -11,15 +11,15 @@ from guardpass.engines.llama_library import library, quiet
 from guardpass.errors import CheckpointError
 from guardpass.manifest import File
 
-from .checkpoint.architecture import Architecture
-from .checkpoint.files import Checkpoint
-from .checkpoint.tokenizer import CheckpointTokenizer
-from .gguf_model import license_of, write_model
-from .gguf_quantize import QUANTS, quantize
-from .gguf_vocab import Splitting, to_gguf
-from .prompt.probes import PROBES
-from .prompt.template import template_text
-from .written import Progress, file_of
+from ..checkpoint.architecture import Architecture
+from ..checkpoint.files import Checkpoint
+from ..checkpoint.tokenizer import CheckpointTokenizer
+from ..prompt.probes import PROBES
+from ..prompt.template import template_text
+from ..written import Progress, file_of
+from .model import license_of, write_model
+from .quantize import QUANTS, quantize
+from .vocab import Splitting, to_gguf
 
 __all__ = ["MODEL", "prove_vocabulary", "vocabulary_ids", "write_gguf"]
 

@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from guardpass.errors import CheckpointError, InputError
 
-from .checkpoint.architecture import Architecture
-from .checkpoint.files import Checkpoint, Tensor
-from .gguf_vocab import Vocabulary
+from ..checkpoint.architecture import Architecture
+from ..checkpoint.files import Checkpoint, Tensor
+from .vocab import Vocabulary
 
 _ALIGNMENT = 32
 _DTYPES: dict[str, tuple[np.dtype[Any], int]] = {  # NumPy's and ggml's

@@ -7,7 +7,7 @@ from typing import Any
 
 from guardpass.errors import CheckpointError
 
-from .checkpoint.tokenizer import CheckpointTokenizer
+from ..checkpoint.tokenizer import CheckpointTokenizer
 
 # gguf.TokenType
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
