@@ -21,11 +21,11 @@ from .families import detect, find
 from .families.schema import Family
 from .families.toml_file import with_policies
 from .finish import check_sizes, draft, finish
-from .optimum import write_via_optimum
 from .own import Gating, write_model
 from .prompt.build import Prompts, build_prompts, unbaked
 from .prompt.template import template_text
 from .to_gguf.model import context_of
+from .via_optimum.export import write_via_optimum
 from .written import Progress, Written
 
 _HASHED = 8 << 20  # bytes at a time

@@ -19,14 +19,15 @@ from safetensors.torch import load_file, save_file
 from guardpass import Guard
 from guardpass.bench.twin import find, tiny, write_twin
 from guardpass.errors import CheckpointError, InputError, MissingDependency
-from guardpass.export import export_guard, optimum
+from guardpass.export import export_guard
 from guardpass.export.checkpoint.config import read_architecture
 from guardpass.export.checkpoint.files import Checkpoint
 from guardpass.export.decoder.forward import write_decoder
 from guardpass.export.decoder.ops import Ops
-from guardpass.export.optimum import write_via_optimum
 from guardpass.export.to_onnx.graph import Graph, inputs, outputs
 from guardpass.export.to_onnx.linear import RECIPES
+from guardpass.export.via_optimum import export as optimum
+from guardpass.export.via_optimum.export import write_via_optimum
 from guardpass.export.written import Written
 from guardpass.integrity import sha256
 from guardpass.manifest import File, Prefix

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from guardpass.errors import CheckpointError
 
-from .to_onnx.graph import INLINE, inputs, outputs
+from ..to_onnx.graph import INLINE, inputs, outputs
 
 SHORTEST = 24  # tokens that every probe has; a window smaller than that would show in its scores
 _ELEMENTWISE = {"Add", "Sub", "Mul", "Div", "Tanh", "Cast", "Identity"}
