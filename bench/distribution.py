@@ -19,7 +19,7 @@ from guardpass.export.checkpoint.tokenizer import CheckpointTokenizer
 from guardpass.export.decoder.forward import write_decoder
 from guardpass.export.decoder.ops import Ops
 from guardpass.export.decoder.recipe import Recipe
-from guardpass.export.gate_texts import built_in
+from guardpass.export.gate.texts import built_in
 from guardpass.export.to_native.packed_writer import Packed
 from guardpass.export.to_native.write import write_packed
 from guardpass.export.to_onnx.graph import Graph, inputs, outputs

@@ -14,13 +14,13 @@ from .checkpoint.files import Array, Checkpoint
 from .checkpoint.tokenizer import CheckpointTokenizer
 from .decoder.recipe import Recipe
 from .engines import check_installed, row_of
-from .gate import cases, default_flip_rate, judge, passes
-from .gate_texts import Texts, built_in, read_texts
+from .gate.compare import cases, default_flip_rate, judge, passes
+from .gate.engine import opened
+from .gate.texts import Texts, built_in, read_texts
 from .prompt.build import Prompts
 from .to_gguf.write import write_gguf
 from .to_native.write import write_native
 from .to_onnx.write import reference_scores, write_onnx
-from .trial import opened
 from .written import Progress
 
 _JUDGED_TOKENS, _ACTIVATIONS = 1 << 15, 1 << 28

@@ -59,7 +59,7 @@ def _make(files: Files, python: Path, checkpoint: Path, out: Path, named: Path) 
     (package,) = guardpass.export.__path__
     places = {
         "own": sys.executable, "python": python, "scripts": Path(__file__).parent / "converters",
-        "texts": Path(package) / "texts" / "calibration.jsonl", "checkpoint": checkpoint, "out": out,
+        "texts": Path(package) / "gate" / "texts" / "calibration.jsonl", "checkpoint": checkpoint, "out": out,
     }  # fmt: skip
     command = [part.format(**places) for part in files.command]
     start = time.perf_counter()

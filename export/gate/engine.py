@@ -6,7 +6,7 @@ from pathlib import Path
 from guardpass.engines import Engine, open_engine
 from guardpass.manifest import Device, Manifest
 
-from .to_onnx.cuda_emulation import OnCpu
+from ..to_onnx.cuda_emulation import OnCpu
 
 
 def opened(directory: Path, manifest: Manifest, longest: int) -> tuple[Engine, Device]:

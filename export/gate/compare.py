@@ -16,7 +16,7 @@ from guardpass.passes import Pass, Planner
 from guardpass.tree import pruned
 from guardpass.windows import Limits, spans
 
-from .gate_texts import Text, Texts
+from .texts import Text, Texts
 
 # One built-in text in sixteen is meant to be close, and of a long prompt maybe 60 fit, where one flip is 1.6 %: what is
 # allowed is at least twice what was measured (docs/quantization.md).
