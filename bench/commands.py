@@ -17,7 +17,7 @@ from guardpass.schema import encode
 from .speed.commands import app as bench
 
 if TYPE_CHECKING:
-    from guardpass.export.engines import Asked
+    from guardpass.export.targets import Asked
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Plots = Annotated[Path | None, typer.Option(metavar="DIR", help="Draw PNG files into this folder.")]

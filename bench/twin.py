@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from guardpass.errors import InputError
-from guardpass.export.atomic import check_target, new_directory
+from guardpass.export.guard_dir.atomic import check_target, new_directory
 
 from .twin_table import KANANA_TEMPLATE, TWINS, TokenizerKind, Twin
 from .twin_tokenizer import write_tokenizer

@@ -11,7 +11,7 @@ from .families.toml_file import read_family
 
 if TYPE_CHECKING:
     from .adopt import adopt_gguf
-    from .exporter import export_guard
+    from .export import export_guard
 
 __all__ = [
     "FAMILIES",
@@ -35,6 +35,6 @@ def __getattr__(name: str) -> Any:
     if missing:
         raise MissingDependency(f"exporting needs {', '.join(missing)}; install guardpass[export]")
     from .adopt import adopt_gguf
-    from .exporter import export_guard
+    from .export import export_guard
 
     return {"adopt_gguf": adopt_gguf, "export_guard": export_guard}[name]

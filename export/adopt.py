@@ -13,20 +13,20 @@ from guardpass.errors import CheckpointError
 from guardpass.gguf_file import Header, read_header
 from guardpass.manifest import MANIFEST, Engine, File, Manifest, Quant, Source
 
-from .atomic import check_target, new_directory
 from .checkpoint.files import Folder
 from .checkpoint.tokenizer import CheckpointTokenizer
-from .exporter import check_date
+from .export import check_date
 from .families import detect, find
 from .families.schema import Family
 from .families.toml_file import with_policies
-from .finish import check_sizes, draft, finish
+from .guard_dir.atomic import check_target, new_directory
+from .guard_dir.manifest import check_sizes, draft, finish
+from .guard_dir.progress import Progress
 from .prompt.build import build_prompts
 from .prompt.template import template_text
 from .to_gguf.quantize import QUANTS
 from .to_gguf.vocab import from_gguf, splitting_of
 from .to_gguf.write import MODEL, prove_vocabulary
-from .written import Progress
 
 _CHUNK = 8 << 20
 _FILE_TYPES = {0: "f32", 1: "f16", 32: "bf16"} | {number: name for name, number in QUANTS.items() if number}

@@ -13,9 +13,9 @@ import typer
 if TYPE_CHECKING:
     from guardpass.manifest import Device, Manifest
 
-    from .engines import Asked, Via
     from .families.schema import Family as Row
-    from .written import Progress as Told
+    from .guard_dir.progress import Progress as Told
+    from .targets import Asked, Via
 
 
 def register(app: typer.Typer) -> None:

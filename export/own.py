@@ -13,15 +13,15 @@ from .checkpoint.architecture import Architecture
 from .checkpoint.files import Array, Checkpoint
 from .checkpoint.tokenizer import CheckpointTokenizer
 from .decoder.recipe import Recipe
-from .engines import check_installed, row_of
 from .gate.compare import cases, default_flip_rate, judge, passes
 from .gate.engine import opened
 from .gate.texts import Texts, built_in, read_texts
+from .guard_dir.progress import Progress
 from .prompt.build import Prompts
+from .targets import check_installed, row_of
 from .to_gguf.write import write_gguf
 from .to_native.write import write_native
 from .to_onnx.write import reference_scores, write_onnx
-from .written import Progress
 
 _JUDGED_TOKENS, _ACTIVATIONS = 1 << 15, 1 << 28
 CALIBRATION_TOKENS = 1 << 12  # the walk carries them all; more gain little

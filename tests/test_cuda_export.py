@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from guardpass.errors import CheckpointError, InputError
 from guardpass.export.checkpoint.config import read_architecture
 from guardpass.export.checkpoint.files import Checkpoint
-from guardpass.export.engines import check_fits, choose
+from guardpass.export.targets import check_fits, choose
 from guardpass.export.to_onnx.cuda_emulation import widened
 from guardpass.export.to_onnx.cuda_recipes import RECIPES
 

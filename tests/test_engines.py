@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from guardpass import InputError, MissingDependency
-from guardpass.export import engines, export_guard
-from guardpass.export.engines import Asked, choose
+from guardpass.export import export_guard, targets
+from guardpass.export.targets import Asked, choose
 from guardpass.manifest import Engine
 
 
@@ -83,7 +83,7 @@ def test_a_precision_that_the_engine_lacks_is_refused(
 def test_a_gate_without_its_engine_says_what_to_install(
     engine: Asked, install: str, plain_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "find_spec", lambda _name: None)
+    monkeypatch.setattr(targets, "find_spec", lambda _name: None)
     with pytest.raises(MissingDependency, match=f"the gate runs the guard, .* install {install}"):
         export_guard(plain_checkpoint, tmp_path / "guard", engine=engine)
     assert export_guard(plain_checkpoint, tmp_path / "guard", engine=engine, gate=False).ungated == "asked"

@@ -19,9 +19,9 @@ from guardpass.export import export_guard, own
 from guardpass.export.checkpoint.files import Array
 from guardpass.export.decoder import ops
 from guardpass.export.decoder.rotation import Basis
-from guardpass.export.engines import Asked
 from guardpass.export.gate.compare import Case as Judged
 from guardpass.export.gate.texts import Texts, built_in
+from guardpass.export.targets import Asked
 from guardpass.export.to_onnx.graph import Graph
 from guardpass.integrity import open_guard
 from guardpass.manifest import Gate, Manifest

@@ -24,11 +24,11 @@ from guardpass.export.checkpoint.config import read_architecture
 from guardpass.export.checkpoint.files import Checkpoint
 from guardpass.export.decoder.forward import write_decoder
 from guardpass.export.decoder.ops import Ops
+from guardpass.export.guard_dir.progress import Written
 from guardpass.export.to_onnx.graph import Graph, inputs, outputs
 from guardpass.export.to_onnx.linear import RECIPES
 from guardpass.export.via_optimum import export as optimum
 from guardpass.export.via_optimum.export import write_via_optimum
-from guardpass.export.written import Written
 from guardpass.integrity import sha256
 from guardpass.manifest import File, Prefix
 from guardpass.tree import ancestors

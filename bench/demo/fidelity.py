@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from guardpass import Guard, Verdict
-from guardpass.export.engines import Asked
+from guardpass.export.targets import Asked
 
 from .data import Example, blind_set, held_out_set
 from .run import THRESHOLD, demo_guard

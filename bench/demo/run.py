@@ -10,7 +10,7 @@ from rich.table import Table
 
 from guardpass import Guard, Verdict
 from guardpass.export import export_guard
-from guardpass.export.engines import Asked
+from guardpass.export.targets import Asked
 
 from .data import HERE
 

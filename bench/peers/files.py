@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import guardpass.export
-from guardpass.export.atomic import new_directory
 from guardpass.export.checkpoint.files import Checkpoint
+from guardpass.export.guard_dir.atomic import new_directory
 
 from .environments import python_of
 from .errors import PeerError

@@ -14,9 +14,9 @@ from guardpass.manifest import File
 from ..checkpoint.architecture import Architecture
 from ..checkpoint.files import Checkpoint
 from ..checkpoint.tokenizer import CheckpointTokenizer
+from ..guard_dir.progress import Progress, file_of
 from ..prompt.probes import PROBES
 from ..prompt.template import template_text
-from ..written import Progress, file_of
 from .model import license_of, write_model
 from .quantize import QUANTS, quantize
 from .vocab import Splitting, to_gguf

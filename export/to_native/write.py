@@ -18,8 +18,8 @@ from ..decoder.forward import write_decoder
 from ..decoder.ops import Ops
 from ..decoder.recipe import Recipe
 from ..decoder.rotation import signs
+from ..guard_dir.progress import Progress, counted, file_of
 from ..prompt.build import Prompts
-from ..written import Progress, counted, file_of
 from .packed_writer import Packed
 
 MODEL = "model.packed"

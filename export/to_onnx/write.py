@@ -12,8 +12,8 @@ from ..checkpoint.files import Array, Checkpoint
 from ..decoder.forward import write_decoder
 from ..decoder.ops import Ops
 from ..decoder.recipe import Layer, Recipe
+from ..guard_dir.progress import Progress, counted, file_of
 from ..prompt.build import Prompts
-from ..written import Progress, counted, file_of
 from .graph import Graph, inputs, outputs
 
 

@@ -18,7 +18,7 @@ from guardpass.errors import CheckpointError, MissingDependency
 from guardpass.tree import ancestors
 
 from ..checkpoint.files import Array, Checkpoint
-from ..written import Written, file_of
+from ..guard_dir.progress import Written, file_of
 from .cut import SHORTEST, Uncut, save
 
 Probe = tuple[dict[str, npt.NDArray[Any]], Array]  # feeds, and the expected scores [T, V'] of every token

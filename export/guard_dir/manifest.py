@@ -10,9 +10,9 @@ from guardpass.manifest import MANIFEST, SCHEMA, Engine, Manifest, Role, Source
 from guardpass.seal import dumps
 from guardpass.tree import depths
 
-from .checkpoint.tokenizer import CheckpointTokenizer
-from .prompt.build import Prompts
-from .written import file_of
+from ..checkpoint.tokenizer import CheckpointTokenizer
+from ..prompt.build import Prompts
+from .progress import file_of
 
 
 def draft(

@@ -12,21 +12,21 @@ from pathlib import Path
 from guardpass.errors import CheckpointError, InputError
 from guardpass.manifest import MANIFEST, Device, File, Manifest, Source
 
-from .atomic import check_target, new_directory
 from .checkpoint.config import read_architecture
 from .checkpoint.files import Checkpoint
 from .checkpoint.tokenizer import CheckpointTokenizer
-from .engines import Asked, Via, check_fits, choose
 from .families import detect, find
 from .families.schema import Family
 from .families.toml_file import with_policies
-from .finish import check_sizes, draft, finish
+from .guard_dir.atomic import check_target, new_directory
+from .guard_dir.manifest import check_sizes, draft, finish
+from .guard_dir.progress import Progress, Written
 from .own import Gating, write_model
 from .prompt.build import Prompts, build_prompts, unbaked
 from .prompt.template import template_text
+from .targets import Asked, Via, check_fits, choose
 from .to_gguf.model import context_of
 from .via_optimum.export import write_via_optimum
-from .written import Progress, Written
 
 _HASHED = 8 << 20  # bytes at a time
 
