@@ -17,7 +17,7 @@ from guardpass.schema import encode
 from .speed.commands import app as bench
 
 if TYPE_CHECKING:
-    from guardpass.export.targets import Asked
+    from guardpass.export.choices import EngineChoice
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Plots = Annotated[Path | None, typer.Option(metavar="DIR", help="Draw PNG files into this folder.")]
@@ -154,10 +154,10 @@ def demo(
     from .demo import fidelity, run
 
     if held_out:
-        found = fidelity.fidelity(quant, cast("Asked", engine))
+        found = fidelity.fidelity(quant, cast("EngineChoice", engine))
         print(json.dumps([asdict(each) for each in found]) if as_json else "\n".join(map(str, found)))
         return
-    verdicts = run.judge(quant, cast("Asked", engine))
+    verdicts = run.judge(quant, cast("EngineChoice", engine))
     if as_json:
         print(json.dumps([verdict.to_json() for verdict in verdicts], ensure_ascii=False))
     else:

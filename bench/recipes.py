@@ -16,7 +16,7 @@ _CLIPS = (1.0, 0.97, 0.94, 0.91, 0.88)
 
 def clipped(graph: Graph, layer: Layer) -> str:
     """int8 with each channel's weights cut where that gives the least squared error."""
-    return per_tensor(graph, replace(layer, chunks=map(_clip, layer.chunks)))
+    return per_tensor(graph, replace(layer, stream=((rows, _clip(chunk)) for rows, chunk in layer.stream)))
 
 
 def _clip(weights: Array) -> Array:

@@ -2,6 +2,7 @@
 
 import datetime
 import hashlib
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,113 +11,165 @@ from dataclasses import replace
 from pathlib import Path
 
 from guardpass.errors import CheckpointError, InputError
-from guardpass.manifest import MANIFEST, Device, File, Manifest, Source
+from guardpass.manifest import MANIFEST, Device, File, Manifest, Quant, Source
 
 from .checkpoint.config import read_architecture
 from .checkpoint.files import Checkpoint
 from .checkpoint.tokenizer import CheckpointTokenizer
+from .choices import EngineChoice, Via
 from .families import detect, find
 from .families.schema import Family
 from .families.toml_file import with_policies
+from .gate.options import GateOptions
+from .gate.run import choose_passes, run_gate
 from .guard_dir.atomic import check_target, new_directory
-from .guard_dir.manifest import check_sizes, draft, finish
-from .guard_dir.progress import Progress, Written
-from .own import Gating, write_model
+from .guard_dir.job import Job
+from .guard_dir.manifest import check_name, check_sizes, draft, write_manifest
+from .guard_dir.progress import Progress, no_progress, part
 from .prompt.build import Prompts, build_prompts, unbaked
 from .prompt.template import template_text
-from .targets import Asked, Via, check_fits, choose
+from .targets import check_fits, check_installed, choose, target_of
 from .to_gguf.model import context_of
-from .via_optimum.export import write_via_optimum
+from .via_optimum.export import OptimumModel, write_via_optimum
 
 _HASHED = 8 << 20  # bytes at a time
 
 
 def export_guard(
-    checkpoint: Path,
-    out: Path,
+    checkpoint: str | os.PathLike[str],
+    out: str | os.PathLike[str],
     *,
+    name: str | None = None,
     family: str | Family | None = None,
     policies: Sequence[str] = (),
     date: str | None = None,
-    engine: Asked = "onnx",
-    quant: str | None = None,
+    engine: EngineChoice = "onnx",
+    quant: Quant | None = None,
     device: Device = "cpu",
     via: Via = "own",
     gate: bool = True,
-    gate_texts: Path | None = None,
+    gate_texts: str | os.PathLike[str] | None = None,
     max_flip_rate: float | None = None,
     force: bool = False,
-    progress: Progress = lambda _done, _total: None,
+    progress: Progress = no_progress,
 ) -> Manifest:
-    """Compile a checkpoint directory into the guard directory `out`; returns what guard.json says.
+    """Compile a checkpoint into a guard: a directory that `Guard.load` opens.
 
-    family: a row of the families table, or its name; None detects it. policies: more to judge by, each given as
-    `name=Title: description`. date: YYYY-MM-DD, which is today to a chat template that asks. engine: what will run
-    the guard: "onnx", "native" (guardpass-kernels), "llamacpp" (or "gguf"), or "auto", see `engines.choose`.
-    quant: of onnx fp32, int8 (default) or int4; of native the last two; of llamacpp one of `gguf_quantize.QUANTS`
-    (default q8_0); of onnx on cuda bf16 (default), fp16 or fp32. device: what the guard is for, "cpu" or "cuda".
-    via: "own" for the architectures of our table; "optimum" for any that optimum-onnx exports, at fp32 and with
-    nothing baked. gate: let the quantized guard judge texts (`gate_texts`, JSONL of text and maybe response, or the
-    built-in ones) beside the original weights in fp32, and refuse a larger share of flipped verdicts than
-    `max_flip_rate` (default 0.05 for four bits, else 0.02).
-    force: replace an existing `out`. progress is told work done and work in all.
+    The export is all or nothing: where it raises, `out` is as it was.
 
-    Raises CheckpointError (TemplateError among them) for a checkpoint that cannot be exported exactly, GateError for a
-    guard that flips too much, InputError for bad options or an existing `out`, and MissingDependency where the gate
-    has no engine to run; in every case `out` is as it was.
+    Args:
+        checkpoint: The Hugging Face directory: config.json, safetensors and tokenizer files.
+        out: The guard directory to write.
+        name: The guard's name in logs, metrics and servers (default: the name of the checkpoint's directory).
+        family: How the guard is prompted and what its answers mean: a name out of `FAMILIES`, or a `Family`. By
+            default the checkpoint's name, tokens and chat template tell.
+        policies: More policies to judge by, each as "name=Title: description".
+        date: The date, as YYYY-MM-DD, for a chat template that prints today's.
+        engine: The engine that will run the guard: "onnx", "native" (needs guardpass-kernels), "llamacpp" (or
+            "gguf"), or "auto", which is native where its kernels are installed and made for this CPU, else onnx.
+        quant: The precision. onnx: "fp32", "int8" (default) or "int4"; on CUDA "bf16" (default), "fp16" or "fp32".
+            native: "int8" (default) or "int4". llamacpp: "f32", "f16", "bf16", "q8_0" (default), "q6_k", "q5_k_m",
+            "q4_k_m", "q4_0" or "iq4_nl".
+        device: The device that the guard is for. Only engine onnx needs an export of its own for "cuda".
+        via: "own" for the architectures that guardpass knows; "optimum" for any that optimum-onnx exports, at fp32
+            and with no prefix baked.
+        gate: Whether the quantized guard judges texts beside the original weights in fp32 before it is released.
+        gate_texts: JSONL lines {"text", "response"?} for the gate (default: built-in texts).
+        max_flip_rate: The largest share of verdicts that quantization may flip (default: 0.05 at four bits, else
+            0.02).
+        force: Whether to replace a guard that is at `out` already.
+        progress: A callback that gets the work done and the work in all.
+
+    Returns:
+        The manifest, as guard.json has it.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be exported exactly. TemplateError, a subclass, is about its chat
+            template.
+        GateError: More verdicts flip than `max_flip_rate` allows.
+        EngineError: The engine cannot run the guard for the gate.
+        InputError: An option is wrong, or `out` exists.
+        MissingDependency: A package is not installed that the route or the gate needs.
     """
-    chosen = choose(engine, quant, via, device)
+    checkpoint, out = Path(checkpoint), Path(out)
+    target = choose(engine, quant, via, device)
     row = find(family) if isinstance(family, str) else family
     check_date(date)
+    check_name(name)
     check_target(out, MANIFEST if force else None)
     source = Checkpoint(checkpoint)
-    shape = read_architecture(source) if via == "own" else None
-    if shape:
-        check_fits(chosen, shape)
-    gating = Gating.of(gate, gate_texts, max_flip_rate, chosen)
+    arch = read_architecture(source) if via == "own" else None
+    if arch:
+        check_fits(target, arch)
+    options = GateOptions.of(gate, None if gate_texts is None else Path(gate_texts), max_flip_rate, target.quant)
+    if options.texts:
+        check_installed(target)
     tokenizer = CheckpointTokenizer(source)
-    name, revision = _provenance(checkpoint)
+    published, revision = _provenance(checkpoint)
     added = [token.content for token in tokenizer.added.values()]
-    row = with_policies(row or detect(name, template_text(source), added, tokenizer.split), policies)
+    row = with_policies(row or detect(published, template_text(source), added, tokenizer.split), policies)
     prompts = build_prompts(row, source, tokenizer, date)
-    if shape:
-        check_sizes(shape.vocab, shape.context, tokenizer, prompts)
+    if arch:
+        check_sizes(arch.vocab, arch.context, tokenizer, prompts)
 
     with new_directory(out) as partial, _hashing(source.files()) as hashes:
-        if shape:
-            origin = Source(name, revision, shape.kind.name, {})
-            context = context_of(shape) if chosen.name == "llamacpp" else shape.context
-            begun = draft(partial, chosen, origin, row.name, prompts, tokenizer, context=context, vocab=shape.vocab)
-            done = write_model(source, shape, tokenizer, prompts, begun, gating, partial, progress)
+        if arch:
+            job = Job(name or published, source, arch, tokenizer, prompts, partial, progress)
+            context = context_of(arch) if target.name == "llamacpp" else arch.context
+            origin, vocab = Source(published, revision, arch.kind.name, {}), arch.vocab
         else:
             model = write_via_optimum(checkpoint, partial, prompts.columns)
             check_sizes(model.vocab, model.context, tokenizer, prompts)
             _check_chains(model, prompts)
-            origin = Source(name, revision, model.architecture, {})
-            begun = draft(
-                partial, chosen, origin, row.name, unbaked(prompts), tokenizer, context=model.context,
-                vocab=model.vocab,
-            )  # fmt: skip
-            done = replace(begun, files=begun.files | model.files, ungated=gating.ungated)
-        return finish(partial, replace(done, source=replace(done.source, files=hashes())))
+            prompts, context, vocab = unbaked(prompts), model.context, model.vocab
+            origin = Source(published, revision, model.architecture, {})
+        manifest = draft(
+            partial,
+            target,
+            origin,
+            row.name,
+            prompts,
+            tokenizer,
+            name=name or published,
+            context=context,
+            vocab=vocab,
+        )
+        if arch:
+            manifest = _write_and_judge(job, manifest, options)
+        else:
+            manifest = replace(manifest, files=manifest.files | model.files, ungated=options.skipped)
+        return write_manifest(partial, replace(manifest, source=replace(origin, files=hashes())))
 
 
-def _check_chains(model: Written, prompts: Prompts) -> None:
+def _write_and_judge(job: Job, manifest: Manifest, options: GateOptions) -> Manifest:
+    """Write the model, then let the gate judge it; returns the manifest with both."""
+    writer = target_of(manifest.engine).writer(manifest.engine.quant)
+    tried = choose_passes(job, manifest, options, calibrated=writer.calibrated)
+    parts = 2 if tried.cases else 1
+    writing, judging = (replace(job, progress=part(job.progress, number, parts)) for number in (0, parts - 1))
+    written = writer.write(writing, tried.calibration, tried.judged)
+    manifest = replace(manifest, files={**manifest.files, **written.files}, ungated=options.skipped)
+    if not tried.cases:
+        return manifest
+    return replace(manifest, gate=run_gate(judging, manifest, options, tried.cases, written.reference))
+
+
+def _check_chains(model: OptimumModel, prompts: Prompts) -> None:
     slots = max(len(mode.tree.slots) for mode in prompts.modes.values())
     if not model.tree_mask and slots > 1:
         raise CheckpointError(
-            f"the graph of {model.architecture} keeps a mask of its own, so it can run an answer of one slot and not "
-            f"of {slots}; choose a family with one slot, or a checkpoint of an architecture of our own table"
+            f"the graph of {model.architecture} keeps a mask of its own, so it runs answers of one slot, and this "
+            f"family's have {slots}; choose a family with one slot, or a checkpoint of an architecture of our own table"
         )
 
 
 def check_date(date: str | None) -> None:
     """Raises InputError for what is not a day of the calendar."""
     try:
-        known = date is None or datetime.date.fromisoformat(date).isoformat() == date
+        valid = date is None or datetime.date.fromisoformat(date).isoformat() == date
     except ValueError:
-        known = False
-    if not known:
+        valid = False
+    if not valid:
         raise InputError(f"date is {date!r}, expected YYYY-MM-DD, a day of the calendar")
 
 
@@ -125,9 +178,9 @@ def _hashing(paths: list[Path]) -> Iterator[Callable[[], dict[str, File]]]:
     """Hash files beside the conversion, as it takes as long as reading them; a conversion that fails stops it."""
     stop = threading.Event()
     with ThreadPoolExecutor(1) as hasher:
-        found = hasher.submit(lambda: {path.name: _hashed(path, stop) for path in paths})
+        hashes = hasher.submit(lambda: {path.name: _hashed(path, stop) for path in paths})
         try:
-            yield found.result
+            yield hashes.result
         finally:
             stop.set()
 

@@ -24,11 +24,10 @@ from guardpass.export.checkpoint.config import read_architecture
 from guardpass.export.checkpoint.files import Checkpoint
 from guardpass.export.decoder.forward import write_decoder
 from guardpass.export.decoder.ops import Ops
-from guardpass.export.guard_dir.progress import Written
 from guardpass.export.to_onnx.graph import Graph, inputs, outputs
 from guardpass.export.to_onnx.linear import RECIPES
 from guardpass.export.via_optimum import export as optimum
-from guardpass.export.via_optimum.export import write_via_optimum
+from guardpass.export.via_optimum.export import OptimumModel, write_via_optimum
 from guardpass.integrity import sha256
 from guardpass.manifest import File, Prefix
 from guardpass.tree import ancestors
@@ -81,11 +80,11 @@ def _model(name: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def cut(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Any, Path, Path, Written]]:
+def cut(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Any, Path, Path, OptimumModel]]:
     """Model, checkpoint, directory of the cut graph, and what was reported; each made once."""
-    made: dict[str, tuple[Any, Path, Path, Written]] = {}
+    made: dict[str, tuple[Any, Path, Path, OptimumModel]] = {}
 
-    def make(name: str) -> tuple[Any, Path, Path, Written]:
+    def make(name: str) -> tuple[Any, Path, Path, OptimumModel]:
         if name not in made:
             checkpoint, directory = tmp_path_factory.mktemp("checkpoint"), tmp_path_factory.mktemp("cut")
             model = _model(name)
@@ -147,7 +146,7 @@ def test_branches_of_a_tree_score_as_sequences_of_their_own(name: str, cut: Call
 def test_report_and_files(name: str, cut: Callable[..., Any]) -> None:
     model, _, directory, report = cut(name)
     data = directory / "model.onnx.data"
-    assert report == Written(
+    assert report == OptimumModel(
         {path.name: File(sha256(path), path.stat().st_size) for path in (data, directory / "model.onnx")},
         type(model).__name__, model.config.max_position_embeddings, VOCAB, MODELS[name][2],
     )  # fmt: skip

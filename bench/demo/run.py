@@ -10,7 +10,7 @@ from rich.table import Table
 
 from guardpass import Guard, Verdict
 from guardpass.export import export_guard
-from guardpass.export.targets import Asked
+from guardpass.export.choices import EngineChoice
 
 from .data import HERE
 
@@ -36,7 +36,7 @@ SENTENCES: tuple[tuple[str, str | None], ...] = (
 
 
 @contextmanager
-def demo_guard(quant: str, engine: Asked = "onnx") -> Iterator[Guard]:
+def demo_guard(quant: str, engine: EngineChoice = "onnx") -> Iterator[Guard]:
     """The demo guard, exported to a temporary directory and opened."""
     with tempfile.TemporaryDirectory(prefix="guardpass-demo-") as folder:
         out = Path(folder) / "guard"
@@ -44,7 +44,7 @@ def demo_guard(quant: str, engine: Asked = "onnx") -> Iterator[Guard]:
         yield Guard.load(out)
 
 
-def judge(quant: str, engine: Asked) -> list[Verdict]:
+def judge(quant: str, engine: EngineChoice) -> list[Verdict]:
     """Verdicts of SENTENCES."""
     with demo_guard(quant, engine) as guard:
         guard.check("warm up")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .writer import Target
+from .writer import DecoderWriter
 
 
 @dataclass(frozen=True)
@@ -24,36 +24,37 @@ class Layout:
 
     batch: int | str  # the first dimension of every input
     columns: int  # baked columns are filled up to a multiple of so many
-    begin: Callable[[Target, int], str]  # given the columns to fill up with; returns the name of the mask
-    lend: Callable[[Target, str], str]  # a baked tensor [1, ...] as one of the batch, [B, ...]
-    slots: Callable[[Target, str], Slots]  # given the layer's mask
-    kept: Callable[[Target, str, str], str]  # of x [B, T, width], the rows at an index: [B, S, width]
-    seen: Callable[[Target, str, np.dtype[Any]], str]  # a mask as attention reads it, beside activations of a type
+    begin: Callable[[DecoderWriter, int], str]  # given the columns to fill up with; returns the name of the mask
+    lend: Callable[[DecoderWriter, str], str]  # a baked tensor [1, ...] as one of the batch, [B, ...]
+    slots: Callable[[DecoderWriter, str], Slots]  # given the layer's mask
+    kept: Callable[[DecoderWriter, str, str], str]  # of x [B, T, width], the rows at an index: [B, S, width]
+    # A mask as attention reads it, beside activations of a type.
+    seen: Callable[[DecoderWriter, str, np.dtype[Any]], str]
 
     def filled(self, baked: int) -> int:
         """The columns to put before `baked` ones."""
         return -baked % self.columns
 
 
-def _one_begin(_graph: Target, _fill: int) -> str:
+def _one_begin(_graph: DecoderWriter, _fill: int) -> str:
     return "mask"
 
 
-def _one_lend(_graph: Target, name: str) -> str:
+def _one_lend(_graph: DecoderWriter, name: str) -> str:
     return name
 
 
-def _one_slots(graph: Target, mask: str) -> Slots:
+def _one_slots(graph: DecoderWriter, mask: str) -> Slots:
     index = graph.op("Squeeze", ["slots", graph.constant(np.array([0]))], "slots.index")[0]
     positions = graph.op("Gather", ["positions", index], "positions.slots", axis=1)[0]
     return Slots(index, positions, graph.op("Gather", [mask, index], "mask.slots", axis=2)[0])
 
 
-def _one_kept(graph: Target, x: str, index: str) -> str:
+def _one_kept(graph: DecoderWriter, x: str, index: str) -> str:
     return graph.op("Gather", [x, index], f"{x}.slots", axis=1)[0]
 
 
-def _one_seen(_graph: Target, mask: str, _dtype: np.dtype[Any]) -> str:
+def _one_seen(_graph: DecoderWriter, mask: str, _dtype: np.dtype[Any]) -> str:
     return mask
 
 
@@ -62,7 +63,7 @@ def _one_seen(_graph: Target, mask: str, _dtype: np.dtype[Any]) -> str:
 _FIRST, _START = "batch.first", "batch.start"  # [B], zeros; [B, 1], the flat index of each request's first row
 
 
-def _many_begin(graph: Target, fill: int) -> str:
+def _many_begin(graph: DecoderWriter, fill: int) -> str:
     op, constant = graph.op, graph.constant
     zero = op("Sub", ["tokens", "tokens"], "batch.zero")[0]
     op("Gather", [zero, constant(np.array(0))], _FIRST, axis=1)
@@ -78,11 +79,11 @@ def _many_begin(graph: Target, fill: int) -> str:
     return op("Concat", [unseen, "mask"], "mask.filled", axis=3)[0]
 
 
-def _many_lend(graph: Target, name: str) -> str:
+def _many_lend(graph: DecoderWriter, name: str) -> str:
     return graph.op("Gather", [name, _FIRST], f"{name}.lent", axis=0)[0]
 
 
-def _many_slots(graph: Target, mask: str) -> Slots:
+def _many_slots(graph: DecoderWriter, mask: str) -> Slots:
     index = graph.op("Add", ["slots", _START], "slots.index")[0]
     flat = graph.op("Reshape", ["positions", graph.constant(np.array([-1]))], "positions.flat")[0]
     positions = graph.op("Gather", [flat, index], "positions.slots")[0]
@@ -91,12 +92,12 @@ def _many_slots(graph: Target, mask: str) -> Slots:
     return Slots(index, positions, graph.op("Unsqueeze", [masked, graph.constant(np.array([1]))], "mask.slots")[0])
 
 
-def _many_kept(graph: Target, x: str, index: str) -> str:
+def _many_kept(graph: DecoderWriter, x: str, index: str) -> str:
     rows = graph.op("Flatten", [x], f"{x}.flat", axis=2)[0]
     return graph.op("Gather", [rows, index], f"{x}.slots")[0]
 
 
-def _many_seen(graph: Target, mask: str, dtype: np.dtype[Any]) -> str:
+def _many_seen(graph: DecoderWriter, mask: str, dtype: np.dtype[Any]) -> str:
     """What is added to scores. Of a boolean mask ONNX Runtime would make it anew in every layer.
 
     Not the least number: the fused kernel multiplies it by log2(e), and rows of infinities are not numbers.

@@ -4,9 +4,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from guardpass.manifest import Prefix
+from guardpass.passes import Pass
+
 from ..checkpoint.architecture import Architecture
-from ..checkpoint.files import Array
-from .ops import Ops, Rotation, Value
+from ..checkpoint.files import Array, Checkpoint
+from ..guard_dir.progress import Progress, no_progress, summed
+from .ops import Ops, RopeAngles, Value
+from .recipe import Layer, Recipe
+from .writer import NullWriter
 
 
 def write_decoder(ops: Ops, shape: Architecture, columns: Sequence[int]) -> list[Array]:
@@ -15,30 +21,30 @@ def write_decoder(ops: Ops, shape: Architecture, columns: Sequence[int]) -> list
         x = ops.embed()
         if not shape.kind.post_norms:
             x = ops.rotated(x, "residual")
-        rotation = ops.rotation("positions", ops.rows)
+        angles = ops.rope_angles("positions", ops.rows)
         for layer in range(shape.layers):
-            x = _layer(ops, shape, x, layer, rotation)
+            x = _layer(ops, shape, x, layer, angles)
         return ops.head(ops.norm(x, "model.norm", folded=True), columns)
 
 
-def _layer(ops: Ops, shape: Architecture, x: Value, layer: int, rotation: Rotation) -> Value:
-    x = _attention(ops, shape, x, layer, rotation)
+def _layer(ops: Ops, shape: Architecture, x: Value, layer: int, angles: RopeAngles) -> Value:
+    x = _attention(ops, shape, x, layer, angles)
     return _mlp(ops, shape, x, f"model.layers.{layer}")
 
 
-def _attention(ops: Ops, shape: Architecture, x: Value, layer: int, rotation: Rotation) -> Value:
+def _attention(ops: Ops, shape: Architecture, x: Value, layer: int, angles: RopeAngles) -> Value:
     name, window = f"model.layers.{layer}", shape.windows[layer]
     mask, rows = ops.mask(window), ops.rows
     normed = _normed(ops, shape, x, f"{name}.input_layernorm")
     k = ops.linear(normed, f"{name}.self_attn.k_proj")
-    k = ops.rope(ops.head_norm(k, shape.kv_heads, f"{name}.self_attn.k_norm"), shape.kv_heads, rotation)
+    k = ops.rope(ops.head_norm(k, shape.kv_heads, f"{name}.self_attn.k_norm"), shape.kv_heads, angles)
     v = ops.linear(normed, f"{name}.self_attn.v_proj", block=ops.block(shape.head_dim, "heads"), balanced=True)
     if layer == shape.layers - 1:
         # Only the slots are scored: from here on they are the only rows that matter.
-        index, mask, rows, rotation = ops.slots(mask)
+        index, mask, rows, angles = ops.slots(mask)
         x, normed = ops.kept(x, index), ops.kept(normed, index)
     q = ops.linear(normed, f"{name}.self_attn.q_proj")
-    q = ops.rope(ops.head_norm(q, shape.heads, f"{name}.self_attn.q_norm"), shape.heads, rotation)
+    q = ops.rope(ops.head_norm(q, shape.heads, f"{name}.self_attn.q_norm"), shape.heads, angles)
     mixed = ops.attention(q, k, v, mask, rows, window, f"{name}.self_attn")
     mixed = ops.linear(mixed, f"{name}.self_attn.o_proj", block=x.basis.block)
     if shape.kind.post_norms:
@@ -65,3 +71,26 @@ def _normed(ops: Ops, shape: Architecture, x: Value, name: str) -> Value:
     """What a layer reads. With post-norms the residual stream cannot be rotated, as their gains stand between."""
     normed = ops.norm(x, name, folded=True)
     return ops.rotated(normed, "residual") if shape.kind.post_norms else normed
+
+
+def reference_scores(
+    checkpoint: Checkpoint,
+    arch: Architecture,
+    prefix: Prefix,
+    columns: Sequence[int],
+    judged: Sequence[Pass],
+    progress: Progress = no_progress,
+) -> list[Array]:
+    """The scores [S, V'] of each judged pass by the checkpoint's own weights in fp32; nothing is written.
+
+    prefix: the baked columns of the passes. columns: the V' token ids that are scored.
+    """
+    recipe = Recipe("fp32", _unwritten)
+    ops = Ops(checkpoint, arch, NullWriter(), recipe, prefix, summed(arch.streamed, progress), (), judged)
+    return write_decoder(ops, arch, columns)
+
+
+def _unwritten(_writer: NullWriter, layer: Layer) -> str:
+    for _ in layer.stream:  # the reference multiplies each chunk as it passes
+        pass
+    return layer.name

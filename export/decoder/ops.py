@@ -23,15 +23,13 @@ from guardpass.passes import Pass
 
 from ..checkpoint.architecture import Activation, Architecture
 from ..checkpoint.files import Array, Checkpoint, Tensor
+from ..guard_dir.progress import Advance
 from . import numpy_reference as reference
 from .gptq import Seen
 from .numpy_reference import Index, Rows
 from .recipe import FLOAT, Dtype, Layer, Place, Recipe, narrow
 from .rotation import PLAIN, Basis, block_of, rotation
-from .writer import CONTRIB, Target
-
-Progress = Callable[[int], None]
-
+from .writer import CONTRIB, DecoderWriter
 
 _TINY = np.float32(1e-20)
 
@@ -46,7 +44,7 @@ class Value:
 
 
 @dataclass(frozen=True)
-class Rotation:
+class RopeAngles:
     """cos and sin of every row's angles: names in the graph, [1, T, head_dim / 2], and the reference's."""
 
     names: tuple[str, str]
@@ -54,7 +52,7 @@ class Rotation:
     sin: Array
 
 
-T = TypeVar("T", bound=Target)
+T = TypeVar("T", bound=DecoderWriter)
 
 
 class Ops:
@@ -67,15 +65,15 @@ class Ops:
         graph: T,
         recipe: Recipe[T],
         prefix: Prefix,
-        progress: Progress,
+        advance: Advance,
         calibration: Sequence[Pass] = (),
         judged: Sequence[Pass] = (),
     ) -> None:
         """calibration, judged: passes that the reference runs beside the prefix, for the recipe and for the gate."""
         self._checkpoint, self._shape, self._recipe = checkpoint, shape, recipe
-        self._graph: Target = graph
+        self._graph: DecoderWriter = graph
         self._linear: Callable[[Layer], str] = partial(recipe.linear, graph)
-        self._progress = progress
+        self._advance = advance
         self._baked = len(prefix.tokens)
         self._fill = recipe.layout.filled(self._baked)
         passes = [*calibration, *judged]
@@ -97,7 +95,7 @@ class Ops:
             raw = table.raw(start, count)
             data = table.widened(raw)
             self._graph.append(raw if stored == table.dtype else narrow(data, stored, table.name))
-            self._progress(data.size)
+            self._advance(data.size)
         looked_up = self._graph.op("Gather", ["embedding", "tokens"], "embed.rows")[0]
         name = self._cast(looked_up, stored, "embed", self._recipe.dtype)
         known, inverse = np.unique(self._tokens, return_inverse=True)
@@ -144,7 +142,7 @@ class Ops:
             self._window_masks[window] = op("And", [self._mask, near], "window.mask")[0]
         return self._window_masks[window]
 
-    def rotation(self, positions: str, rows: Rows) -> Rotation:
+    def rope_angles(self, positions: str, rows: Rows) -> RopeAngles:
         """cos and sin of every position's angles, computed in the graph: any context length, nothing stored."""
         name = f"{positions}.rotation"
         inv_freq = self._graph.constant(self._shape.inv_freq)
@@ -155,11 +153,11 @@ class Ops:
         dtype = self._recipe.dtype
         names = self._cast(cos, FLOAT, f"{cos}.cast", dtype), self._cast(sin, FLOAT, f"{sin}.cast", dtype)
         known = rows.positions[:, None].astype(np.float32) * self._shape.inv_freq
-        return Rotation(names, np.cos(known), np.sin(known))
+        return RopeAngles(names, np.cos(known), np.sin(known))
 
-    def rope(self, x: Value, heads: int, rotation: Rotation) -> Value:
-        name = self._graph.op("RotaryEmbedding", [x.name, *rotation.names], f"{x.name}.rope", num_heads=heads)[0]
-        return Value(name, reference.rope(x.rows, rotation.cos, rotation.sin))
+    def rope(self, x: Value, heads: int, angles: RopeAngles) -> Value:
+        name = self._graph.op("RotaryEmbedding", [x.name, *angles.names], f"{x.name}.rope", num_heads=heads)[0]
+        return Value(name, reference.rope(x.rows, angles.cos, angles.sin))
 
     def attention(self, q: Value, k: Value, v: Value, mask: str, rows: Rows, window: int | None, name: str) -> Value:
         shape = self._shape
@@ -214,11 +212,11 @@ class Ops:
     def add(self, x: Value, y: Value) -> Value:
         return Value(self._graph.op("Add", [x.name, y.name], f"{y.name}.residual")[0], x.rows + y.rows, x.basis)
 
-    def slots(self, mask: str) -> tuple[str, str, Rows, Rotation]:
-        """Index of the slots' rows, and the mask, the reference's rows and the rotation of those."""
+    def slots(self, mask: str) -> tuple[str, str, Rows, RopeAngles]:
+        """Index of the slots' rows, and the mask, the reference's rows and the angles of those."""
         found = self._recipe.layout.slots(self._graph, mask)
         rows = reference.slots_of(self.rows)
-        return found.index, found.mask, rows, self.rotation(found.positions, rows)
+        return found.index, found.mask, rows, self.rope_angles(found.positions, rows)
 
     def kept(self, x: Value, index: str) -> Value:
         """The slots' rows alone."""
@@ -258,22 +256,19 @@ class Ops:
         rows = np.empty((len(x.rows), n), np.float32)
         scale = np.ones(n, np.float32)
 
-        def chunks() -> Iterator[Array]:
-            start = 0
-            for chunk in _ahead(tensor, block):
-                part = slice(start, start + len(chunk))
+        def stream() -> Iterator[tuple[slice, Array]]:
+            for part, chunk in _ahead(tensor, block):
                 np.matmul(x.rows, chunk.T, out=rows[:, part])
-                self._progress(chunk.size)
+                self._advance(chunk.size)
                 chunk = x.basis.read(chunk)
                 if balanced:
                     length = np.linalg.norm(chunk.astype(np.float64), axis=1)
                     scale[part] = np.where((length > _TINY) & (length < 1 / _TINY), length, 1)
-                yield Basis(scale[part] if balanced else None, block).write(chunk)
-                start = part.stop
+                yield part, Basis(scale[part] if balanced else None, block).write(chunk)
 
         if x.name != self._seen[0]:
             self._seen = x.name, Seen(lambda: x.basis.of(x.rows[self._calibrating(x)]))
-        output = self._linear(Layer(name, x.name, n, k, chunks(), self._seen[1], uneven))
+        output = self._linear(Layer(name, x.name, n, k, stream(), self._seen[1], uneven))
         return Value(output, rows, Basis(scale if balanced else None, block))
 
     def _calibrating(self, x: Value) -> Index:
@@ -298,17 +293,17 @@ _ACTIVATIONS: dict[Activation, tuple[str, dict[str, Any]]] = {
 }
 
 
-def _ahead(tensor: Tensor, multiple: int) -> Iterator[Array]:
-    """The tensor's row chunks, the next one read and widened while the last is being quantized."""
+def _ahead(tensor: Tensor, multiple: int) -> Iterator[tuple[slice, Array]]:
+    """The tensor's chunks of rows, the next one read and widened while the last is being quantized."""
     with ThreadPoolExecutor(1) as reader:
         waiting = None
         for start, count in tensor.chunks(multiple):
-            following = reader.submit(tensor.rows, start, count)
+            following = slice(start, start + count), reader.submit(tensor.rows, start, count)
             if waiting:
-                yield waiting.result()
+                yield waiting[0], waiting[1].result()
             waiting = following
         if waiting:
-            yield waiting.result()
+            yield waiting[0], waiting[1].result()
 
 
 def _heads(x: Array, heads: int) -> Array:

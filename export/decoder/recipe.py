@@ -20,13 +20,13 @@ FLOAT: Dtype = np.dtype(np.float32)
 
 @dataclass(frozen=True)
 class Layer:
-    """A linear layer to write: weights [N, K] as float32 row chunks in order, and the name of what it reads."""
+    """A linear layer to write: its weights [N, K], streamed as float32 chunks of rows in order, and its input."""
 
     name: str
-    inputs: str
+    inputs: str  # the name of its input
     n: int
     k: int
-    chunks: Iterable[Array]
+    stream: Iterable[tuple[slice, Array]]  # which rows, and their weights
     seen: Seen  # what calibration shows of its input
     uneven: bool = False  # whether rows of its input differ much in size
 

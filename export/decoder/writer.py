@@ -9,8 +9,8 @@ import numpy.typing as npt
 CONTRIB = "com.microsoft"  # the domain of ONNX Runtime's own operators
 
 
-class Target(Protocol):
-    """Nodes and the tensors they read, as `graph.Graph` has them."""
+class DecoderWriter(Protocol):
+    """Takes nodes and the tensors they read, as `to_onnx.graph.Graph` does."""
 
     def op(
         self, kind: str, inputs: Sequence[str], name: str, /, outputs: int = 1, *, domain: str = "", **attributes: Any
@@ -23,3 +23,22 @@ class Target(Protocol):
     def begin_weight(self, name: str, dtype: np.dtype[Any], shape: Sequence[int], /) -> None: ...
 
     def append(self, value: npt.NDArray[Any], /) -> None: ...
+
+
+class NullWriter:
+    """Writes nothing: only the reference is computed."""
+
+    def op(
+        self, _kind: str, _inputs: Sequence[str], name: str, /, outputs: int = 1, **_attributes: Any
+    ) -> tuple[str, ...]:
+        return tuple(f"{name}/{number}" for number in range(outputs))
+
+    def constant(self, _value: npt.NDArray[Any], /) -> str:
+        return "constant"
+
+    def weight(self, name: str, _value: npt.NDArray[Any], /) -> str:
+        return name
+
+    def begin_weight(self, _name: str, _dtype: np.dtype[Any], _shape: Sequence[int], /) -> None: ...
+
+    def append(self, _value: npt.NDArray[Any], /) -> None: ...

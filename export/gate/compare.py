@@ -18,10 +18,6 @@ from guardpass.windows import Limits, spans
 
 from .texts import Text, Texts
 
-# One built-in text in sixteen is meant to be close, and of a long prompt maybe 60 fit, where one flip is 1.6 %: what is
-# allowed is at least twice what was measured (docs/quantization.md).
-_FOUR_BITS = frozenset({"int4", "q4_k_m", "q4_0", "iq4_nl"})
-
 Scores = npt.NDArray[np.float32]
 
 
@@ -35,44 +31,41 @@ class Case:
     decider: Decider
 
 
-def default_flip_rate(quant: str) -> float:
-    """The share of verdicts that may flip where the caller names none."""
-    return 0.05 if quant in _FOUR_BITS else 0.02
-
-
 def cases(texts: Texts, manifest: Manifest, directory: Path, most: int) -> list[Case]:
-    """What is judged: a text with a response in mode response, where the guard has that, else the text in mode prompt.
+    """A case for each text: in mode response where it has a response and the guard that mode, else in mode prompt.
 
-    Of built-in texts those that fit a pass, spread evenly, within about `most` tokens; a caller's are judged all.
-    Raises InputError where one of those does not fit, or all are more than can be held, or none is left.
+    Of built-in texts those that fit a pass, spread evenly, within about `most` tokens; of a caller's texts all.
+    Raises InputError where a caller's text does not fit, where they take too much memory, or where no text is left.
     """
-    found, tokens = [], 0
+    fitting: list[Case] = []
+    tokens = 0
     for case in _cases(texts, manifest, ContentTokenizer.of(directory, manifest)):
-        found.append(case)
+        fitting.append(case)
         tokens += case.request.tokens.size
         if not texts.built_in and tokens > most:
             raise InputError(
-                f"{texts.source}: the first {len(found)} texts take {tokens} tokens, expected at most {most} in all, "
-                "by the memory they take; give fewer"
+                f"{texts.source}: the first {len(fitting)} texts take {tokens} tokens, expected at most {most} in all, "
+                "as memory holds no more; use fewer texts"
             )
-    if not found:
+    if not fitting:
         raise InputError(
-            f"{texts.source}: found no text that fits the modes {sorted(manifest.modes)} and a context of "
-            f"{manifest.context}; give others by --gate-texts, or --no-gate"
+            f"{texts.source}: no text fits the modes {sorted(manifest.modes)} and a context of {manifest.context}; "
+            "use other --gate-texts, or --no-gate"
         )
-    kept = min(len(found), max(1, len(found) * most // tokens))
-    return [found[number * len(found) // kept] for number in range(kept)]
+    count = min(len(fitting), max(1, len(fitting) * most // tokens))
+    return [fitting[number * len(fitting) // count] for number in range(count)]
 
 
 def passes(texts: Texts, manifest: Manifest, directory: Path, most: int) -> list[Pass]:
-    """The first passes of texts that fit, for calibration; maybe none."""
-    found, tokens = [], 0
+    """The first passes that fit, of at most `most` tokens, for calibration; maybe none."""
+    fitting: list[Pass] = []
+    tokens = 0
     for case in _cases(texts, manifest, ContentTokenizer.of(directory, manifest)):
         tokens += case.request.tokens.size
         if tokens > most:
             break
-        found.append(case.request)
-    return found
+        fitting.append(case.request)
+    return fitting
 
 
 def _cases(texts: Texts, manifest: Manifest, tokenizer: ContentTokenizer) -> Iterator[Case]:
@@ -82,15 +75,15 @@ def _cases(texts: Texts, manifest: Manifest, tokenizer: ContentTokenizer) -> Ite
         tree = pruned(spec.tree, spec.asked or [spec.tree.slots[root].field for root in spec.tree.roots])
         modes[name] = Planner(manifest, spec, tree, tokenizer), Decider(manifest, spec, tree)
     for text in texts.items:
-        given: dict[Role, str] = {"prompt": text.text}
+        contents: dict[Role, str] = {"prompt": text.text}
         mode: Mode = "prompt"
         if text.response is not None and "response" in modes:
-            mode, given["response"] = "response", text.response
+            mode, contents["response"] = "response", text.response
         try:
             if mode not in modes:
-                raise InputError(f"the guard judges {sorted(modes)}, and the line has no response")
+                raise InputError(f"the line has no response, and the guard judges {sorted(modes)} only")
             planner, decider = modes[mode]
-            ((span,), _) = spans(given, manifest.modes[mode], planner, tokenizer, limits)
+            ((span,), _) = spans(contents, manifest.modes[mode], planner, tokenizer, limits)
         except InputError as error:
             if texts.built_in:
                 continue
@@ -101,22 +94,22 @@ def _cases(texts: Texts, manifest: Manifest, tokenizer: ContentTokenizer) -> Ite
 def judge(
     cases: Sequence[Case],
     reference: Sequence[Scores],
-    found: Sequence[Scores],
+    scores: Sequence[Scores],
     texts: Texts,
     max_flip_rate: float,
     device: Device = "cpu",
 ) -> Gate:
-    """Scores [S, V'] of each case, of the checkpoint's weights and of the guard, to what guard.json says of them.
+    """Compare the guard's scores with the checkpoint's, [S, V'] for each case; returns what guard.json says of it.
 
     device: what ran the guard.
 
-    Raises GateError for more flips than allowed, and EngineError for scores that are not finite.
+    Raises GateError where more verdicts flip than `max_flip_rate`, and EngineError for scores that are not finite.
     """
     flips, changes, distances = [], [], []
-    for case, expected, got in zip(cases, reference, found, strict=True):
-        before, after = (_worst(case.decider, scores) for scores in (expected, got))
+    for case, expected, actual in zip(cases, reference, scores, strict=True):
+        before, after = _worst(case.decider, expected), _worst(case.decider, actual)
         changes.append(abs(before.score - after.score))
-        distances += [_kl(expected[slot, columns], got[slot, columns]) for slot, columns in case.decider.columns()]
+        distances += [_kl(expected[slot, columns], actual[slot, columns]) for slot, columns in case.decider.columns()]
         if before.flagged != after.flagged:
             flips.append(Flip(case.text.sha256, case.mode, before.field, before.margin, after.margin))
     gate = Gate(
@@ -136,7 +129,7 @@ def judge(
         raise GateError(
             f"the quantized guard judges {len(flips)} of {len(cases)} texts otherwise than the checkpoint (margins up "
             f"to {widest:.2f}, label KL {gate.kl:.4f}), expected at most {max_flip_rate:.1%}; choose another --quant, "
-            "or raise --max-flip-rate if so many flips will do"
+            "or raise --max-flip-rate to accept so many"
         )
     return gate
 
@@ -145,7 +138,7 @@ def _worst(decider: Decider, scores: Scores) -> Outcome:
     return max(decider.decide(scores, Reading()), key=lambda outcome: (outcome.flagged, -outcome.margin))
 
 
-def _kl(expected: Scores, found: Scores) -> float:
-    logs = [x - np.logaddexp.reduce(x) for x in (expected.astype(np.float64), found.astype(np.float64))]
-    # Rounding may leave a hair below zero.
+def _kl(expected: Scores, actual: Scores) -> float:
+    logs = [x - np.logaddexp.reduce(x) for x in (expected.astype(np.float64), actual.astype(np.float64))]
+    # Rounding may leave it just below zero.
     return max(0.0, float((np.exp(logs[0]) * (logs[0] - logs[1])).sum()))

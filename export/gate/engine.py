@@ -1,4 +1,4 @@
-"""What runs the guard for the gate."""
+"""The engine that runs the guard for the gate."""
 
 import ctypes
 from pathlib import Path
@@ -7,22 +7,25 @@ from guardpass.engines import Engine, open_engine
 from guardpass.manifest import Device, Manifest
 
 from ..to_onnx.cuda_emulation import OnCpu
+from ..to_onnx.write import MODEL
 
 
-def opened(directory: Path, manifest: Manifest, longest: int) -> tuple[Engine, Device]:
-    """An engine for passes of up to `longest` tokens, and where it runs: on the GPU where the guard is for one and one
-    is there, else on the CPU, where a 16-bit graph's operators round what they give as they do on a GPU.
+def open_gate_engine(directory: Path, manifest: Manifest, longest: int) -> tuple[Engine, Device]:
+    """An engine for passes of up to `longest` tokens, and the device it runs on.
+
+    A guard for CUDA runs on the GPU where there is one, else on the CPU, where each operator of a 16-bit graph rounds
+    its results as it does on a GPU.
 
     Raises EngineError where the model cannot be opened, MissingDependency where a GPU is there and its libraries not.
     """
     if manifest.engine.device == "cpu" or _gpu():
         device = manifest.engine.device
         return open_engine(directory, manifest, threads=None, max_tokens=longest, device=device), device
-    return OnCpu(directory / "model.onnx", len(manifest.columns)), "cpu"
+    return OnCpu(directory / MODEL, len(manifest.columns)), "cpu"
 
 
 def _gpu() -> bool:
-    """Whether onnxruntime is built for CUDA and the driver has a GPU."""
+    """Whether onnxruntime is built for CUDA and the driver reports a GPU."""
     import onnxruntime
 
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():

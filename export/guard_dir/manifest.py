@@ -1,18 +1,18 @@
-"""The last steps of export: tokenizer.json, and guard.json, which makes a directory a guard."""
+"""tokenizer.json and guard.json: the manifest is drafted before the model is written, and written last."""
 
 from pathlib import Path
 
 from guardpass import __version__
 from guardpass.consistency import NODES, check
 from guardpass.content import span_ids
-from guardpass.errors import CheckpointError
+from guardpass.errors import CheckpointError, InputError
 from guardpass.manifest import MANIFEST, SCHEMA, Engine, Manifest, Role, Source
 from guardpass.seal import dumps
 from guardpass.tree import depths
 
 from ..checkpoint.tokenizer import CheckpointTokenizer
 from ..prompt.build import Prompts
-from .progress import file_of
+from .file_entry import file_entry
 
 
 def draft(
@@ -23,16 +23,17 @@ def draft(
     prompts: Prompts,
     tokenizer: CheckpointTokenizer,
     *,
+    name: str,
     context: int,
     vocab: int,
 ) -> Manifest:
-    """Write tokenizer.json; returns what guard.json will say, but of the model's files and of the gate."""
+    """Write tokenizer.json; returns the manifest without the model's files and the gate's report."""
     path = directory / "tokenizer.json"
     path.write_text(tokenizer.content_json, encoding="utf-8")
     return Manifest(
         schema=SCHEMA,
         guardpass=__version__,
-        name=source.name,
+        name=name,
         family=family,
         engine=engine,
         context=context,
@@ -46,12 +47,12 @@ def draft(
         source=source,
         gate=None,
         ungated="asked",
-        files={path.name: file_of(path)},
+        files={path.name: file_entry(path)},
     )
 
 
-def finish(directory: Path, manifest: Manifest) -> Manifest:
-    """Write guard.json. Raises CheckpointError where load would not open it."""
+def write_manifest(directory: Path, manifest: Manifest) -> Manifest:
+    """Write guard.json. Raises CheckpointError where `Guard.load` would not open it."""
     try:
         check(manifest)
     except ValueError as error:
@@ -77,3 +78,9 @@ def check_sizes(vocab: int, context: int, tokenizer: CheckpointTokenizer, prompt
         tokens = max(len(mode.tree.tokens), len(prompts.prefix.tokens))
         if tokens > NODES:
             raise CheckpointError(f"the prompts take {tokens} tokens, expected at most {NODES}; name fewer policies")
+
+
+def check_name(name: str | None) -> None:
+    """Raises InputError for a name that logs and metrics could not show; None is the checkpoint's own."""
+    if name is not None and not (name.strip() and name.isprintable()):
+        raise InputError(f"name is {name!r:.80}, expected printable text on one line")

@@ -1,34 +1,24 @@
-"""What a route leaves behind: model files, and what of the checkpoint the manifest has to say."""
+"""How far an export is: a callback gets the work done and the work in all."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
-from guardpass.integrity import sha256
-from guardpass.manifest import File
+Progress = Callable[[int, int], None]  # done, total
+Advance = Callable[[int], None]  # more work is done, in weights
 
-Progress = Callable[[int, int], None]  # weights done, and in all
+_STEPS = 1000  # that a part of the work counts for
 
 
-@dataclass(frozen=True)
-class Written:
-    """The files of a model, by name, and the model's sizes."""
-
-    files: dict[str, File]
-    architecture: str
-    context: int  # positions the guard is good for
-    vocab: int  # token ids are below this
-    # Without it the graph ignores the mask, and maybe the positions: it fits passes that are one chain from 0 on.
-    tree_mask: bool = True
+def no_progress(_done: int, _total: int) -> None:
+    """Show nothing."""
 
 
-def file_of(path: Path) -> File:
-    """What the manifest says of a file."""
-    return File(sha256(path), path.stat().st_size)
+def part(progress: Progress, number: int, parts: int) -> Progress:
+    """The progress of one of several equal parts, shown as progress of the whole."""
+    return lambda done, total: progress(number * _STEPS + done * _STEPS // total, parts * _STEPS)
 
 
-def counted(total: int, progress: Progress) -> Callable[[int], None]:
-    """To be told weights as they pass; tells `progress` weights done and in all."""
+def summed(total: int, progress: Progress) -> Advance:
+    """A callback that adds up weights and shows their sum."""
     done = 0
 
     def advance(weights: int) -> None:

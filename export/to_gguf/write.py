@@ -4,17 +4,21 @@ import ctypes
 import math
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 from guardpass.engines.llama_library import library, quiet
 from guardpass.errors import CheckpointError
-from guardpass.manifest import File
+from guardpass.passes import Pass
 
 from ..checkpoint.architecture import Architecture
-from ..checkpoint.files import Checkpoint
+from ..checkpoint.files import Array, Checkpoint
 from ..checkpoint.tokenizer import CheckpointTokenizer
-from ..guard_dir.progress import Progress, file_of
+from ..decoder.forward import reference_scores
+from ..guard_dir.file_entry import file_entry
+from ..guard_dir.job import Job, Written
+from ..guard_dir.progress import Progress, no_progress, part, summed
 from ..prompt.probes import PROBES
 from ..prompt.template import template_text
 from .model import license_of, write_model
@@ -26,6 +30,25 @@ __all__ = ["MODEL", "prove_vocabulary", "vocabulary_ids", "write_gguf"]
 MODEL = "model.gguf"
 
 
+@dataclass(frozen=True)
+class GgufWriter:
+    """Writes a guard of engine llamacpp at one of QUANTS. llama.cpp quantizes by itself, without calibration."""
+
+    quant: str
+    calibrated: bool = False
+
+    def write(self, job: Job, _calibration: Sequence[Pass], judged: Sequence[Pass]) -> Written:
+        """Write model.gguf. Raises CheckpointError, InputError, and MissingDependency without llama-cpp-python."""
+        parts = 2 if judged else 1
+        progress = part(job.progress, 0, parts)
+        path = write_gguf(job.checkpoint, job.arch, job.tokenizer, job.name, self.quant, job.directory, progress)
+        scores: list[Array] = []
+        if judged:  # llama.cpp has no walk that could compute them on the way
+            prompts, progress = job.prompts, part(job.progress, 1, parts)
+            scores = reference_scores(job.checkpoint, job.arch, prompts.prefix, prompts.columns, judged, progress)
+        return Written({MODEL: file_entry(path)}, scores)
+
+
 def write_gguf(
     source: Checkpoint,
     shape: Architecture,
@@ -33,30 +56,25 @@ def write_gguf(
     name: str,
     quant: str,
     directory: Path,
-    progress: Progress,
-) -> dict[str, File]:
-    """Write model.gguf. Raises CheckpointError, InputError, and MissingDependency without llama-cpp-python."""
+    progress: Progress = no_progress,
+) -> Path:
+    """Write model.gguf, its vocabulary proved; returns its path. Raises as `GgufWriter.write`."""
     library()
     weights = sum(map(math.prod, shape.shapes().values()))
-    done, total = 0, weights if QUANTS[quant] is None else 2 * weights
-
-    def advance(more: int) -> None:
-        nonlocal done
-        done += more
-        progress(done, total)
-
+    quantized = QUANTS[quant] is not None
+    advance = summed(2 * weights if quantized else weights, progress)
     vocabulary = to_gguf(tokenizer, source.json("tokenizer_config.json"), shape.vocab)
     about = {"general.name": name, "tokenizer.chat_template": template_text(source) or "", **license_of(source)}
     about = {key: value for key, value in about.items() if value}
     path, whole = directory / MODEL, directory / "whole.gguf"
-    if QUANTS[quant] is None:
-        write_model(source, shape, vocabulary, about, quant, path, advance)
-    else:
+    if quantized:
         write_model(source, shape, vocabulary, about, None, whole, advance)
-        quantize(whole, path, quant, lambda part: progress(weights + int(part * weights), total))
+        quantize(whole, path, quant, lambda share: progress(weights + int(share * weights), 2 * weights))
         whole.unlink()
+    else:
+        write_model(source, shape, vocabulary, about, quant, path, advance)
     prove_vocabulary(path, vocabulary.splitting, tokenizer)
-    return {MODEL: file_of(path)}
+    return path
 
 
 def prove_vocabulary(path: Path, splitting: Splitting, tokenizer: CheckpointTokenizer) -> None:

@@ -19,11 +19,8 @@ _TRIED = 5  # group scales, from that which cuts nothing off on down
 def int8(packed: Packed, layer: Layer) -> str:
     """Weights symmetric per output channel."""
     levels, scale = np.empty((layer.n, layer.k), np.int8), np.empty(layer.n, np.float32)
-    start = 0
-    for chunk in layer.chunks:
-        rows = slice(start, start + len(chunk))
+    for rows, chunk in layer.stream:
         levels[rows], scale[rows] = symmetric(chunk)
-        start = rows.stop
     return packed.linear(layer.name, Integers(levels, scale))
 
 
@@ -34,13 +31,10 @@ def int4(packed: Packed, layer: Layer) -> str:
     """
     levels, scale = np.empty((layer.n, layer.k), np.int8), np.empty(layer.n, np.float32)
     group = np.empty((layer.n, -(-layer.k // GROUP)), np.uint8)
-    start = 0
-    for chunk in layer.chunks:
-        rows = slice(start, start + len(chunk))
+    for rows, chunk in layer.stream:
         channel = scale[rows] = _channel_scale(chunk)
         levels[rows], scales = rounded(chunk, layer.seen, GROUP, partial(_whole_scale, channel))
         group[rows] = np.rint(scales / channel[:, None])
-        start = rows.stop
     return packed.linear(layer.name, Integers(levels, scale, group))
 
 

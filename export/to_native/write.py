@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
 import numpy as np
 
-from guardpass.manifest import File, Prefix
+from guardpass.manifest import Prefix
 from guardpass.packed_config import Config
 from guardpass.passes import Pass
 from guardpass.tree import depths
@@ -18,29 +19,40 @@ from ..decoder.forward import write_decoder
 from ..decoder.ops import Ops
 from ..decoder.recipe import Recipe
 from ..decoder.rotation import signs
-from ..guard_dir.progress import Progress, counted, file_of
-from ..prompt.build import Prompts
+from ..guard_dir.file_entry import file_entry
+from ..guard_dir.job import Job, Written
+from ..guard_dir.progress import Progress, no_progress, summed
 from .packed_writer import Packed
 
 MODEL = "model.packed"
 _OF_A_LAYER, _BESIDE = 40, 16  # tensors, at most
 
 
-def write_native(
-    source: Checkpoint,
-    shape: Architecture,
-    prompts: Prompts,
-    recipe: Recipe[Packed],
-    directory: Path,
-    calibration: Sequence[Pass],
-    judged: Sequence[Pass],
-    progress: Progress,
-) -> tuple[dict[str, File], list[Array]]:
-    """As `write_onnx`, for engine native."""
-    path = directory / MODEL
-    ops = (calibration, judged, progress)
-    scores = write_packed(source, shape, prompts.prefix, prompts.columns, recipe, path, *ops)
-    return {MODEL: file_of(path)}, scores
+@dataclass(frozen=True)
+class NativeWriter:
+    """Writes a guard of engine native by a recipe."""
+
+    recipe: Recipe[Packed]
+
+    @property
+    def calibrated(self) -> bool:
+        return self.recipe.calibrated
+
+    def write(self, job: Job, calibration: Sequence[Pass], judged: Sequence[Pass]) -> Written:
+        """Write the file. Raises CheckpointError for weights that are not finite, or that overflow on the prefix."""
+        path, prompts = job.directory / MODEL, job.prompts
+        scores = write_packed(
+            job.checkpoint,
+            job.arch,
+            prompts.prefix,
+            prompts.columns,
+            self.recipe,
+            path,
+            calibration,
+            judged,
+            job.progress,
+        )
+        return Written({MODEL: file_entry(path)}, scores)
 
 
 def write_packed(
@@ -52,12 +64,12 @@ def write_packed(
     path: Path,
     calibration: Sequence[Pass] = (),
     judged: Sequence[Pass] = (),
-    progress: Progress = lambda _done, _total: None,
+    progress: Progress = no_progress,
 ) -> list[Array]:
     """Write the file; returns the reference's scores of `judged`, each [S, V']. columns: token ids that are scored."""
     packed = Packed(path, shape.layers * _OF_A_LAYER + _BESIDE)
     try:
-        ops = Ops(source, shape, packed, recipe, prefix, counted(shape.streamed, progress), calibration, judged)
+        ops = Ops(source, shape, packed, recipe, prefix, summed(shape.streamed, progress), calibration, judged)
         config = _config(ops, shape, recipe, len(prefix.tokens), len(columns))
         packed.weight("inv_freq", shape.inv_freq)
         packed.weight("signs.residual", signs(config.residual_block))

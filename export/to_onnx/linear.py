@@ -16,10 +16,8 @@ Linear = Callable[[Graph, Layer], str]  # adds weights and the node that applies
 def matmul(graph: Graph, layer: Layer, dtype: Dtype) -> str:
     """MatMul of weights and activations of one floating-point type. Raises CheckpointError for weights beyond it."""
     weights = np.empty((layer.k, layer.n), dtype)
-    start = 0
-    for chunk in layer.chunks:
-        weights[:, start : start + len(chunk)] = narrow(chunk, dtype, layer.name).T
-        start += len(chunk)
+    for rows, chunk in layer.stream:
+        weights[:, rows] = narrow(chunk, dtype, layer.name).T
     return graph.op("MatMul", [layer.inputs, graph.weight(f"{layer.name}.weight", weights)], layer.name)[0]
 
 
@@ -31,12 +29,9 @@ def fp32(graph: Graph, layer: Layer) -> str:
 def per_tensor(graph: Graph, layer: Layer) -> str:
     """W8A8: weights symmetric per output channel, activations asymmetric per pass (DynamicQuantizeMatMul)."""
     weights, scales = np.empty((layer.k, layer.n), np.int8), np.empty(layer.n, np.float32)
-    start = 0
-    for chunk in layer.chunks:
-        rows = slice(start, start + len(chunk))
+    for rows, chunk in layer.stream:
         levels, scales[rows] = symmetric(chunk)
         weights[:, rows] = levels.T
-        start = rows.stop
     names = [graph.weight(f"{layer.name}.weight", weights), graph.weight(f"{layer.name}.scale", scales)]
     return graph.op("DynamicQuantizeMatMul", [layer.inputs, *names], layer.name, domain=CONTRIB)[0]
 
@@ -66,14 +61,11 @@ def int4(graph: Graph, layer: Layer, *, block: int = 32, level: int = 4) -> str:
     blocks = -(-layer.k // block)
     packed = np.empty((layer.n, blocks, block // 2), np.uint8)
     scales = np.empty((layer.n, blocks), np.float32)
-    start = 0
-    for chunk in layer.chunks:
-        rows = slice(start, start + len(chunk))
+    for rows, chunk in layer.stream:
         levels, scales[rows] = rounded(chunk, layer.seen, block, free_scale)
         nibbles = np.full((len(chunk), blocks * block), 8, np.uint8)  # 8 is zero
         nibbles[:, : layer.k] += levels.astype(np.uint8)  # modulo 256, so that -8 becomes 0
         packed[rows] = (nibbles[:, 0::2] | nibbles[:, 1::2] << np.uint8(4)).reshape(len(chunk), blocks, -1)
-        start = rows.stop
     names = [graph.weight(f"{layer.name}.weight", packed), graph.weight(f"{layer.name}.scale", scales)]
     attributes = {"K": layer.k, "N": layer.n, "bits": 4, "block_size": block, "accuracy_level": level}
     return graph.op("MatMulNBits", [layer.inputs, *names], layer.name, domain=CONTRIB, **attributes)[0]

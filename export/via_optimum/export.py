@@ -15,10 +15,11 @@ import numpy.typing as npt
 import onnx
 
 from guardpass.errors import CheckpointError, MissingDependency
+from guardpass.manifest import File
 from guardpass.tree import ancestors
 
 from ..checkpoint.files import Array, Checkpoint
-from ..guard_dir.progress import Written, file_of
+from ..guard_dir.file_entry import file_entry
 from .cut import SHORTEST, Uncut, save
 
 Probe = tuple[dict[str, npt.NDArray[Any]], Array]  # feeds, and the expected scores [T, V'] of every token
@@ -27,7 +28,19 @@ _TOLERANCE = 1e-3  # of the largest score
 _SHARED, _ENDS = SHORTEST, (6, 17)  # tokens of the probes: a shared span, and what follows it in either branch
 
 
-def write_via_optimum(checkpoint: Path, directory: Path, rows: Sequence[int]) -> Written:
+@dataclass(frozen=True)
+class OptimumModel:
+    """The files of a model, by name, and the model's sizes."""
+
+    files: dict[str, File]
+    architecture: str
+    context: int  # positions the guard is good for
+    vocab: int  # token ids are below this
+    # Without it the graph ignores the mask, and maybe the positions: it fits passes that are one chain from 0 on.
+    tree_mask: bool = True
+
+
+def write_via_optimum(checkpoint: Path, directory: Path, rows: Sequence[int]) -> OptimumModel:
     """Write model.onnx and model.onnx.data: the fp32 graph (no other precision on this route, and nothing baked) of
     any causal language model that optimum knows, with the inputs and outputs of our own graphs, scoring the
     vocabulary's `rows`.
@@ -50,8 +63,8 @@ def write_via_optimum(checkpoint: Path, directory: Path, rows: Sequence[int]) ->
             del uncut  # its weights, before the check loads them again
             worst = _difference(directory / "model.onnx", [*model.chains, model.tree] if tree else model.chains)
             if worst <= _TOLERANCE:
-                files = {path.name: file_of(path) for path in (directory / "model.onnx", data)}
-                return Written(files, model.architecture, model.context, model.vocab, tree_mask=tree)
+                files = {path.name: file_entry(path) for path in (directory / "model.onnx", data)}
+                return OptimumModel(files, model.architecture, model.context, model.vocab, tree_mask=tree)
     raise CheckpointError(
         f"scores of optimum's graph of {model.architecture} are {worst:.2g} of the largest score from those of "
         f"transformers, expected at most {_TOLERANCE}; this architecture cannot be exported via optimum"

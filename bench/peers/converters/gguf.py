@@ -16,7 +16,7 @@ def main() -> None:
     source = Checkpoint(checkpoint)
     shape = read_architecture(source)
     check_blocks(quant, shape.shapes())
-    write_gguf(source, shape, CheckpointTokenizer(source), checkpoint.name, quant, out, lambda _done, _total: None)
+    write_gguf(source, shape, CheckpointTokenizer(source), checkpoint.name, quant, out)
 
 
 if __name__ == "__main__":
