@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 OPTIMUM := .venv-optimum
-SOURCES := $(sort $(wildcard runtime/*.py runtime/*/*.py runtime/serve/page.html export/*.py export/*/*.py bench/*.py bench/peers/*.py bench/peers/*/*.py bench/service/*.py bench/speed/*.py bench/templates/* bench/demo/* bench/demo/checkpoint/*))
+SOURCES := $(shell find runtime export bench -type f -not -path '*/__pycache__/*' | LC_ALL=C sort)
 KERNELS := $(sort $(wildcard kernels/pyproject.toml kernels/CMakeLists.txt kernels/guardpass_kernels/* kernels/src/* kernels/src/*/*))
 # Strict editable mode links files one by one, so that mypy and pytest see plain packages; new files need a re-link.
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --config-settings editable_mode=strict

@@ -18,6 +18,7 @@ from .speed.commands import app as bench
 
 if TYPE_CHECKING:
     from guardpass.export.choices import EngineChoice
+    from guardpass.manifest import Quant
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Plots = Annotated[Path | None, typer.Option(metavar="DIR", help="Draw PNG files into this folder.")]
@@ -154,10 +155,10 @@ def demo(
     from .demo import fidelity, run
 
     if held_out:
-        found = fidelity.fidelity(quant, cast("EngineChoice", engine))
+        found = fidelity.fidelity(cast("Quant", quant), cast("EngineChoice", engine))
         print(json.dumps([asdict(each) for each in found]) if as_json else "\n".join(map(str, found)))
         return
-    verdicts = run.judge(quant, cast("EngineChoice", engine))
+    verdicts = run.judge(cast("Quant", quant), cast("EngineChoice", engine))
     if as_json:
         print(json.dumps([verdict.to_json() for verdict in verdicts], ensure_ascii=False))
     else:

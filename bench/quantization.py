@@ -20,6 +20,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -31,6 +32,7 @@ from guardpass.export.decoder.recipe import Recipe
 from guardpass.export.to_native import linear as native_quantize
 from guardpass.export.to_onnx import linear as quantize
 from guardpass.export.to_onnx.graph import Graph
+from guardpass.manifest import Quant
 
 from .demo.fidelity import fidelity
 from .distribution import Kind, Logits, Run, Subject, gguf_run, moved, native_run, onnx_run
@@ -92,7 +94,8 @@ def compare(subject: Subject, ggufs: Sequence[str], only: Sequence[str]) -> None
             with tempfile.TemporaryDirectory() as folder:
                 guard = Path(folder) / "guard"
                 checkpoint = subject.checkpoint.directory
-                export_guard(checkpoint, guard, family=read_family(_FAMILY), engine="llamacpp", quant=quant, gate=False)
+                family, stored = read_family(_FAMILY), cast(Quant, quant)
+                export_guard(checkpoint, guard, family=family, engine="llamacpp", quant=stored, gate=False)
                 size = (guard / "model.gguf").stat().st_size
                 with gguf_run(guard / "model.gguf", usable_cores()) as run:
                     found = np.stack([run(prompt) for kind in subject.kinds for prompt in kind.prompts])

@@ -1,4 +1,4 @@
-"""Ways to quantize a guard that were measured against each other; `export.quantize.RECIPES` holds what won."""
+"""Ways to quantize a guard that were measured against each other; `export.to_onnx.linear.RECIPES` holds the best."""
 
 from collections.abc import Callable
 from dataclasses import replace

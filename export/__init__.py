@@ -28,10 +28,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Imports export's main paths when first asked for, so that other commands neither need nor wait for onnx."""
+    """Imports export's main paths on first use, so that other commands neither need nor wait for onnx."""
     if name not in ("adopt_gguf", "export_guard"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    missing = [each for each in ("gguf", "jinja2", "ml_dtypes", "onnx", "safetensors") if not find_spec(each)]
+    missing = [name for name in ("gguf", "jinja2", "ml_dtypes", "onnx", "safetensors") if not find_spec(name)]
     if missing:
         raise MissingDependency(f"exporting needs {', '.join(missing)}; install guardpass[export]")
     from .adopt import adopt_gguf

@@ -92,15 +92,7 @@ def adopt_gguf(
         engine = Engine("llamacpp", cast(Quant, quant if quant in get_args(Quant) else "other"), "cpu")
         source = Source(published, None, header.architecture, {model.name: copied})
         manifest = draft(
-            partial,
-            engine,
-            source,
-            row.name,
-            prompts,
-            tokenizer,
-            name=name or published,
-            context=context,
-            vocab=vocab,
+            partial, engine, source, row.name, prompts, tokenizer, name=name or published, context=context, vocab=vocab
         )
         manifest = replace(manifest, files=manifest.files | {MODEL: copied}, ungated="adopted")
         write_manifest(partial, manifest)

@@ -106,6 +106,7 @@ def export_guard(
         check_installed(target)
     tokenizer = CheckpointTokenizer(source)
     published, revision = _provenance(checkpoint)
+    name = name or published
     added = [token.content for token in tokenizer.added.values()]
     row = with_policies(row or detect(published, template_text(source), added, tokenizer.split), policies)
     prompts = build_prompts(row, source, tokenizer, date)
@@ -114,7 +115,7 @@ def export_guard(
 
     with new_directory(out) as partial, _hashing(source.files()) as hashes:
         if arch:
-            job = Job(name or published, source, arch, tokenizer, prompts, partial, progress)
+            job = Job(name, source, arch, tokenizer, prompts, partial, progress)
             context = context_of(arch) if target.name == "llamacpp" else arch.context
             origin, vocab = Source(published, revision, arch.kind.name, {}), arch.vocab
         else:
@@ -123,17 +124,7 @@ def export_guard(
             _check_chains(model, prompts)
             prompts, context, vocab = unbaked(prompts), model.context, model.vocab
             origin = Source(published, revision, model.architecture, {})
-        manifest = draft(
-            partial,
-            target,
-            origin,
-            row.name,
-            prompts,
-            tokenizer,
-            name=name or published,
-            context=context,
-            vocab=vocab,
-        )
+        manifest = draft(partial, target, origin, row.name, prompts, tokenizer, name=name, context=context, vocab=vocab)
         if arch:
             manifest = _write_and_judge(job, manifest, options)
         else:

@@ -103,13 +103,13 @@ class CheckpointTokenizer:
         """Whether pre-tokenization parts the text before character `at`, or parts no text at all."""
         normalizer, pre_tokenizer = self.content.normalizer, self.content.pre_tokenizer
         left, right, whole = (
-            normalizer.normalize_str(each) if normalizer else each for each in (text[:at], text[at:], text)
+            normalizer.normalize_str(part) if normalizer else part for part in (text[:at], text[at:], text)
         )
         pieces = pre_tokenizer.pre_tokenize_str(whole) if pre_tokenizer else []
         return left + right == whole and (len(pieces) < 2 or any(start == len(left) for _, (start, _) in pieces))
 
     def opening(self, text: str) -> str:
-        """Text at the very start of a prompt, as `content` has to be given it: with the space it would get there."""
+        """Text at the very start of a prompt, as `content` encodes it: with the space it would get there."""
         return text if not self._spaced or text.startswith((" ", "▁")) else " " + text
 
 
@@ -158,8 +158,8 @@ def _named_special(added: dict[int, AddedToken], checkpoint: Folder) -> set[str]
         several = config.get(key) or []
         named += several.values() if isinstance(several, dict) else several if isinstance(several, list) else [several]
     texts = [value.get("content") if isinstance(value, dict) else value for value in named if value is not None]
-    known = [token.content for token in added.values()]  # a list, as what is named may be anything
-    unknown = [text for text in texts if text not in known]
+    contents = [token.content for token in added.values()]  # a list, as a name may be no text, and not hashable
+    unknown = [text for text in texts if text not in contents]
     if unknown:
         raise CheckpointError(
             f"tokenizer_config.json names special tokens that tokenizer.json does not add: {unknown!r:.200}; "
@@ -180,8 +180,8 @@ def _content_spec(spec: dict[str, Any], reserved: set[str], ordinary: dict[int, 
     # An added token takes its id from the vocabulary; one that is not there would be numbered anew.
     model["vocab"] = {**model["vocab"], **{token.content: id for id, token in ordinary.items()}}
     flags = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
-    kept = [{"id": id, **{flag: getattr(token, flag) for flag in flags}} for id, token in ordinary.items()]
-    return {**spec, "model": model, "added_tokens": kept, "post_processor": None}
+    entries = [{"id": id, **{flag: getattr(token, flag) for flag in flags}} for id, token in ordinary.items()]
+    return {**spec, "model": model, "added_tokens": entries, "post_processor": None}
 
 
 def _never_spaced(spec: dict[str, Any]) -> bool:

@@ -20,13 +20,13 @@ class Slots:
 
 @dataclass(frozen=True)
 class Layout:
-    """What of a graph depends on how many requests a pass holds."""
+    """The parts of a graph that depend on how many requests a pass holds."""
 
     batch: int | str  # the first dimension of every input
     columns: int  # baked columns are filled up to a multiple of so many
-    begin: Callable[[DecoderWriter, int], str]  # given the columns to fill up with; returns the name of the mask
+    begin: Callable[[DecoderWriter, int], str]  # of the columns to fill up with: the mask's name
     lend: Callable[[DecoderWriter, str], str]  # a baked tensor [1, ...] as one of the batch, [B, ...]
-    slots: Callable[[DecoderWriter, str], Slots]  # given the layer's mask
+    slots: Callable[[DecoderWriter, str], Slots]  # of the layer's mask
     kept: Callable[[DecoderWriter, str, str], str]  # of x [B, T, width], the rows at an index: [B, S, width]
     # A mask as attention reads it, beside activations of a type.
     seen: Callable[[DecoderWriter, str, np.dtype[Any]], str]

@@ -15,62 +15,62 @@ from .recipe import Layer, Recipe
 from .writer import NullWriter
 
 
-def write_decoder(ops: Ops, shape: Architecture, columns: Sequence[int]) -> list[Array]:
+def write_decoder(ops: Ops, arch: Architecture, columns: Sequence[int]) -> list[Array]:
     """The whole graph, from tokens to scores of the vocabulary's `columns`; returns the judged passes' [S, V']."""
-    with np.errstate(all="ignore"):  # what overflows on the reference's rows is found, and refused, by the head
+    with np.errstate(all="ignore"):  # the head refuses scores that are not finite
         x = ops.embed()
-        if not shape.kind.post_norms:
+        if not arch.kind.post_norms:
             x = ops.rotated(x, "residual")
         angles = ops.rope_angles("positions", ops.rows)
-        for layer in range(shape.layers):
-            x = _layer(ops, shape, x, layer, angles)
+        for layer in range(arch.layers):
+            x = _layer(ops, arch, x, layer, angles)
         return ops.head(ops.norm(x, "model.norm", folded=True), columns)
 
 
-def _layer(ops: Ops, shape: Architecture, x: Value, layer: int, angles: RopeAngles) -> Value:
-    x = _attention(ops, shape, x, layer, angles)
-    return _mlp(ops, shape, x, f"model.layers.{layer}")
+def _layer(ops: Ops, arch: Architecture, x: Value, layer: int, angles: RopeAngles) -> Value:
+    x = _attention(ops, arch, x, layer, angles)
+    return _mlp(ops, arch, x, f"model.layers.{layer}")
 
 
-def _attention(ops: Ops, shape: Architecture, x: Value, layer: int, angles: RopeAngles) -> Value:
-    name, window = f"model.layers.{layer}", shape.windows[layer]
+def _attention(ops: Ops, arch: Architecture, x: Value, layer: int, angles: RopeAngles) -> Value:
+    name, window = f"model.layers.{layer}", arch.windows[layer]
     mask, rows = ops.mask(window), ops.rows
-    normed = _normed(ops, shape, x, f"{name}.input_layernorm")
+    normed = _normed(ops, arch, x, f"{name}.input_layernorm")
     k = ops.linear(normed, f"{name}.self_attn.k_proj")
-    k = ops.rope(ops.head_norm(k, shape.kv_heads, f"{name}.self_attn.k_norm"), shape.kv_heads, angles)
-    v = ops.linear(normed, f"{name}.self_attn.v_proj", block=ops.block(shape.head_dim, "heads"), balanced=True)
-    if layer == shape.layers - 1:
+    k = ops.rope(ops.head_norm(k, arch.kv_heads, f"{name}.self_attn.k_norm"), arch.kv_heads, angles)
+    v = ops.linear(normed, f"{name}.self_attn.v_proj", block=ops.block(arch.head_dim, "heads"), balanced=True)
+    if layer == arch.layers - 1:
         # Only the slots are scored: from here on they are the only rows that matter.
         index, mask, rows, angles = ops.slots(mask)
         x, normed = ops.kept(x, index), ops.kept(normed, index)
     q = ops.linear(normed, f"{name}.self_attn.q_proj")
-    q = ops.rope(ops.head_norm(q, shape.heads, f"{name}.self_attn.q_norm"), shape.heads, angles)
+    q = ops.rope(ops.head_norm(q, arch.heads, f"{name}.self_attn.q_norm"), arch.heads, angles)
     mixed = ops.attention(q, k, v, mask, rows, window, f"{name}.self_attn")
     mixed = ops.linear(mixed, f"{name}.self_attn.o_proj", block=x.basis.block)
-    if shape.kind.post_norms:
+    if arch.kind.post_norms:
         mixed = ops.norm(mixed, f"{name}.post_attention_layernorm")
     return ops.add(x, mixed)
 
 
-def _mlp(ops: Ops, shape: Architecture, x: Value, name: str) -> Value:
-    mixed = ops.linear(_gated(ops, shape, x, name), f"{name}.mlp.down_proj", block=x.basis.block, uneven=True)
-    if shape.kind.post_norms:
+def _mlp(ops: Ops, arch: Architecture, x: Value, name: str) -> Value:
+    mixed = ops.linear(_gated(ops, arch, x, name), f"{name}.mlp.down_proj", block=x.basis.block, uneven=True)
+    if arch.kind.post_norms:
         mixed = ops.norm(mixed, f"{name}.post_feedforward_layernorm")
     return ops.add(x, mixed)
 
 
-def _gated(ops: Ops, shape: Architecture, x: Value, name: str) -> Value:
+def _gated(ops: Ops, arch: Architecture, x: Value, name: str) -> Value:
     """A function of its own, so that the reference's largest arrays are let go where it ends."""
-    normed = _normed(ops, shape, x, f"{name}.{shape.kind.mlp_norm}")
+    normed = _normed(ops, arch, x, f"{name}.{arch.kind.mlp_norm}")
     gate = ops.linear(normed, f"{name}.mlp.gate_proj")
     up = ops.linear(normed, f"{name}.mlp.up_proj", balanced=True)
     return ops.rotated(ops.gated(gate, up, f"{name}.mlp"), "ffn")
 
 
-def _normed(ops: Ops, shape: Architecture, x: Value, name: str) -> Value:
+def _normed(ops: Ops, arch: Architecture, x: Value, name: str) -> Value:
     """What a layer reads. With post-norms the residual stream cannot be rotated, as their gains stand between."""
     normed = ops.norm(x, name, folded=True)
-    return ops.rotated(normed, "residual") if shape.kind.post_norms else normed
+    return ops.rotated(normed, "residual") if arch.kind.post_norms else normed
 
 
 def reference_scores(

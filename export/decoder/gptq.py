@@ -22,10 +22,10 @@ ScaleOf = Callable[[Array], Array]  # the scales [N] of a block of columns [size
 
 
 class Seen:
-    """What calibration shows of a linear layer's input: activations [rows, K] as the graph holds them."""
+    """Calibration's activations at a linear layer's input, [rows, K], as the graph holds them."""
 
     def __init__(self, rows: Callable[[], Array]) -> None:
-        """rows: asked for once, and only by a recipe that wants them; none of them leaves plain rounding."""
+        """rows: called once, and only by a recipe that is calibrated; no rows leave plain rounding."""
         self._rows = rows
 
     @cached_property

@@ -38,7 +38,7 @@ class Rows:
 
 
 def rows_of(prefix: Prefix, passes: Sequence[Pass]) -> Rows:
-    """All rows. In the last layer the prefix's last token stands in for its slots, to tell an overflow at export."""
+    """All rows. In the last layer the prefix's last token stands in for its slots, so that export sees an overflow."""
     baked = len(prefix.tokens)
     segments = []
     sees = ancestors(prefix.parents) if baked else np.zeros((0, 0), np.bool_)
@@ -69,24 +69,24 @@ def slots_of(rows: Rows) -> Rows:
     return replace(rows, positions=rows.every[rows.kept], segments=tuple(segments))
 
 
-def attend(q: Array, k: Array, v: Array, rows: Rows, window: int | None, shape: Architecture) -> Array:
+def attend(q: Array, k: Array, v: Array, rows: Rows, window: int | None, arch: Architecture) -> Array:
     """Attention of q [Q, heads * head_dim] over k and v [R, kv_heads * head_dim]."""
     mixed = np.empty_like(q)
-    queries, keys, values = (x.reshape(len(x), x.shape[1] // shape.head_dim, shape.head_dim) for x in (q, k, v))
-    group = shape.heads // shape.kv_heads
+    queries, keys, values = (x.reshape(len(x), x.shape[1] // arch.head_dim, arch.head_dim) for x in (q, k, v))
+    group = arch.heads // arch.kv_heads
     for segment in rows.segments:
-        asking = queries[segment.queries].transpose(1, 0, 2).reshape(shape.kv_heads, -1, shape.head_dim)
+        asking = queries[segment.queries].transpose(1, 0, 2).reshape(arch.kv_heads, -1, arch.head_dim)
         seen = keys[segment.keys].transpose(1, 2, 0)
-        scores = (asking @ seen * np.float32(shape.scale)).reshape(shape.kv_heads, group, -1, len(segment.keys))
-        if shape.softcap:
-            scores = np.tanh(scores / np.float32(shape.softcap)) * np.float32(shape.softcap)
+        scores = (asking @ seen * np.float32(arch.scale)).reshape(arch.kv_heads, group, -1, len(segment.keys))
+        if arch.softcap:
+            scores = np.tanh(scores / np.float32(arch.softcap)) * np.float32(arch.softcap)
         distance = rows.positions[segment.queries, None] - rows.every[segment.keys]
         scores = np.where(segment.sees & (distance < (window or math.inf)), scores, -np.inf)
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True, initial=-1e30))
         weights /= weights.sum(axis=-1, keepdims=True)
-        found = weights.reshape(shape.kv_heads, -1, len(segment.keys)) @ values[segment.keys].transpose(1, 0, 2)
-        found = found.reshape(shape.heads, -1, shape.head_dim).transpose(1, 0, 2)
-        mixed[segment.queries] = found.reshape(len(found), -1)
+        outputs = weights.reshape(arch.kv_heads, -1, len(segment.keys)) @ values[segment.keys].transpose(1, 0, 2)
+        outputs = outputs.reshape(arch.heads, -1, arch.head_dim).transpose(1, 0, 2)
+        mixed[segment.queries] = outputs.reshape(len(outputs), -1)
     return mixed
 
 

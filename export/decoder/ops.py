@@ -1,9 +1,9 @@
-"""The operations of a decoder, each done twice: in numpy on the reference's rows, and as ONNX nodes for the graph.
+"""The operations of a decoder, each done twice: in NumPy on the reference's rows, and as nodes for the writer.
 
-A target that is no graph takes the weights alone: engine `native` has its operations in code (`native_file.py`).
+A writer that is no graph takes the weights alone: engine `native` has its operations in code.
 
-Weights stream by a chunk at a time; each chunk multiplies the reference's activations and is then quantized and
-written, so that a conversion reads every weight once and never holds a whole model.
+Weights stream by a chunk at a time. Each chunk multiplies the reference's activations and is then quantized and
+written, so that an export reads every weight once and never holds a whole model.
 """
 
 import math
@@ -24,7 +24,7 @@ from guardpass.passes import Pass
 from ..checkpoint.architecture import Activation, Architecture
 from ..checkpoint.files import Array, Checkpoint, Tensor
 from ..guard_dir.progress import Advance
-from . import numpy_reference as reference
+from . import numpy_reference
 from .gptq import Seen
 from .numpy_reference import Index, Rows
 from .recipe import FLOAT, Dtype, Layer, Place, Recipe, narrow
@@ -56,12 +56,12 @@ T = TypeVar("T", bound=DecoderWriter)
 
 
 class Ops:
-    """Operations on the tensors of one checkpoint, written into one target at one precision."""
+    """Operations on the tensors of one checkpoint, written into one writer at one precision."""
 
     def __init__(
         self,
         checkpoint: Checkpoint,
-        shape: Architecture,
+        arch: Architecture,
         graph: T,
         recipe: Recipe[T],
         prefix: Prefix,
@@ -70,17 +70,17 @@ class Ops:
         judged: Sequence[Pass] = (),
     ) -> None:
         """calibration, judged: passes that the reference runs beside the prefix, for the recipe and for the gate."""
-        self._checkpoint, self._shape, self._recipe = checkpoint, shape, recipe
+        self._checkpoint, self._arch, self._recipe = checkpoint, arch, recipe
         self._graph: DecoderWriter = graph
         self._linear: Callable[[Layer], str] = partial(recipe.linear, graph)
         self._advance = advance
         self._baked = len(prefix.tokens)
         self._fill = recipe.layout.filled(self._baked)
         passes = [*calibration, *judged]
-        self.rows = reference.rows_of(prefix, passes)
-        self._calibration = slice(self._baked, self._baked + sum(each.tokens.size for each in calibration))
-        self._judged = [each.slots.size for each in judged]
-        self._tokens = np.concatenate([np.array(prefix.tokens, np.int64), *(each.tokens[0] for each in passes)])
+        self.rows = numpy_reference.rows_of(prefix, passes)
+        self._calibration = slice(self._baked, self._baked + sum(request.tokens.size for request in calibration))
+        self._judged = [request.slots.size for request in judged]
+        self._tokens = np.concatenate([np.array(prefix.tokens, np.int64), *(request.tokens[0] for request in passes)])
         self._seen = "", Seen(lambda: np.empty((0, 0), np.float32))
         self._mask = recipe.layout.begin(self._graph, self._fill)
         self._window_masks: dict[int, str] = {}
@@ -98,12 +98,12 @@ class Ops:
             self._advance(data.size)
         looked_up = self._graph.op("Gather", ["embedding", "tokens"], "embed.rows")[0]
         name = self._cast(looked_up, stored, "embed", self._recipe.dtype)
-        known, inverse = np.unique(self._tokens, return_inverse=True)
-        empty = np.zeros((0, self._shape.hidden), np.float32)
-        x = Value(name, table.pick(known.tolist())[inverse] if known.size else empty)
-        if not self._shape.kind.scaled_embedding:
+        distinct, inverse = np.unique(self._tokens, return_inverse=True)
+        empty = np.zeros((0, self._arch.hidden), np.float32)
+        x = Value(name, table.pick(distinct.tolist())[inverse] if distinct.size else empty)
+        if not self._arch.kind.scaled_embedding:
             return x
-        scale = np.float32(math.sqrt(self._shape.hidden))
+        scale = np.float32(math.sqrt(self._arch.hidden))
         factor = self._graph.constant(np.array(scale, self._recipe.dtype))
         scaled = self._graph.op("Mul", [x.name, factor], "embed.scaled")[0]
         return Value(scaled, x.rows * scale)
@@ -125,7 +125,7 @@ class Ops:
 
     def mask(self, window: int | None) -> str:
         """The mask of a layer: what the pass says, within the sliding window by position where there is one."""
-        if window is None or window >= self._shape.context:
+        if window is None or window >= self._arch.context:
             return self._mask
         if window not in self._window_masks:
             op, constant = self._graph.op, self._graph.constant
@@ -145,78 +145,84 @@ class Ops:
     def rope_angles(self, positions: str, rows: Rows) -> RopeAngles:
         """cos and sin of every position's angles, computed in the graph: any context length, nothing stored."""
         name = f"{positions}.rotation"
-        inv_freq = self._graph.constant(self._shape.inv_freq)
+        inv_freq = self._graph.constant(self._arch.inv_freq)
         column = self._graph.op("Unsqueeze", [positions, self._graph.constant(np.array([2]))], f"{name}.column")[0]
         angles = self._graph.op("Cast", [column], f"{name}.float", to=TensorProto.FLOAT)[0]
         angles = self._graph.op("Mul", [angles, inv_freq], f"{name}.angles")[0]
         cos, sin = (self._graph.op(kind, [angles], f"{name}.{kind.lower()}")[0] for kind in ("Cos", "Sin"))
         dtype = self._recipe.dtype
         names = self._cast(cos, FLOAT, f"{cos}.cast", dtype), self._cast(sin, FLOAT, f"{sin}.cast", dtype)
-        known = rows.positions[:, None].astype(np.float32) * self._shape.inv_freq
-        return RopeAngles(names, np.cos(known), np.sin(known))
+        radians = rows.positions[:, None].astype(np.float32) * self._arch.inv_freq
+        return RopeAngles(names, np.cos(radians), np.sin(radians))
 
     def rope(self, x: Value, heads: int, angles: RopeAngles) -> Value:
         name = self._graph.op("RotaryEmbedding", [x.name, *angles.names], f"{x.name}.rope", num_heads=heads)[0]
-        return Value(name, reference.rope(x.rows, angles.cos, angles.sin))
+        return Value(name, numpy_reference.rope(x.rows, angles.cos, angles.sin))
 
     def attention(self, q: Value, k: Value, v: Value, mask: str, rows: Rows, window: int | None, name: str) -> Value:
-        shape = self._shape
+        arch = self._arch
         _check_finite(k.rows, v.rows)
         baked = (("k", k), ("v", v)) if self._baked else ()
-        past = [self._past(f"{name}.{kind}_prefix", each) for kind, each in baked]
+        past = [self._past(f"{name}.{kind}_prefix", value) for kind, value in baked]
         if mask not in self._seen_masks:
             self._seen_masks[mask] = self._recipe.layout.seen(self._graph, mask, self._recipe.dtype)
-        # The operator insists that present keys and values are declared where past ones are given.
+        # The operator insists that present keys and values are declared where past ones are inputs.
         output, *_ = self._graph.op(
-            "Attention", [q.name, k.name, v.name, self._seen_masks[mask], *past], f"{name}.attention", outputs=3,
-            q_num_heads=shape.heads, kv_num_heads=shape.kv_heads, scale=shape.scale, softcap=shape.softcap or 0.0,
-        )  # fmt: skip
-        mixed = reference.attend(q.rows, k.rows, v.rows, rows, window, shape)
-        return Value(output, mixed, v.basis.repeated(shape.kv_heads, shape.heads // shape.kv_heads))
+            "Attention",
+            [q.name, k.name, v.name, self._seen_masks[mask], *past],
+            f"{name}.attention",
+            outputs=3,
+            q_num_heads=arch.heads,
+            kv_num_heads=arch.kv_heads,
+            scale=arch.scale,
+            softcap=arch.softcap or 0.0,
+        )
+        mixed = numpy_reference.attend(q.rows, k.rows, v.rows, rows, window, arch)
+        return Value(output, mixed, v.basis.repeated(arch.kv_heads, arch.heads // arch.kv_heads))
 
     def _past(self, name: str, x: Value) -> str:
         """The baked rows of keys or values."""
-        heads = _heads(x.basis.of(x.rows[: self._baked]), self._shape.kv_heads)
+        heads = _heads(x.basis.of(x.rows[: self._baked]), self._arch.kv_heads)
         filled = np.pad(narrow(heads, self._recipe.dtype, name), ((0, 0), (self._fill, 0), (0, 0)))
         return self._recipe.layout.lend(self._graph, self._graph.weight(name, filled[None]))
 
     def norm(self, x: Value, name: str, *, folded: bool = False) -> Value:
         """RMSNorm. `folded`: the gain is left to the linear layers that read the result, as a rotation demands."""
-        gain = self._tensor(f"{name}.weight").read() + np.float32(self._shape.kind.norm_offset)
+        gain = self._tensor(f"{name}.weight").read() + np.float32(self._arch.kind.norm_offset)
         folded = folded and bool(self._recipe.rotates)
         if folded:  # a gain of zero could not be undone
             gain = np.where(np.abs(gain) < _TINY, _TINY, gain)
         graph = self._graph
-        written = narrow(gain, self._recipe.dtype, f"{name}.weight")
-        stored = graph.constant(np.ones_like(gain)) if folded else graph.weight(f"{name}.weight", written)
-        output = graph.op("RMSNormalization", [x.name, stored], name, axis=-1, epsilon=self._shape.eps)[0]
+        narrowed = narrow(gain, self._recipe.dtype, f"{name}.weight")
+        stored = graph.constant(np.ones_like(gain)) if folded else graph.weight(f"{name}.weight", narrowed)
+        output = graph.op("RMSNormalization", [x.name, stored], name, axis=-1, epsilon=self._arch.eps)[0]
         basis = Basis(gain if folded else None, x.basis.block)
-        return Value(output, reference.norm(x.rows, gain, self._shape.eps), basis)
+        return Value(output, numpy_reference.norm(x.rows, gain, self._arch.eps), basis)
 
     def head_norm(self, x: Value, heads: int, name: str) -> Value:
         """RMSNorm of every head by itself, where the architecture has one."""
-        if not self._shape.kind.head_norms:
+        if not self._arch.kind.head_norms:
             return x
-        split = self._graph.constant(np.array([0, 0, heads, self._shape.head_dim]))
+        split = self._graph.constant(np.array([0, 0, heads, self._arch.head_dim]))
         apart = self._graph.op("Reshape", [x.name, split], f"{name}.split")[0]
-        normed = self.norm(Value(apart, x.rows.reshape(len(x.rows), heads, self._shape.head_dim)), name)
+        normed = self.norm(Value(apart, x.rows.reshape(len(x.rows), heads, self._arch.head_dim)), name)
         joined = self._graph.op("Reshape", [normed.name, self._graph.constant(np.array([0, 0, -1]))], f"{name}.join")[0]
         return Value(joined, normed.rows.reshape(x.rows.shape))
 
     def gated(self, gate: Value, up: Value, name: str) -> Value:
-        kind, attributes = _ACTIVATIONS[self._shape.kind.activation]
+        kind, attributes = _ACTIVATIONS[self._arch.kind.activation]
         activated = self._graph.op(kind, [gate.name], f"{name}.activation", domain=CONTRIB, **attributes)[0]
         output = self._graph.op("Mul", [activated, up.name], f"{name}.gated")[0]
-        return Value(output, reference.gate(self._shape.kind.activation, gate.rows, up.rows), up.basis)
+        return Value(output, numpy_reference.gate(self._arch.kind.activation, gate.rows, up.rows), up.basis)
 
     def add(self, x: Value, y: Value) -> Value:
         return Value(self._graph.op("Add", [x.name, y.name], f"{y.name}.residual")[0], x.rows + y.rows, x.basis)
 
     def slots(self, mask: str) -> tuple[str, str, Rows, RopeAngles]:
         """Index of the slots' rows, and the mask, the reference's rows and the angles of those."""
-        found = self._recipe.layout.slots(self._graph, mask)
-        rows = reference.slots_of(self.rows)
-        return found.index, found.mask, rows, self.rope_angles(found.positions, rows)
+        slots = self._recipe.layout.slots(self._graph, mask)
+        rows = numpy_reference.slots_of(self.rows)
+        return slots.index, slots.mask, rows, self.rope_angles(slots.positions, rows)
 
     def kept(self, x: Value, index: str) -> Value:
         """The slots' rows alone."""
@@ -224,12 +230,12 @@ class Ops:
 
     def head(self, x: Value, columns: Sequence[int]) -> list[Array]:
         """Scores of the vocabulary's `columns`, softcapped where the architecture says so; of judged passes [S, V']."""
-        verdicts = self._tensor(self._shape.head).pick(columns)
+        verdicts = self._tensor(self._arch.head).pick(columns)
         scores: Array = x.rows @ verdicts.T
         _check_finite(scores)
         weight = self._graph.weight("verdict_head", np.ascontiguousarray(x.basis.read(verdicts).T))
         read = self._cast(x.name, self._recipe.dtype, "scores.read", FLOAT)
-        softcap = self._shape.final_softcap
+        softcap = self._arch.final_softcap
         if softcap is None:
             self._graph.op("MatMul", [read, weight], "scores")
             return self._apart(scores)
@@ -321,7 +327,7 @@ def _embedding_dtype(table: Tensor, recipe: Recipe[Any]) -> Dtype:
 
 
 def _check_finite(*values: Array) -> None:
-    if not all(np.isfinite(each).all() for each in values):
+    if not all(np.isfinite(value).all() for value in values):
         raise CheckpointError(
             "the weights overflow float32 on the guard's own prompt or texts, so no score could be trusted; "
             "check the checkpoint, its files may be damaged"

@@ -33,7 +33,7 @@ class Layer:
 
 Place = Literal["residual", "heads", "ffn"]
 ALL: frozenset[Place] = frozenset({"residual", "heads", "ffn"})
-T = TypeVar("T")  # what is written: a Graph, or another target of the same walk
+T = TypeVar("T")  # the writer: a Graph, or a Packed file
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class Prompt:
     """How one mode is prompted and answered.
 
     raw: the messages' text as it stands, behind a BOS token, instead of the checkpoint's chat template.
-    generation_prompt: whether the template is asked to open the assistant's turn. answer: see grammar.py.
+    generation_prompt: whether the template opens the assistant's turn. answer: see grammar.py.
     decides: the fields whose unsafe answers make the verdict; none named: every field that has such answers.
     """
 
@@ -79,7 +79,7 @@ class Family:
     """Guards that share prompts and answers.
 
     checkpoints: published names. marks: lines that the chat templates of this family alone contain.
-    asked: the policies judged where none are named.
+    asked: the policies judged where the caller names none.
     """
 
     name: str
@@ -100,11 +100,11 @@ def decides(family: Family, prompt: Prompt) -> tuple[str, ...]:
 
 def parts(message: Message, policy: Policy | None) -> tuple[Piece, ...]:
     """A message as static text and content."""
-    given = {"title": policy.title, "description": policy.description} if policy else {}
+    texts = {"title": policy.title, "description": policy.description} if policy else {}
     roles: dict[str | None, Role] = {"prompt": "prompt", "response": "response"}
     pieces: list[Piece] = []
     for text, name, _, _ in Formatter().parse(message.text):
-        pieces.append(Piece(text + given.get(name or "", "")))
+        pieces.append(Piece(text + texts.get(name or "", "")))
         if name in roles:
             pieces.append(Piece("", roles[name]))
     return tuple(piece for piece in pieces if piece.text or piece.role)

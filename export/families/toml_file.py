@@ -42,15 +42,15 @@ def read_family(path: Path) -> Family:
 
 
 def with_policies(row: Family, texts: Sequence[str]) -> Family:
-    """The row, checked, with policies of one's own, each given as `name=Title: description`. Raises InputError."""
+    """The row, checked, with the caller's policies added, `name=Title: description` each. Raises InputError."""
     policies = list(row.policies)
     for text in texts:
-        found = re.fullmatch(r"(\w+)=([^:]+):\s*(\S.*)", text, re.DOTALL)
-        if not found:
+        match = re.fullmatch(r"(\w+)=([^:]+):\s*(\S.*)", text, re.DOTALL)
+        if not match:
             raise InputError(f"policy {text!r:.80}: expected NAME=Title: description")
         if not row.policies:
             raise InputError(f"{row.name} judges by no policies, so none can be added")
-        name, title, description = found.groups()
+        name, title, description = match.groups()
         policies.append(Policy(name, title.strip(), description, title.strip().lower()))
     added = replace(row, policies=tuple(policies), asked=(*row.asked, *(p.name for p in policies[len(row.policies) :])))
     try:

@@ -14,15 +14,15 @@ def line_of(text: str, path: str) -> int:
 
     A path is written as schema.decode does: `questions[0].answers[1].text`.
     """
-    found = _places(text)
-    while path and path not in found:
+    lines = _places(text)
+    while path and path not in lines:
         path = path[: max(path.rfind("."), path.rfind("["), 0)]
-    return found.get(path, 1)
+    return lines.get(path, 1)
 
 
 def _places(text: str) -> dict[str, int]:
     """Every key, table and element, and its line."""
-    found: dict[str, int] = {}
+    lines: dict[str, int] = {}
     tables: dict[str, int] = {}  # arrays of tables: the number of the last
     open_: list[tuple[str, int | None]] = []  # arrays, with the number of the element, and inline tables
     table = here = key = ""
@@ -31,7 +31,7 @@ def _places(text: str) -> dict[str, int]:
     def enter(path: str, key: str) -> str:
         for part in key.split("."):
             path = f"{path}.{part}" if path else part
-            found.setdefault(path, line)
+            lines.setdefault(path, line)
             path += f"[{tables[path]}]" if path in tables else ""
         return path
 
@@ -48,7 +48,7 @@ def _places(text: str) -> dict[str, int]:
                 array = re.sub(r"\[\d+\]$", "", table)
                 tables[array] = tables.get(array, -1) + 1
                 table = f"{array}[{tables[array]}]"
-            found.setdefault(table, line)
+            lines.setdefault(table, line)
         elif token in ("]", "}") and open_:
             here, number = open_.pop()
             value = True
@@ -59,7 +59,7 @@ def _places(text: str) -> dict[str, int]:
             open_.append((path, number))
             here, key = f"{path}[{number}]", ""
         elif value and token[0] not in "\n#":
-            found.setdefault(here, line)
+            lines.setdefault(here, line)
             if token in ("[", "{"):
                 open_.append((here, 0 if token == "[" else None))
                 value = token == "["
@@ -67,4 +67,4 @@ def _places(text: str) -> dict[str, int]:
         elif token[0] not in "\n#":
             key += token[1:-1] if token[0] in "\"'" else token
         line += token.count("\n")
-    return found
+    return lines

@@ -15,11 +15,13 @@ from ..families.grammar import Path, parse
 from ..families.schema import Answer, Family, Policy, Prompt, decides, parts
 from .answer_tree import Answered, Branch, TreeBuilder
 from .probes import PROBES
-from .split import Cut, cut
+from .split import Split, split_prompt
 from .template import Template
 
 _SIDES = get_args(Role)
 _TAG = r"</?[^<>\s]+>"
+
+LabelOf = dict[tuple[Policy | None, str, int], int]  # by policy, field and answer, the place among the labels
 
 
 @dataclass(frozen=True)
@@ -47,36 +49,24 @@ def build_prompts(family: Family, source: Folder, tokenizer: CheckpointTokenizer
     columns: list[int] = []
     marks: dict[str, None] = {}
     for mode, prompt in family.modes.items():
-        bos = [tokenizer.bos()] if prompt.raw else []
-        questions = [(question.field, [answer.text for answer in question.answers]) for question in family.questions]
-        paths = parse(prompt.answer, questions).paths()
-        cuts: list[Cut] = []
-        branches: list[Branch] = []
-        for policy in family.policies or (None,):
-            pieces = _pieces(prompt, policy, template)
-            cuts.append(cut(pieces, bos, tokenizer, early=policy is not None))
-            _prove(pieces, cuts[-1], bos, tokenizer)
-            answers = []
-            for path in _answers(paths, pieces):
-                said = ((policy.name if policy else field, label_of[policy, field, n]) for field, n in path.decisions)
-                answers.append(Answered(_behind(pieces, path.text, cuts[-1], tokenizer), tuple(said)))
-            branches.append(Branch(len(cuts[-1].tail), tuple(answers)))
-        if len({(each.hard, each.span) for each in cuts}) > 1:
+        laid = [_lay(family, prompt, policy, template, tokenizer, label_of) for policy in family.policies or (None,)]
+        if len({(prompt.split.hard, prompt.split.span) for prompt in laid}) > 1:
             raise TemplateError("policies stand before the text that is judged; expected them behind it")
+        split = laid[0].split
         builder = TreeBuilder(labels, columns, tokenizer.full.id_to_token)
-        tree = builder.build(branches)
+        tree = builder.build([prompt.branch for prompt in laid])
         fields = dict.fromkeys(slot.field for slot in tree.slots)
-        named = [policy.name for policy in family.policies] or decides(family, prompt)
+        deciding = [policy.name for policy in family.policies] or decides(family, prompt)
         modes[mode] = ModeSpec(
-            prefix=trie.add(cuts[0].hard + cuts[0].lead),
-            lead=len(cuts[0].lead),
-            span=cuts[0].span,
+            prefix=trie.add(split.hard + split.lead),
+            lead=len(split.lead),
+            span=split.span,
             tree=tree,
-            decides=tuple(field for field in fields if field in named),
+            decides=tuple(field for field in fields if field in deciding),
             asked=family.asked,
             steps=builder.steps,
         )
-        marks |= dict.fromkeys(_marks(pieces, cuts[0].around))
+        marks |= dict.fromkeys(_marks(laid[-1].pieces, split.around))
     return Prompts(
         labels=labels,
         columns=tuple(columns),
@@ -85,6 +75,38 @@ def build_prompts(family: Family, source: Folder, tokenizer: CheckpointTokenizer
         reserved={token.content: id for id, token in tokenizer.reserved.items()},
         literals=tuple(marks),
     )
+
+
+@dataclass(frozen=True)
+class _Laid:
+    """A prompt with one policy, or with none, laid into the template: its split, and its end with all answers."""
+
+    pieces: tuple[Piece, ...]
+    split: Split
+    branch: Branch
+
+
+def _lay(
+    family: Family,
+    prompt: Prompt,
+    policy: Policy | None,
+    template: Template | None,
+    tokenizer: CheckpointTokenizer,
+    label_of: LabelOf,
+) -> _Laid:
+    bos = [tokenizer.bos()] if prompt.raw else []
+    pieces = _pieces(prompt, policy, template)
+    split = split_prompt(pieces, bos, tokenizer, early=policy is not None)
+    _prove(pieces, split, bos, tokenizer)
+    questions = [(question.field, [answer.text for answer in question.answers]) for question in family.questions]
+    answers: list[Answered] = []
+    for path in _continued(parse(prompt.answer, questions).paths(), pieces):
+        ids = _answer_ids(pieces, path.text, split, tokenizer)
+        decisions = [
+            (policy.name if policy else field, label_of[policy, field, number]) for field, number in path.decisions
+        ]
+        answers.append(Answered(ids, tuple(decisions)))
+    return _Laid(pieces, split, Branch(len(split.tail), tuple(answers)))
 
 
 def unbaked(prompts: Prompts) -> Prompts:
@@ -97,10 +119,10 @@ def unbaked(prompts: Prompts) -> Prompts:
     return replace(prompts, prefix=Prefix((), ()), modes=modes)
 
 
-def _labels(family: Family) -> tuple[tuple[Label, ...], dict[tuple[Policy | None, str, int], int]]:
+def _labels(family: Family) -> tuple[tuple[Label, ...], LabelOf]:
     """All labels, and their places by policy, field and answer."""
     labels: list[Label] = []
-    label_of: dict[tuple[Policy | None, str, int], int] = {}
+    label_of: LabelOf = {}
     for policy in family.policies or (None,):
         for question in family.questions:
             for number, answer in enumerate(question.answers):
@@ -110,13 +132,13 @@ def _labels(family: Family) -> tuple[tuple[Label, ...], dict[tuple[Policy | None
 
 
 def _check_tokens(family: Family, tokenizer: CheckpointTokenizer) -> None:
-    """An answer written as `<SAFE>` is a token of the tokenizer's own."""
+    """An answer in angle brackets, such as `<SAFE>`, has to be one token. Raises CheckpointError."""
     for text in (answer.text for question in family.questions for answer in question.answers):
         ids = tokenizer.split(text)
         if re.fullmatch(_TAG, text) and (ids != [tokenizer.full.token_to_id(text)] or ids[0] not in tokenizer.reserved):
-            split = [tokenizer.full.id_to_token(id) for id in ids]
+            tokens = [tokenizer.full.id_to_token(id) for id in ids]
             raise CheckpointError(
-                f"{text!r} of family {family.name} is not one token here, it splits into {split}; "
+                f"{text!r} of family {family.name} is not one token here, it splits into {tokens}; "
                 "export the guard's own checkpoint, or name the right --family"
             )
 
@@ -140,7 +162,7 @@ def _pieces(prompt: Prompt, policy: Policy | None, template: Template | None) ->
     return tuple(pieces)
 
 
-def _answers(paths: Sequence[Path], pieces: Sequence[Piece]) -> list[Path]:
+def _continued(paths: Sequence[Path], pieces: Sequence[Piece]) -> list[Path]:
     """The answers as they go on from the prompt's end: one that ends with the answers' line breaks holds them."""
     first = paths[0].text
     space = first[: len(first) - len(first.lstrip("\n"))]
@@ -148,13 +170,13 @@ def _answers(paths: Sequence[Path], pieces: Sequence[Piece]) -> list[Path]:
     return [replace(path, text=path.text[drop:]) for path in paths]
 
 
-def _behind(pieces: Sequence[Piece], answer: str, found: Cut, tokenizer: CheckpointTokenizer) -> tuple[int, ...]:
+def _answer_ids(pieces: Sequence[Piece], answer: str, split: Split, tokenizer: CheckpointTokenizer) -> tuple[int, ...]:
     """Token ids from the tree's first to the answer's last."""
     texts: dict[Role, str] = dict.fromkeys(_SIDES, "a")
     prompt = assemble(pieces, texts)
-    start = len(prompt) - len(pieces[-1].text) + found.closing
+    start = len(prompt) - len(pieces[-1].text) + split.closing
     ids = tuple(id for id, first, _ in tokenizer.encode(prompt + answer) if first >= start)
-    if ids[: len(found.tail)] != found.tail:
+    if ids[: len(split.tail)] != split.tail:
         raise TemplateError(
             f"the tokenizer joins the end of the prompt and the answer {answer!r:.40}, so that no decode could write "
             "it; expected a prompt that ends where a token ends"
@@ -162,12 +184,12 @@ def _behind(pieces: Sequence[Piece], answer: str, found: Cut, tokenizer: Checkpo
     return ids
 
 
-def _prove(pieces: Sequence[Piece], found: Cut, bos: Sequence[int], tokenizer: CheckpointTokenizer) -> None:
+def _prove(pieces: Sequence[Piece], split: Split, bos: Sequence[int], tokenizer: CheckpointTokenizer) -> None:
     """prefix . span . tree equals the tokenized prompt on every probe (none of which spells an added token)."""
     for text in PROBES:
         texts: dict[Role, str] = dict.fromkeys(_SIDES, text)
         expected = [*bos, *tokenizer.split(assemble(pieces, texts))]
-        if [*found.hard, *span_ids(found.span, texts, tokenizer.content_ids), *found.tail] != expected:
+        if [*split.hard, *span_ids(split.span, texts, tokenizer.content_ids), *split.tail] != expected:
             raise TemplateError(
                 f"the tokenizer joins the template and the text {text!r:.60} in a way that prefix, span and tree "
                 "cannot reproduce (a control token that strips white space around it, or a normalizer)"
@@ -175,13 +197,13 @@ def _prove(pieces: Sequence[Piece], found: Cut, bos: Sequence[int], tokenizer: C
 
 
 def _marks(pieces: Sequence[Piece], around: Sequence[str]) -> list[str]:
-    """Plain-text marks of the prompt, which in a user's text can only be told by looking for them.
+    """Plain-text marks of the prompt, which a user's text can imitate: they are found by a search alone.
 
     Tags of the whole prompt; and where the text around a content has none, its lines that are more than signs.
     """
-    found = [tag for piece in pieces for tag in re.findall(_TAG, piece.text)]
+    tags = [tag for piece in pieces for tag in re.findall(_TAG, piece.text)]
     lines = (line.strip() for text in around if not re.search(_TAG, text) for line in text.splitlines())
-    return found + [line for line in lines if any(character.isalpha() for character in line)]
+    return tags + [line for line in lines if any(character.isalpha() for character in line)]
 
 
 class _Trie:
@@ -196,8 +218,8 @@ class _Trie:
         columns: list[int] = []
         for token in ids:
             parent = columns[-1] if columns else -1
-            known = (n for n, at in enumerate(zip(self.tokens, self.parents, strict=True)) if at == (token, parent))
-            column = next(known, len(self.tokens))
+            nodes = enumerate(zip(self.tokens, self.parents, strict=True))
+            column = next((number for number, node in nodes if node == (token, parent)), len(self.tokens))
             if column == len(self.tokens):
                 self.tokens.append(token)
                 self.parents.append(parent)

@@ -186,8 +186,8 @@ class _Environment(ImmutableSandboxedEnvironment):
     def call(self, context: Any, function: Any, /, *args: Any, **options: Any) -> Any:
         passes_on = isinstance(function, Macro | BlockReference | LoopContext) or function in (dict, Namespace)
         # Inside a loop Jinja passes its own variables along; the function does not get them.
-        given = {key: value for key, value in options.items() if key not in ("_loop_vars", "_block_vars")}
-        if not passes_on and not (_clean(args) and _clean(given)):
+        named = {key: value for key, value in options.items() if key not in ("_loop_vars", "_block_vars")}
+        if not passes_on and not (_clean(args) and _clean(named)):
             _READS.add(getattr(function, "__name__", "call"))
         return super().call(context, function, *args, **options)
 
@@ -231,12 +231,12 @@ def render(
     if used:
         raise TemplateError(f"the template uses {sorted(used)}, which tokenizer_config.json does not set")
     compiled = environment.from_string(cast(nodes.Template, _Compared().visit(tree)))
-    given = {"tools": None, "documents": None, "add_generation_prompt": generation_prompt, **variables}
+    names = {"tools": None, "documents": None, "add_generation_prompt": generation_prompt, **variables}
     texts = []
     for messages in conversations:
         watched = [{**message, "content": _content(message["content"], typed)} for message in messages]
         parts, size = [], 0
-        for part in compiled.generate(messages=watched, **given):
+        for part in compiled.generate(messages=watched, **names):
             parts.append(part)
             size += str.__len__(part)
             if size > _LONGEST:

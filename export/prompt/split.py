@@ -1,9 +1,10 @@
-"""Where a prompt is cut into prefix, span and tree: only where no token can reach across."""
+"""Where a prompt is split into prefix, span and tree: only where no token can reach across."""
 
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import get_args
 
 from guardpass.content import assemble
 from guardpass.errors import TemplateError
@@ -12,13 +13,15 @@ from guardpass.manifest import Piece, Role
 from ..checkpoint.tokenizer import CheckpointTokenizer
 from .probes import PROBES
 
+Token = tuple[int, int, int]  # id, first character, end
+
 _NEAR = 64  # characters before the content
 _FOLLOWING = (*string.printable, *(probe for probe in PROBES if len(probe) < 40))
 
 
 @dataclass(frozen=True)
-class Cut:
-    """A prompt, cut. The prefix is `hard`, and `lead`, which is ordinary text that the span begins with."""
+class Split:
+    """A prompt, split. The prefix is `hard`, and `lead`, which is ordinary text that the span begins with."""
 
     hard: tuple[int, ...]
     lead: tuple[int, ...]
@@ -28,58 +31,123 @@ class Cut:
     around: tuple[str, ...]  # static text around the contents, between control tokens
 
 
-def cut(pieces: Sequence[Piece], bos: Sequence[int], tokenizer: CheckpointTokenizer, *, early: bool = False) -> Cut:
-    """Cut a prompt that begins and ends with static text.
+@dataclass(frozen=True)
+class SpanStart:
+    """Where the span begins, in the text before the content and in its tokens."""
 
-    The span begins at the last place before the content, and ends at the first one after it, that no token can span.
-    Before the content that is a control token, which is cut out before any merge, or a place where pre-tokenization
-    always splits and whose two characters no token of the vocabulary holds together; after it, the latter only where
-    no control token follows, or where the span is to end `early`, as policies stand behind it.
-    Raises TemplateError where there is no such place.
+    text: int  # characters before it
+    tokens: int  # tokens before it: as one that strips white space around it ends elsewhere in the text
+    control: int  # characters up to the end of the last control token
+
+
+def split_prompt(
+    pieces: Sequence[Piece], bos: Sequence[int], tokenizer: CheckpointTokenizer, *, early: bool = False
+) -> Split:
+    """Split a prompt that begins and ends with static text.
+
+        <|start|>user<|sep|>Judge this: {prompt}</human><|end|><|start|>assistant<|sep|>
+        |______ hard ______||_________ span ___________||____________ tail _____________|
+                            |_ lead _|
+
+    The lead is in the prefix and in the span: its keys and values are baked, and where content merges with its end the
+    runtime masks those columns. early: the span ends as soon as it can, as policies stand behind the content.
+    Raises TemplateError where no place after the content keeps the verdict apart from it.
     """
     before, inner, after = pieces[0].text, pieces[1:-1], pieces[-1].text
-    texts: dict[Role, str] = {"prompt": "a", "response": "a"}
-    whole = assemble(pieces, texts)
+    contents: dict[Role, str] = dict.fromkeys(get_args(Role), "a")
+    whole = assemble(pieces, contents)
     tokens = tokenizer.encode(whole)
-    controls = [(number, first, end) for number, (id, first, end) in enumerate(tokens) if id in tokenizer.reserved]
-    rest = len(whole) - len(after)
-    # Counted in tokens, as one that strips white space around it ends elsewhere in the text.
-    opened = max((number + 1 for number, _, end in controls if end <= len(before)), default=0)
-    opening = control = tokens[opened - 1][2] if opened else 0
-    # The span need not begin that early: tokenizing a long opening with every text would cost, and change nothing.
-    for at in range(len(before) - 1, max(opening, len(before) - _NEAR), -1):
-        if tokenizer.parts(*before[at - 1 : at + 1]) and _alone(before, at, tokenizer):
-            opened, opening = sum(end <= at for _, _, end in tokens), at
-            break
-    lead = before[opening:] if opened else tokenizer.opening(before)
-    closing = control_at = min((first - rest for _, first, _ in controls if first >= rest), default=None)
-    if early or control_at is None:
-        apart = (at for at, pair in enumerate(pairwise(after[:control_at]), start=1) if tokenizer.parts(*pair))
-        closing = next((at for at in apart if _ended(before, opening, lead, after, at, tokenizer)), control_at)
-    if closing is None:
+    after_at = len(whole) - len(after)
+    start = find_span_start(before, tokens, tokenizer)
+    lead = before[start.text :] if start.tokens else tokenizer.opening(before)
+    controls = [first - after_at for id, first, _ in tokens if id in tokenizer.reserved and first >= after_at]
+    end = find_span_end(before, start, lead, after, min(controls, default=None), tokenizer, early=early)
+    middle = [part for piece in inner for part in split_controls(piece, tokenizer)]
+    span = [Piece(lead), *middle, Piece(after[:end])]
+    around = [Piece(before[start.control :]), *span[1:]]
+    return Split(
+        hard=(*bos, *(id for id, _, _ in tokens[: start.tokens])),
+        lead=tuple(tokenizer.content_ids(lead)),
+        span=tuple(piece for piece in span if piece.role or piece.text),
+        tail=tuple(id for id, first, _ in tokens if first >= after_at + end),
+        closing=end,
+        around=tuple(piece.text for piece in around if not piece.ids),
+    )
+
+
+def find_span_start(before: str, tokens: Sequence[Token], tokenizer: CheckpointTokenizer) -> SpanStart:
+    """The last place before the content that no token can span.
+
+        <|start|>user<|sep|>Judge the text below.\\n{prompt}
+                            ^ (1)                ^ (2)
+
+    (1) is behind the last control token, which is cut out before any merge: right, but a long text before the content
+    would be tokenized with every content again. (2) is near the content: pre-tokenization always splits there, and no
+    token of the vocabulary holds both characters around it. Without (2) the span begins at (1), without (1) at 0.
+    tokens: of the whole prompt.
+    """
+    ends = [
+        (end, number)
+        for number, (id, _, end) in enumerate(tokens, start=1)
+        if id in tokenizer.reserved and end <= len(before)
+    ]
+    control, count = ends[-1] if ends else (0, 0)
+    for at in range(len(before) - 1, max(control, len(before) - _NEAR), -1):
+        if tokenizer.parts(*before[at - 1 : at + 1]) and _starts_alone(before, at, tokenizer):
+            return SpanStart(at, sum(end <= at for _, _, end in tokens), control)
+    return SpanStart(control, count, control)
+
+
+def find_span_end(
+    before: str,
+    start: SpanStart,
+    lead: str,
+    after: str,
+    control: int | None,
+    tokenizer: CheckpointTokenizer,
+    *,
+    early: bool,
+) -> int:
+    """Characters of `after` that belong to the span: up to the first place that no token can span.
+
+        {prompt}</human>\\n<|end|><|start|>assistant         {prompt}\\n\\nPolicy: ...\\n<|end|>
+                         ^ 9                                         ^ 1, where early
+
+    control: where the first control token of `after` begins, the place to end at; None where it has none. Without it,
+    or `early`, the span ends where pre-tokenization always splits and no token holds both characters. Raises
+    TemplateError where there is no place at all.
+    """
+    if control is not None and not early:
+        return control
+    for at, (left, right) in enumerate(pairwise(after[:control]), start=1):
+        if tokenizer.parts(left, right) and _ends_alone(before, start, lead, after, at, tokenizer):
+            return at
+    if control is None:
         raise TemplateError(
             "the prompt has no control token after the content, nor a place where the tokenizer always splits, so "
             "the verdict could merge with the text"
         )
-    ends = [
-        Piece(before[control:]),
-        *(part for piece in inner for part in _apart(piece, tokenizer)),
-        Piece(after[:closing]),
-    ]
-    span = [Piece(lead), *ends[1:]]
-    return Cut(
-        hard=(*bos, *(id for id, _, _ in tokens[:opened])),
-        # The opening text as it stands alone; where content merges with its end, the runtime masks those columns.
-        lead=tuple(tokenizer.content_ids(lead)),
-        span=tuple(piece for piece in span if piece.role or piece.text),
-        tail=tuple(id for id, first, _ in tokens if first >= rest + closing),
-        closing=closing,
-        around=tuple(piece.text for piece in ends if not piece.ids),
-    )
+    return control
 
 
-def _alone(before: str, at: int, tokenizer: CheckpointTokenizer) -> bool:
-    """Whether the text from `at` on, with whatever comes behind it, has the tokens that it has within the whole."""
+def split_controls(piece: Piece, tokenizer: CheckpointTokenizer) -> list[Piece]:
+    """Text between two contents, its control tokens as pieces with ids.
+
+    {prompt}<|end|><|start|>assistant<|sep|>{response}
+            |  id || id  ||  text   || id  |
+    """
+    if piece.role:
+        return [piece]
+    parts, at = [], 0
+    for id, first, end in tokenizer.encode(piece.text):
+        if id in tokenizer.reserved:
+            parts += [Piece(piece.text[at:first]), Piece(piece.text[first:end], ids=(id,))]
+            at = end
+    return [*parts, Piece(piece.text[at:])]
+
+
+def _starts_alone(before: str, at: int, tokenizer: CheckpointTokenizer) -> bool:
+    """Whether the text from `at` on has, whatever follows it, the tokens that it has within the whole."""
     for following in _FOLLOWING:
         text = before + following
         within = [id for id, first, _ in tokenizer.encode(text) if first >= at]
@@ -88,23 +156,11 @@ def _alone(before: str, at: int, tokenizer: CheckpointTokenizer) -> bool:
     return True
 
 
-def _ended(before: str, opening: int, lead: str, after: str, at: int, tokenizer: CheckpointTokenizer) -> bool:
-    """Whether the span, ended at `at`, has on its own the tokens that it has within the whole."""
+def _ends_alone(before: str, start: SpanStart, lead: str, after: str, at: int, tokenizer: CheckpointTokenizer) -> bool:
+    """Whether a span that ends at `at` has on its own the tokens that it has within the whole."""
     for probe in PROBES:
         text, end = before + probe + after, len(before) + len(probe) + at
-        within = [id for id, first, last in tokenizer.encode(text) if first >= opening and last <= end]
+        within = [id for id, first, last in tokenizer.encode(text) if first >= start.text and last <= end]
         if not tokenizer.splits(text, end) or tokenizer.content_ids(lead + probe + after[:at]) != within:
             return False
     return True
-
-
-def _apart(piece: Piece, tokenizer: CheckpointTokenizer) -> list[Piece]:
-    """Text between two contents, its control tokens apart from it."""
-    if piece.role:
-        return [piece]
-    found, at = [], 0
-    for id, first, end in tokenizer.encode(piece.text):
-        if id in tokenizer.reserved:
-            found += [Piece(piece.text[at:first]), Piece(piece.text[first:end], ids=(id,))]
-            at = end
-    return [*found, Piece(piece.text[at:])]

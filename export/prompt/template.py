@@ -88,8 +88,12 @@ class Template:
         try:
             child = subprocess.run(
                 [sys.executable, "-I", str(script)],
-                input=json.dumps(request), capture_output=True, text=True, timeout=_SECONDS, check=False,
-            )  # fmt: skip
+                input=json.dumps(request),
+                capture_output=True,
+                text=True,
+                timeout=_SECONDS,
+                check=False,
+            )
             report = json.loads(child.stdout)
         except subprocess.TimeoutExpired:
             raise TemplateError(f"the chat template did not end within {_SECONDS:.0f} s") from None

@@ -19,14 +19,16 @@ from .vocab import Vocabulary
 
 _ALIGNMENT = 32
 _DTYPES: dict[str, tuple[np.dtype[Any], int]] = {  # NumPy's and ggml's
-    "f32": (np.dtype(np.float32), 0), "f16": (np.dtype(np.float16), 1), "bf16": (np.dtype(ml_dtypes.bfloat16), 30),
-}  # fmt: skip
+    "f32": (np.dtype(np.float32), 0),
+    "f16": (np.dtype(np.float16), 1),
+    "bf16": (np.dtype(ml_dtypes.bfloat16), 30),
+}
 _FILE_TYPES = {"f32": 0, "f16": 1, "bf16": 32}
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What llama.cpp calls an architecture, and how it wants its tensors."""
+    """llama.cpp's name of an architecture, and the form of its tensors."""
 
     name: str
     interleaved: bool = False  # rotary pairs side by side: rows of queries and keys are reordered
@@ -41,37 +43,44 @@ LAYOUTS: Mapping[str, Layout] = {
     "gemma2": Layout("gemma2", windows=True),
 }
 _NAMES = {
-    "input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "self_attn.q_norm": "attn_q_norm",
-    "self_attn.k_norm": "attn_k_norm", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
-    "pre_feedforward_layernorm": "ffn_norm", "post_feedforward_layernorm": "post_ffw_norm",
-}  # fmt: skip
+    "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}
 _TOP = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 
 
-def context_of(shape: Architecture) -> int:
-    """Positions a GGUF is good for: no more than a window that llama.cpp does not know, below which none slides.
+def context_of(arch: Architecture) -> int:
+    """The context of a GGUF: at most a sliding window that llama.cpp does not know, as within it nothing slides.
 
     Raises CheckpointError for what llama.cpp cannot compute as the checkpoint means it.
     """
-    kind = shape.kind.model_type
+    kind = arch.kind.model_type
     if kind == "gemma2":
         # llama.cpp derives the scale: from the heads' size, but for 27B, which it knows by its 46 layers.
-        scale = (shape.hidden // shape.heads if shape.layers == 46 else shape.head_dim) ** -0.5
-        if not np.isclose(shape.scale, scale, rtol=1e-6) or None in (shape.softcap, shape.final_softcap):
+        scale = (arch.hidden // arch.heads if arch.layers == 46 else arch.head_dim) ** -0.5
+        if not np.isclose(arch.scale, scale, rtol=1e-6) or None in (arch.softcap, arch.final_softcap):
             raise CheckpointError(
                 f"llama.cpp runs {kind} with an attention scale of {scale:.6g} and with softcaps; config.json has "
-                f"{shape.scale:.6g}, {shape.softcap}, {shape.final_softcap}; export to onnx instead"
+                f"{arch.scale:.6g}, {arch.softcap}, {arch.final_softcap}; export to onnx instead"
             )
-    if LAYOUTS[kind].windows and len(set(shape.windows) - {None}) <= 1:
-        return shape.context
-    return min([shape.context, *(window for window in shape.windows if window)])
+    if LAYOUTS[kind].windows and len(set(arch.windows) - {None}) <= 1:
+        return arch.context
+    return min([arch.context, *(window for window in arch.windows if window)])
 
 
 def write_model(
     source: Checkpoint,
-    shape: Architecture,
+    arch: Architecture,
     vocabulary: Vocabulary,
     about: Mapping[str, str],
     dtype: str | None,
@@ -80,25 +89,25 @@ def write_model(
 ) -> None:
     """Write the GGUF at f32, f16 or bf16; None keeps each tensor's own precision.
 
-    about: general.* keys and the chat template. advance is told of weights done. Raises CheckpointError for weights
+    about: general.* keys and the chat template. advance gets the weights done. Raises CheckpointError for weights
     that are not finite or that the precision cannot hold.
     """
-    layout = LAYOUTS[shape.kind.model_type]
+    layout = LAYOUTS[arch.kind.model_type]
     writer = gguf.GGUFWriter(path, layout.name)
-    _add_sizes(writer, shape, layout)
+    _add_sizes(writer, arch, layout)
     _add_vocabulary(writer, vocabulary)
     for key, value in about.items():
         writer.add_string(key, value)
     writer.add_file_type(_FILE_TYPES[dtype or "f32"])
     plan: list[tuple[Tensor, np.dtype[Any]]] = []
-    if (factors := _rope_factors(shape)) is not None:
+    if (factors := _rope_factors(arch)) is not None:
         writer.add_tensor_info("rope_freqs.weight", factors.shape, factors.dtype, factors.nbytes)
-    for name in shape.shapes():
+    for name in arch.shapes():
         tensor = source.tensors[name]
-        stored = dtype or next(key for key, (known, _) in _DTYPES.items() if known == tensor.dtype)
+        stored = dtype or next(key for key, (numpy_dtype, _) in _DTYPES.items() if numpy_dtype == tensor.dtype)
         kind, number = _DTYPES[stored if len(tensor.shape) > 1 else "f32"]
         size = int(np.prod(tensor.shape)) * kind.itemsize
-        writer.add_tensor_info(_name(name, shape), tensor.shape, kind, size, gguf.GGMLQuantizationType(number))
+        writer.add_tensor_info(_name(name, arch), tensor.shape, kind, size, gguf.GGMLQuantizationType(number))
         plan.append((tensor, kind))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -108,7 +117,7 @@ def write_model(
         if factors is not None:
             _append(file, iter([factors]))
         for tensor, kind in plan:
-            _append(file, (_converted(tensor, raw, kind, shape) for raw in _blocks(tensor, shape, layout)))
+            _append(file, (_converted(tensor, raw, kind, arch) for raw in _blocks(tensor, arch, layout)))
             advance(int(np.prod(tensor.shape)))
 
 
@@ -117,32 +126,32 @@ def license_of(source: Checkpoint) -> dict[str, str]:
     if not (source.directory / "README.md").is_file():
         return {}
     front = source.text("README.md").partition("---")[2].partition("\n---")[0]
-    found = re.search(r"^license:\s*([\w.+-]+)\s*$", front, re.MULTILINE)
-    return {"general.license": found[1]} if found else {}
+    match = re.search(r"^license:\s*([\w.+-]+)\s*$", front, re.MULTILINE)
+    return {"general.license": match[1]} if match else {}
 
 
-def _add_sizes(writer: Any, shape: Architecture, layout: Layout) -> None:
-    writer.add_context_length(context_of(shape))
-    writer.add_embedding_length(shape.hidden)
-    writer.add_block_count(shape.layers)
-    writer.add_feed_forward_length(shape.ffn)
-    writer.add_head_count(shape.heads)
-    writer.add_head_count_kv(shape.kv_heads)
-    writer.add_key_length(shape.head_dim)
-    writer.add_value_length(shape.head_dim)
-    writer.add_layer_norm_rms_eps(shape.eps)
-    writer.add_rope_dimension_count(shape.head_dim)
-    writer.add_rope_freq_base(shape.rope_theta)
-    writer.add_vocab_size(shape.vocab)
+def _add_sizes(writer: Any, arch: Architecture, layout: Layout) -> None:
+    writer.add_context_length(context_of(arch))
+    writer.add_embedding_length(arch.hidden)
+    writer.add_block_count(arch.layers)
+    writer.add_feed_forward_length(arch.ffn)
+    writer.add_head_count(arch.heads)
+    writer.add_head_count_kv(arch.kv_heads)
+    writer.add_key_length(arch.head_dim)
+    writer.add_value_length(arch.head_dim)
+    writer.add_layer_norm_rms_eps(arch.eps)
+    writer.add_rope_dimension_count(arch.head_dim)
+    writer.add_rope_freq_base(arch.rope_theta)
+    writer.add_vocab_size(arch.vocab)
     if layout.windows:
         # llama.cpp wants one layer at least to slide: where none does, all have a window that never ends.
-        slides = [each is not None for each in shape.windows]
-        writer.add_sliding_window(next((each for each in shape.windows if each), shape.context))
-        writer.add_sliding_window_pattern(slides if any(slides) else [True] * shape.layers)
-    if shape.softcap is not None:
-        writer.add_attn_logit_softcapping(shape.softcap)
-    if shape.final_softcap is not None:
-        writer.add_final_logit_softcapping(shape.final_softcap)
+        slides = [window is not None for window in arch.windows]
+        writer.add_sliding_window(next((window for window in arch.windows if window), arch.context))
+        writer.add_sliding_window_pattern(slides if any(slides) else [True] * arch.layers)
+    if arch.softcap is not None:
+        writer.add_attn_logit_softcapping(arch.softcap)
+    if arch.final_softcap is not None:
+        writer.add_final_logit_softcapping(arch.final_softcap)
 
 
 def _add_vocabulary(writer: Any, vocabulary: Vocabulary) -> None:
@@ -160,45 +169,45 @@ def _add_vocabulary(writer: Any, vocabulary: Vocabulary) -> None:
     writer.add_add_bos_token(vocabulary.add_bos)
 
 
-def _rope_factors(shape: Architecture) -> npt.NDArray[np.float32] | None:
+def _rope_factors(arch: Architecture) -> npt.NDArray[np.float32] | None:
     """What llama.cpp divides the plain frequencies by (llama3 scaling), [head_dim / 2]."""
-    plain = 1.0 / shape.rope_theta ** (np.arange(0, shape.head_dim, 2) / shape.head_dim)
-    factors = (plain / shape.inv_freq).astype(np.float32)
+    plain = 1.0 / arch.rope_theta ** (np.arange(0, arch.head_dim, 2) / arch.head_dim)
+    factors = (plain / arch.inv_freq).astype(np.float32)
     return None if np.allclose(factors, 1, rtol=1e-6) else factors
 
 
-def _name(name: str, shape: Architecture) -> str:
+def _name(name: str, arch: Architecture) -> str:
     part = name.removesuffix(".weight")
     if part in _TOP:
         return f"{_TOP[part]}.weight"
     _, _, layer, part = part.split(".", 3)
     # Llama's norm before the MLP is called as Gemma's norm after attention.
-    after = {"post_attention_layernorm": "post_attention_norm" if shape.kind.post_norms else "ffn_norm"}
+    after = {"post_attention_layernorm": "post_attention_norm" if arch.kind.post_norms else "ffn_norm"}
     return f"blk.{layer}.{(_NAMES | after)[part]}.weight"
 
 
-def _blocks(tensor: Tensor, shape: Architecture, layout: Layout) -> Iterator[npt.NDArray[Any]]:
+def _blocks(tensor: Tensor, arch: Architecture, layout: Layout) -> Iterator[npt.NDArray[Any]]:
     """The rows in the order llama.cpp wants them, as stored."""
     if layout.interleaved and tensor.name.endswith(("q_proj.weight", "k_proj.weight")):
-        order = np.arange(shape.head_dim).reshape(2, -1).T.ravel()
-        for start in range(0, tensor.shape[0], shape.head_dim):
-            yield tensor.raw(start, shape.head_dim)[order]
+        order = np.arange(arch.head_dim).reshape(2, -1).T.ravel()
+        for start in range(0, tensor.shape[0], arch.head_dim):
+            yield tensor.raw(start, arch.head_dim)[order]
     else:
         for start, count in tensor.chunks():
             yield tensor.raw(start, count)
 
 
-def _converted(tensor: Tensor, raw: npt.NDArray[Any], dtype: np.dtype[Any], shape: Architecture) -> npt.NDArray[Any]:
+def _converted(tensor: Tensor, raw: npt.NDArray[Any], dtype: np.dtype[Any], arch: Architecture) -> npt.NDArray[Any]:
     data = tensor.widened(raw)  # proves that all are finite
     if len(tensor.shape) == 1:
-        return data + np.float32(shape.kind.norm_offset if tensor.name.endswith("norm.weight") else 0)
+        return data + np.float32(arch.kind.norm_offset if tensor.name.endswith("norm.weight") else 0)
     if raw.dtype == dtype:
         return raw
     with np.errstate(over="ignore"):
-        found: npt.NDArray[Any] = data.astype(dtype)
-    if dtype == np.float16 and not np.isfinite(found).all():
+        converted: npt.NDArray[Any] = data.astype(dtype)
+    if dtype == np.float16 and not np.isfinite(converted).all():
         raise InputError(f"quant f16 cannot hold {tensor.name}: it goes beyond 65504; choose bf16 or f32")
-    return found
+    return converted
 
 
 def _append(file: BinaryIO, blocks: Iterator[npt.NDArray[Any]]) -> None:

@@ -1,4 +1,4 @@
-"""llama.cpp's own quantizer, in a process of its own: it can be interrupted, and what it keeps it gives back."""
+"""llama.cpp's quantizer in a subprocess, which can be interrupted and returns its memory."""
 
 import ctypes
 import re
@@ -13,9 +13,16 @@ from guardpass.errors import CheckpointError, InputError
 
 # llama_ftype; None is written as it is, without the quantizer.
 QUANTS: dict[str, int | None] = {
-    "f32": None, "f16": None, "bf16": None,
-    "q8_0": 7, "q6_k": 18, "q5_k_m": 17, "q4_k_m": 15, "q4_0": 2, "iq4_nl": 25,
-}  # fmt: skip
+    "f32": None,
+    "f16": None,
+    "bf16": None,
+    "q8_0": 7,
+    "q6_k": 18,
+    "q5_k_m": 17,
+    "q4_k_m": 15,
+    "q4_0": 2,
+    "iq4_nl": 25,
+}
 _BLOCK = 32  # the least that a row is cut into; k-quants want 256, and llama.cpp puts a kindred type where they fail
 _BUFFER = 1 << 26  # bytes of rows in memory at once
 _STEP = re.compile(rb"\[ *(\d+)/ *(\d+)\]")
@@ -33,7 +40,7 @@ def check_blocks(quant: str, shapes: dict[str, tuple[int, ...]]) -> None:
 
 
 def quantize(source: Path, target: Path, quant: str, advance: Callable[[float], None]) -> None:
-    """Quantize a GGUF. advance is told what part of the tensors is done. Raises CheckpointError."""
+    """Quantize a GGUF. advance gets the share of the tensors that is done. Raises CheckpointError."""
     command = [sys.executable, "-m", __name__, str(source), str(target), str(QUANTS[quant]), str(usable_cores())]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as child:
         assert child.stderr
@@ -41,8 +48,8 @@ def quantize(source: Path, target: Path, quant: str, advance: Callable[[float], 
             last = b""
             for line in child.stderr:
                 last = line.strip() or last
-                if found := _STEP.search(line):
-                    advance(int(found[1]) / int(found[2]))
+                if step := _STEP.search(line):
+                    advance(int(step[1]) / int(step[2]))
         except BaseException:
             child.kill()
             raise
@@ -53,7 +60,7 @@ def quantize(source: Path, target: Path, quant: str, advance: Callable[[float], 
 def _main() -> int:
     source, target, kind, threads = sys.argv[1:]
     llama = library()
-    # Back to llama.cpp's own log, which is stderr.
+    # Restore llama.cpp's log, which is stderr.
     llama.llama_log_set(llama.llama_log_callback(), None)
     options = llama.llama_model_quantize_default_params()
     options.ftype, options.nthread, options.max_buf_size = int(kind), int(threads), _BUFFER

@@ -13,9 +13,15 @@ from ..checkpoint.tokenizer import CheckpointTokenizer
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 _BYTES = [f"<0x{value:02X}>" for value in range(256)]
 _BPE = {
-    "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-    "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
-}  # fmt: skip
+    "type": "BPE",
+    "dropout": None,
+    "unk_token": None,
+    "continuing_subword_prefix": None,
+    "end_of_word_suffix": None,
+    "fuse_unk": False,
+    "byte_fallback": False,
+    "ignore_merges": False,
+}
 _SPM = _BPE | {"fuse_unk": True, "byte_fallback": True}
 
 
@@ -51,16 +57,18 @@ _AT_SPACES = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWi
 SPLITTINGS = (
     Splitting("gpt2", "llama-bpe", None, _byte_level(_split(_LLAMA3)), _BPE | {"ignore_merges": True}),
     Splitting("gpt2", "qwen2", {"type": "NFC"}, _byte_level(_split(_LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}"))), _BPE),
-    Splitting(
-        "gpt2", "smollm", None, _byte_level({"type": "Digits", "individual_digits": True}, regex=True), _BPE
-    ),
+    Splitting("gpt2", "smollm", None, _byte_level({"type": "Digits", "individual_digits": True}, regex=True), _BPE),
     Splitting("llama", "default", _SPACES, _AT_SPACES, _SPM),
     Splitting("llama", "default", _SPACES, None, _SPM),
     Splitting(
-        "llama", "default", None,
-        {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}, _SPM, space=True,
+        "llama",
+        "default",
+        None,
+        {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False},
+        _SPM,
+        space=True,
     ),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,7 @@ class Vocabulary:
 
 
 def to_gguf(tokenizer: CheckpointTokenizer, config: Mapping[str, Any], rows: int) -> Vocabulary:
-    """What a GGUF of `rows` embeddings says of the tokenizer. Raises CheckpointError for one llama.cpp lacks."""
+    """The tokenizer's keys in a GGUF of `rows` embeddings. Raises CheckpointError for a tokenizer llama.cpp lacks."""
     spec = json.loads(tokenizer.full.to_str())
     splitting = next((row for row in SPLITTINGS if _fits(row, spec)), None)
     if splitting is None:
@@ -111,9 +119,14 @@ def to_gguf(tokenizer: CheckpointTokenizer, config: Mapping[str, Any], rows: int
             special[name] = int(id)
     opened = tokenizer.full.encode("a", add_special_tokens=True).ids[:1]
     return Vocabulary(
-        splitting, tokens, types, scores, merges if scores is None else None, special,
+        splitting,
+        tokens,
+        types,
+        scores,
+        merges if scores is None else None,
+        special,
         add_bos=opened == [special.get("bos")],
-    )  # fmt: skip
+    )
 
 
 def from_gguf(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -141,15 +154,21 @@ def from_gguf(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, An
     merges = _merges(tokens, types, get("scores")) if spm else [pair.split(" ", 1) for pair in get("merges")]
     merges = [pair for pair in merges if {pair[0], pair[1], "".join(pair)} <= vocab.keys()]
     config: dict[str, Any] = {}
-    for kind, given in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
-        id = get(f"{given}_token_id")
+    for kind, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
+        id = get(f"{key}_token_id")
         config[f"{kind}_token"] = None if id is None else tokens[id]
     config["chat_template"] = metadata.get("tokenizer.chat_template")
     return {
-        "version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "normalizer": row.normalizer,
-        "pre_tokenizer": row.pre_tokenizer, "post_processor": None, "decoder": _decoder(spm),
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": added,
+        "normalizer": row.normalizer,
+        "pre_tokenizer": row.pre_tokenizer,
+        "post_processor": None,
+        "decoder": _decoder(spm),
         "model": {**options, "vocab": vocab, "merges": merges},
-    }, config  # fmt: skip
+    }, config
 
 
 def splitting_of(metadata: Mapping[str, Any]) -> Splitting:
@@ -159,22 +178,22 @@ def splitting_of(metadata: Mapping[str, Any]) -> Splitting:
     for row in SPLITTINGS:
         if row.model == model and row.space == space and (model == "llama" or row.pre == pre):
             return row
-    known = sorted({each.pre for each in SPLITTINGS if each.model == "gpt2"})
-    raise CheckpointError(f"its pre-tokenizer is {pre!r:.60}, expected one of: {', '.join(known)}")
+    names = sorted({row.pre for row in SPLITTINGS if row.model == "gpt2"})
+    raise CheckpointError(f"its pre-tokenizer is {pre!r:.60}, expected one of: {', '.join(names)}")
 
 
 def _fits(row: Splitting, spec: Mapping[str, Any]) -> bool:
     model = spec["model"]
     alike = all(bool(model.get(key)) == bool(row.options[key]) for key in ("byte_fallback", "ignore_merges"))
     parts = [(spec.get(key), getattr(row, key)) for key in ("normalizer", "pre_tokenizer")]
-    return alike and all(_plain(found) == _plain(expected) for found, expected in parts)
+    return alike and all(_plain(actual) == _plain(expected) for actual, expected in parts)
 
 
 def _plain(section: Any) -> Any:
-    """A section without what moves offsets and not tokens."""
+    """A section without the option that moves offsets and no tokens."""
     if isinstance(section, dict):
         return {key: _plain(value) for key, value in section.items() if key != "trim_offsets"}
-    return [_plain(each) for each in section] if isinstance(section, list) else section
+    return [_plain(part) for part in section] if isinstance(section, list) else section
 
 
 def _decoder(spm: bool) -> dict[str, Any]:
@@ -187,11 +206,11 @@ def _decoder(spm: bool) -> dict[str, Any]:
 def _merges(tokens: Sequence[str], types: Sequence[int], scores: Any) -> list[list[str]]:
     """The merges that SentencePiece's scores amount to, the best first, as transformers converts them."""
     texts = {token: id for id, token in enumerate(tokens) if types[id] in (NORMAL, USER_DEFINED)}
-    found: list[tuple[float, int, int, list[str]]] = []
+    ranked: list[tuple[float, int, int, list[str]]] = []
     for token, id in texts.items():
         for at in range(1, len(token)):
             left, right = texts.get(token[:at]), texts.get(token[at:])
             if left is not None and right is not None:
-                found.append((-float(scores[id]), left, right, [token[:at], token[at:]]))
-    found.sort(key=lambda each: each[0])  # stable, so that the splits of one token stay together
-    return [pair for *_, pair in found]
+                ranked.append((-float(scores[id]), left, right, [token[:at], token[at:]]))
+    ranked.sort(key=lambda merge: merge[0])  # stable, so that the splits of one token stay together
+    return [pair for *_, pair in ranked]

@@ -51,7 +51,7 @@ class GgufWriter:
 
 def write_gguf(
     source: Checkpoint,
-    shape: Architecture,
+    arch: Architecture,
     tokenizer: CheckpointTokenizer,
     name: str,
     quant: str,
@@ -60,36 +60,35 @@ def write_gguf(
 ) -> Path:
     """Write model.gguf, its vocabulary proved; returns its path. Raises as `GgufWriter.write`."""
     library()
-    weights = sum(map(math.prod, shape.shapes().values()))
+    weights = sum(map(math.prod, arch.shapes().values()))
     quantized = QUANTS[quant] is not None
     advance = summed(2 * weights if quantized else weights, progress)
-    vocabulary = to_gguf(tokenizer, source.json("tokenizer_config.json"), shape.vocab)
+    vocabulary = to_gguf(tokenizer, source.json("tokenizer_config.json"), arch.vocab)
     about = {"general.name": name, "tokenizer.chat_template": template_text(source) or "", **license_of(source)}
     about = {key: value for key, value in about.items() if value}
     path, whole = directory / MODEL, directory / "whole.gguf"
     if quantized:
-        write_model(source, shape, vocabulary, about, None, whole, advance)
+        write_model(source, arch, vocabulary, about, None, whole, advance)
         quantize(whole, path, quant, lambda share: progress(weights + int(share * weights), 2 * weights))
         whole.unlink()
     else:
-        write_model(source, shape, vocabulary, about, quant, path, advance)
+        write_model(source, arch, vocabulary, about, quant, path, advance)
     prove_vocabulary(path, vocabulary.splitting, tokenizer)
     return path
 
 
 def prove_vocabulary(path: Path, splitting: Splitting, tokenizer: CheckpointTokenizer) -> None:
-    """llama.cpp's tokenizer gives the ids that ours gives. Raises CheckpointError for a probe where it does not.
+    """Compare llama.cpp's ids with ours on every probe. Raises CheckpointError where they differ.
 
-    llama.cpp composes no characters (NFC), so what it is given is composed already.
+    llama.cpp composes no characters (NFC), so the probes are composed first.
     """
     texts = [f"x{probe}" for probe in PROBES]
     if splitting.normalizer and splitting.normalizer["type"] == "NFC":
         texts = [unicodedata.normalize("NFC", text) for text in texts]
-    found = vocabulary_ids(path, texts)
-    for text, ids in zip(texts, found, strict=True):
+    for text, ids in zip(texts, vocabulary_ids(path, texts), strict=True):
         if ids != tokenizer.content_ids(tokenizer.opening(text)):
             raise CheckpointError(
-                f"llama.cpp tokenizes {text!r:.60} otherwise than the tokenizer it was given; export to onnx instead"
+                f"llama.cpp tokenizes {text!r:.60} otherwise than the checkpoint's tokenizer; export to onnx instead"
             )
 
 

@@ -58,7 +58,7 @@ def _nibbles(levels: npt.NDArray[np.int8]) -> Bytes:
 
 
 def _alternating(gate: npt.NDArray[Any], up: npt.NDArray[Any], fill: int) -> npt.NDArray[Any]:
-    pair = [_rows(each, _HALF, fill).reshape(-1, _HALF, *each.shape[1:]) for each in (gate, up)]
+    pair = [_rows(part, _HALF, fill).reshape(-1, _HALF, *part.shape[1:]) for part in (gate, up)]
     return np.stack(pair, axis=1).reshape(-1, *gate.shape[1:])
 
 

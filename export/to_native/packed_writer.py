@@ -1,4 +1,4 @@
-"""A target of the decoder's walk that keeps tensors and no nodes: model.packed, written as the weights stream by."""
+"""Writes model.packed as the weights stream by: it keeps the decoder's tensors, and none of its nodes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ _NAMES[np.dtype(ml_dtypes.bfloat16)] = "BF16"
 _GATE, _UP, _BOTH = ".gate_proj", ".up_proj", ".gate_up"
 _ENTRY = 256  # bytes that a tensor takes in the header, at most
 
-# What the kernels read otherwise than a graph does, which has a batch and multiplies by what stands behind.
+# Tensors that the kernels read in another shape than a graph, which has a batch and multiplies from the right.
 _OTHERWISE: tuple[tuple[str, Callable[[Rows], Rows]], ...] = (
     ("verdict_head", np.transpose),
     (".k_prefix", lambda batch: batch[0]),
@@ -27,7 +27,7 @@ _OTHERWISE: tuple[tuple[str, Callable[[Rows], Rows]], ...] = (
 
 
 class Packed:
-    """Appends tensors to a file in which the header's place is kept free, as it is known last."""
+    """Appends tensors to a file behind room for its header, which is complete last."""
 
     def __init__(self, path: Path, most: int) -> None:
         """most: tensors there may be."""

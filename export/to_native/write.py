@@ -57,7 +57,7 @@ class NativeWriter:
 
 def write_packed(
     source: Checkpoint,
-    shape: Architecture,
+    arch: Architecture,
     prefix: Prefix,
     columns: Sequence[int],
     recipe: Recipe[Packed],
@@ -67,45 +67,45 @@ def write_packed(
     progress: Progress = no_progress,
 ) -> list[Array]:
     """Write the file; returns the reference's scores of `judged`, each [S, V']. columns: token ids that are scored."""
-    packed = Packed(path, shape.layers * _OF_A_LAYER + _BESIDE)
+    packed = Packed(path, arch.layers * _OF_A_LAYER + _BESIDE)
     try:
-        ops = Ops(source, shape, packed, recipe, prefix, summed(shape.streamed, progress), calibration, judged)
-        config = _config(ops, shape, recipe, len(prefix.tokens), len(columns))
-        packed.weight("inv_freq", shape.inv_freq)
+        ops = Ops(source, arch, packed, recipe, prefix, summed(arch.streamed, progress), calibration, judged)
+        config = _config(ops, arch, recipe, len(prefix.tokens), len(columns))
+        packed.weight("inv_freq", arch.inv_freq)
         packed.weight("signs.residual", signs(config.residual_block))
         packed.weight("signs.ffn", signs(config.ffn_block))
         if prefix.tokens:
             packed.weight("prefix.positions", depths(prefix.parents).astype(np.int32))
-        scores = write_decoder(ops, shape, columns)
+        scores = write_decoder(ops, arch, columns)
         packed.finish(config.metadata())
     finally:
         packed.close()
     return scores
 
 
-def _config(ops: Ops, shape: Architecture, recipe: Recipe[Packed], prefix: int, columns: int) -> Config:
+def _config(ops: Ops, arch: Architecture, recipe: Recipe[Packed], prefix: int, columns: int) -> Config:
     return Config(
-        layers=shape.layers,
-        hidden=shape.hidden,
-        heads=shape.heads,
-        kv_heads=shape.kv_heads,
-        head_dim=shape.head_dim,
-        ffn=shape.ffn,
-        vocab=shape.vocab,
+        layers=arch.layers,
+        hidden=arch.hidden,
+        heads=arch.heads,
+        kv_heads=arch.kv_heads,
+        head_dim=arch.head_dim,
+        ffn=arch.ffn,
+        vocab=arch.vocab,
         columns=columns,
         prefix=prefix,
-        context=shape.context,
-        eps=shape.eps,
-        scale=shape.scale,
-        softcap=shape.softcap or 0.0,
-        final_softcap=shape.final_softcap or 0.0,
-        activation=shape.kind.activation,
-        post_norms=shape.kind.post_norms,
-        head_norms=shape.kind.head_norms,
-        embed_scale=math.sqrt(shape.hidden) if shape.kind.scaled_embedding else 1.0,
-        windows=tuple(0 if window is None or window >= shape.context else window for window in shape.windows),
+        context=arch.context,
+        eps=arch.eps,
+        scale=arch.scale,
+        softcap=arch.softcap or 0.0,
+        final_softcap=arch.final_softcap or 0.0,
+        activation=arch.kind.activation,
+        post_norms=arch.kind.post_norms,
+        head_norms=arch.kind.head_norms,
+        embed_scale=math.sqrt(arch.hidden) if arch.kind.scaled_embedding else 1.0,
+        windows=tuple(0 if window is None or window >= arch.context else window for window in arch.windows),
         quant=cast(Literal["int8", "int4"], recipe.name),
-        residual_block=ops.block(shape.hidden, "residual"),
-        heads_block=ops.block(shape.head_dim, "heads"),
-        ffn_block=ops.block(shape.ffn, "ffn"),
+        residual_block=ops.block(arch.hidden, "residual"),
+        heads_block=ops.block(arch.head_dim, "heads"),
+        ffn_block=ops.block(arch.ffn, "ffn"),
     )

@@ -25,7 +25,7 @@ _DTYPES: dict[Quant, Dtype] = {
 RECIPES: dict[str, Recipe[Graph]] = {
     name: Recipe(name, partial(matmul, dtype=dtype), dtype=dtype, layout=BATCHED) for name, dtype in _DTYPES.items()
 }
-_NOT_YET = "guardpass has no CUDA kernels of its own yet, and ONNX Runtime has none that do what"
+_NOT_YET = "guardpass has no CUDA kernels yet, and ONNX Runtime has none that do what"
 REFUSES: Mapping[str, str] = {
     "int8": f"{_NOT_YET} int8 guards do (DynamicQuantizeMatMul)",
     "fp8": f"{_NOT_YET} 8-bit floating-point guards would need",

@@ -24,27 +24,27 @@ class Uncut:
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model, self._graph = model, model.graph
         self._producers = {name: node for node in self._graph.node for name in node.output}
-        self._constants = {each.name: each for each in self._graph.initializer}
+        self._constants = {tensor.name: tensor for tensor in self._graph.initializer}
         for node in self._graph.node:
             if node.op_type == "Constant" and node.attribute[0].HasField("t"):
                 self._constants[node.output[0]] = node.attribute[0].t
-        self._given = {each.name for each in self._graph.input}
-        if not {"input_ids", "attention_mask"} <= self._given <= _INPUTS:
+        self._inputs = {value.name for value in self._graph.input}
+        if not {"input_ids", "attention_mask"} <= self._inputs <= _INPUTS:
             raise CheckpointError(
-                f"optimum's graph has inputs {', '.join(sorted(self._given))}, expected input_ids and attention_mask, "
+                f"optimum's graph has inputs {', '.join(sorted(self._inputs))}, expected input_ids and attention_mask, "
                 "and maybe position_ids; this architecture cannot be exported via optimum"
             )
 
     def causal_masks(self, layers: int) -> list[tuple[onnx.NodeProto, int]]:
         """The inputs of Add that bring every attention its mask; none where one is not provably the plain causal
-        mask, or where no position can be given."""
-        found = []
+        mask, or where the graph takes no positions."""
+        masks = []
         for node in self._graph.node:
             add = self._producers.get(node.input[0]) if node.op_type == "Softmax" else None
             if add is not None and add.op_type == "Add":
                 sides = [i for i in (0, 1) if self._matmul(add.input[1 - i])[0] and self._causal(add.input[i])]
-                found += [(add, i) for i in sides]
-        return found if len(found) == layers and "position_ids" in self._given else []
+                masks += [(add, i) for i in sides]
+        return masks if len(masks) == layers and "position_ids" in self._inputs else []
 
     def _causal(self, tensor: str) -> bool:
         """Whether a tensor is made of lengths and attention_mask alone, with no number that could be a window's or a
@@ -58,7 +58,7 @@ class Uncut:
                 return False
             if node is not None and node.op_type not in ("Constant", "Shape"):
                 values = [attribute.t for attribute in node.attribute if attribute.HasField("t")]
-                waiting += [each for each in node.input if each and each not in seen]
+                waiting += [name for name in node.input if name and name not in seen]
                 seen.update(node.input)
             for value in values:
                 size = np.abs(numpy_helper.to_array(value).astype(np.float64))
@@ -72,7 +72,7 @@ class Uncut:
         node = self._producers.get(tensor)
         while node is not None and node.op_type in _ELEMENTWISE:
             steps.append(node)
-            moving = [each for each in node.input if each not in self._constants]
+            moving = [name for name in node.input if name not in self._constants]
             node = self._producers.get(moving[0]) if len(moving) == 1 else None
         return (node if node is not None and node.op_type == "MatMul" else None), steps
 
@@ -145,8 +145,8 @@ class Uncut:
 
 def _reads(node: onnx.NodeProto) -> set[str]:
     """Names a node reads; those of its branches included."""
-    inner = [each for attribute in node.attribute for each in attribute.g.node]
-    return set(node.input).union(*map(_reads, inner))
+    branches = [inner for attribute in node.attribute for inner in attribute.g.node]
+    return set(node.input).union(*map(_reads, branches))
 
 
 def save(model: onnx.ModelProto, directory: Path) -> Path:

@@ -45,7 +45,7 @@ def write_via_optimum(checkpoint: Path, directory: Path, rows: Sequence[int]) ->
     any causal language model that optimum knows, with the inputs and outputs of our own graphs, scoring the
     vocabulary's `rows`.
 
-    Nothing is downloaded, no code of the checkpoint runs, and the result is held against transformers' own scores.
+    Nothing is downloaded, no code of the checkpoint runs, and the scores are compared with transformers'.
     Raises CheckpointError where it differs or cannot be cut, MissingDependency where optimum-onnx is not installed.
     """
     Checkpoint(checkpoint)  # its checks come first: plain safetensors only, so that nothing is unpickled
@@ -114,7 +114,7 @@ def _export(checkpoint: Path, scratch: Path, rows: Sequence[int]) -> _Model:
         ids = np.random.default_rng(0).integers(0, model.config.vocab_size, _SHARED + sum(_ENDS)).tolist()
         first, second = ids[: _SHARED + _ENDS[0]], ids[:_SHARED] + ids[_SHARED + _ENDS[0] :]
         with torch.no_grad():
-            scores = [model(torch.tensor([each])).logits[0].numpy() for each in (first, second)]
+            scores = [model(torch.tensor([tokens])).logits[0].numpy() for tokens in (first, second)]
     # transformers fills in random weights for missing ones, and says so in a warning.
     wrong = [name for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for name in loaded[kind]]
     wrong = sorted(str(name) for name in wrong if not str(name).endswith("rotary_emb.inv_freq"))
@@ -133,11 +133,11 @@ def _export(checkpoint: Path, scratch: Path, rows: Sequence[int]) -> _Model:
         onnx_export_from_model(
             model, scratch, task="text-generation", do_validation=False, no_post_process=True, device="cpu"
         )
-    before, after = (np.ascontiguousarray(each[:, list(rows)]) for each in scores)
+    before, after = (np.ascontiguousarray(logits[:, list(rows)]) for logits in scores)
     chain, end = range(-1, len(ids)), len(first)
     branch = [*chain[:end], _SHARED - 1, *range(end, len(ids) - 1)]
     tree = _probe(ids, branch, np.concatenate([before, after[_SHARED:]]))
-    chains = [_probe(each, chain[: len(each)], out) for each, out in ((first, before), (second, after))]
+    chains = [_probe(tokens, chain[: len(tokens)], out) for tokens, out in ((first, before), (second, after))]
     return _Model(type(model).__name__, context, vocab, layers, chains, tree)
 
 
@@ -157,7 +157,7 @@ def _offline() -> Iterator[None]:
 
 @contextmanager
 def _foreign(failure: str) -> Iterator[None]:
-    """torch, transformers, optimum and ONNX Runtime raise whatever they like: none of it is ours to foresee."""
+    """torch, transformers, optimum and ONNX Runtime raise exceptions of any type; all become CheckpointError."""
     try:
         yield
     except Exception as error:
@@ -188,5 +188,5 @@ def _difference(model: Path, probes: list[Probe]) -> float:
     with _foreign("ONNX Runtime cannot run the graph that optimum made"):
         session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
         pairs = [(session.run(None, feeds)[0][0], expected) for feeds, expected in probes]
-    parts = [np.abs(found - expected).max() / max(1.0, np.abs(expected).max()) for found, expected in pairs]
+    parts = [np.abs(actual - expected).max() / max(1.0, np.abs(expected).max()) for actual, expected in pairs]
     return float(np.max(parts))  # NaN where one is
