@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 from guardpass.errors import MissingDependency
 
 from .families import FAMILIES
-from .family import Answer, Family, Message, Policy, Prompt, Question
-from .family_file import read_family
+from .families.schema import Answer, Family, Message, Policy, Prompt, Question
+from .families.toml_file import read_family
 
 if TYPE_CHECKING:
     from .adopt import adopt_gguf
-    from .exporter import export_guard
+    from .export import export_guard
 
 __all__ = [
     "FAMILIES",
@@ -28,13 +28,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Imports export's main paths when first asked for, so that other commands neither need nor wait for onnx."""
+    """Imports export's main paths on first use, so that other commands neither need nor wait for onnx."""
     if name not in ("adopt_gguf", "export_guard"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    missing = [each for each in ("gguf", "jinja2", "ml_dtypes", "onnx", "safetensors") if not find_spec(each)]
+    missing = [name for name in ("gguf", "jinja2", "ml_dtypes", "onnx", "safetensors") if not find_spec(name)]
     if missing:
         raise MissingDependency(f"exporting needs {', '.join(missing)}; install guardpass[export]")
     from .adopt import adopt_gguf
-    from .exporter import export_guard
+    from .export import export_guard
 
     return {"adopt_gguf": adopt_gguf, "export_guard": export_guard}[name]

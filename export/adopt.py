@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,42 +14,65 @@ from guardpass.errors import CheckpointError
 from guardpass.gguf_file import Header, read_header
 from guardpass.manifest import MANIFEST, Engine, File, Manifest, Quant, Source
 
-from .atomic import check_target, new_directory
-from .checkpoint import Folder
-from .exporter import check_date
+from .checkpoint.files import Folder
+from .checkpoint.template_files import template_text
+from .checkpoint.tokenizer import CheckpointTokenizer
+from .export import check_date
 from .families import detect, find
-from .family import Family
-from .family_file import with_policies
-from .finish import check_sizes, draft, finish
-from .gguf_guard import MODEL, prove_vocabulary
-from .gguf_quantize import QUANTS
-from .gguf_vocab import from_gguf, splitting_of
-from .prompt import build_prompts
-from .template_files import template_text
-from .tokenizer import CheckpointTokenizer
-from .written import Progress
+from .families.schema import Family
+from .families.toml_file import with_policies
+from .guard_dir.atomic import check_target, new_directory
+from .guard_dir.manifest import check_name, check_sizes, draft, write_manifest
+from .guard_dir.progress import Progress, no_progress
+from .prompt.build import build_prompts
+from .to_gguf.quantize import QUANTS
+from .to_gguf.vocab import from_gguf, splitting_of
+from .to_gguf.write import MODEL, prove_vocabulary
 
 _CHUNK = 8 << 20
 _FILE_TYPES = {0: "f32", 1: "f16", 32: "bf16"} | {number: name for name, number in QUANTS.items() if number}
 
 
 def adopt_gguf(
-    model: Path,
-    out: Path,
+    model: str | os.PathLike[str],
+    out: str | os.PathLike[str],
     *,
+    name: str | None = None,
     family: str | Family | None = None,
     policies: Sequence[str] = (),
     date: str | None = None,
     force: bool = False,
-    progress: Progress = lambda _done, _total: None,
+    progress: Progress = no_progress,
 ) -> Manifest:
-    """Make the guard directory `out` of a copy of `model`, byte for byte; returns what guard.json says.
+    """Make a guard of a GGUF that someone else quantized: its bytes as they are, and a manifest.
 
-    Options are those of `export_guard`; progress is told bytes copied and bytes in all. llama.cpp opens the copy
-    once, so that what it cannot run is refused here. Raises CheckpointError, InputError, MissingDependency.
+    llama.cpp opens the copy once, so a file that it cannot run is refused here. The export is all or nothing: where
+    it raises, `out` is as it was.
+
+    Args:
+        model: The GGUF file, with its tokenizer and chat template.
+        out: The guard directory to write.
+        name: The guard's name in logs, metrics and servers (default: the file's general.name, or its file name).
+        family: How the guard is prompted and what its answers mean: a name out of `FAMILIES`, or a `Family`. By
+            default the model's name, tokens and chat template tell.
+        policies: More policies to judge by, each as "name=Title: description".
+        date: The date, as YYYY-MM-DD, for a chat template that prints today's.
+        force: Whether to replace a guard that is at `out` already.
+        progress: A callback that gets the bytes copied and the bytes in all.
+
+    Returns:
+        The manifest, as guard.json has it.
+
+    Raises:
+        CheckpointError: The file is damaged, or the guard's prompt cannot be derived from it exactly.
+        EngineError: llama.cpp cannot run the model.
+        InputError: An option is wrong, or `out` exists.
+        MissingDependency: llama-cpp-python is not installed.
     """
+    model, out = Path(model), Path(out)
     row = find(family) if isinstance(family, str) else family
     check_date(date)
+    check_name(name)
     check_target(out, MANIFEST if force else None)
     with new_directory(out) as partial, TemporaryDirectory(prefix="adopt-") as scratch:
         copied = _copy(model, partial / MODEL, progress)
@@ -58,17 +82,20 @@ def adopt_gguf(
             (files.directory / name).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
         tokenizer = CheckpointTokenizer(files)
         prove_vocabulary(partial / MODEL, splitting_of(header.metadata), tokenizer)
-        name = str(header.metadata.get("general.name") or model.stem)
+        published = str(header.metadata.get("general.name") or model.stem)
         added = [token.content for token in tokenizer.added.values()]
-        row = with_policies(row or detect(name, template_text(files), added, tokenizer.split), policies)
+        row = with_policies(row or detect(published, template_text(files), added, tokenizer.split), policies)
         prompts = build_prompts(row, files, tokenizer, date)
         context, vocab = header.metadata[f"{header.architecture}.context_length"], len(header.tokens)
         check_sizes(vocab, context, tokenizer, prompts)
         quant = _FILE_TYPES.get(header.metadata.get("general.file_type", -1), "other")
         engine = Engine("llamacpp", cast(Quant, quant if quant in get_args(Quant) else "other"), "cpu")
-        source = Source(name, None, header.architecture, {model.name: copied}, tuple(files.notes))
-        begun = draft(partial, engine, source, row.name, prompts, tokenizer, context=context, vocab=vocab)
-        manifest = finish(partial, replace(begun, files=begun.files | {MODEL: copied}, ungated="adopted"))
+        source = Source(published, None, header.architecture, {model.name: copied}, tuple(files.notes))
+        manifest = draft(
+            partial, engine, source, row.name, prompts, tokenizer, name=name or published, context=context, vocab=vocab
+        )
+        manifest = replace(manifest, files=manifest.files | {MODEL: copied}, ungated="adopted")
+        write_manifest(partial, manifest)
         LlamaCppEngine(partial / MODEL, manifest, threads=None, max_tokens=256, device="cpu")
     return manifest
 

@@ -12,13 +12,13 @@ import onnx
 import onnxruntime
 import torch
 
-from guardpass.export.checkpoint import Checkpoint
-from guardpass.export.config import read_architecture
-from guardpass.export.cuda import RECIPES
-from guardpass.export.decoder import inputs, outputs, write_decoder
-from guardpass.export.graph import Graph
-from guardpass.export.on_cpu import widened
-from guardpass.export.ops import Ops
+from guardpass.export.checkpoint.config import read_architecture
+from guardpass.export.checkpoint.files import Checkpoint
+from guardpass.export.decoder.forward import write_decoder
+from guardpass.export.decoder.ops import Ops
+from guardpass.export.to_onnx.cuda_emulation import widened
+from guardpass.export.to_onnx.cuda_recipes import RECIPES
+from guardpass.export.to_onnx.graph import Graph, inputs, outputs
 from guardpass.manifest import Prefix
 from guardpass.passes import Pass
 from guardpass.tree import ancestors, depths

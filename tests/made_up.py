@@ -13,14 +13,14 @@ from transformers import PreTrainedTokenizerFast
 
 from guardpass import Verdict
 from guardpass.answer_text import answer_ids
-from guardpass.bench.twin import find, tiny, write_twin
+from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.combine import combined
 from guardpass.content import ContentTokenizer
 from guardpass.decide import Decider, Reading
-from guardpass.export.checkpoint import Checkpoint
-from guardpass.export.finish import draft
-from guardpass.export.prompt import build_prompts
-from guardpass.export.tokenizer import CheckpointTokenizer
+from guardpass.export.checkpoint.files import Checkpoint
+from guardpass.export.checkpoint.tokenizer import CheckpointTokenizer
+from guardpass.export.guard_dir.manifest import draft
+from guardpass.export.prompt.build import build_prompts
 from guardpass.manifest import Choice, Engine, Manifest, Mode, ModeSpec, Source, Tree
 from guardpass.tree import pruned
 from guardpass.verdict import Milliseconds, Tokens

@@ -14,13 +14,14 @@ from hypothesis import given
 
 from guardpass import CheckpointError, Guard, InputError
 from guardpass.bench.twins import find, tiny, write_twin
-from guardpass.export import adopt_gguf, export_guard, gguf_guard
-from guardpass.export.checkpoint import Folder
-from guardpass.export.gguf_guard import vocabulary_ids
-from guardpass.export.gguf_model import _add_vocabulary
-from guardpass.export.gguf_vocab import Vocabulary, from_gguf, to_gguf
-from guardpass.export.probes import PROBES
-from guardpass.export.tokenizer import CheckpointTokenizer
+from guardpass.export import adopt_gguf, export_guard
+from guardpass.export.checkpoint.files import Folder
+from guardpass.export.checkpoint.tokenizer import CheckpointTokenizer
+from guardpass.export.prompt.probes import PROBES
+from guardpass.export.to_gguf import write as gguf_guard
+from guardpass.export.to_gguf.model import _add_vocabulary
+from guardpass.export.to_gguf.vocab import Vocabulary, from_gguf, to_gguf
+from guardpass.export.to_gguf.write import vocabulary_ids
 
 from .conftest import SHARED
 from .helpers import files, ids, opened, seam_text, texts

@@ -20,13 +20,13 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from guardpass.export.architecture import KINDS
-from guardpass.export.checkpoint import Checkpoint
-from guardpass.export.config import read_architecture
-from guardpass.export.decoder import inputs, outputs, write_decoder
-from guardpass.export.graph import Graph
-from guardpass.export.ops import Ops
-from guardpass.export.quantize import RECIPES, fp32
+from guardpass.export.checkpoint.architecture import KINDS
+from guardpass.export.checkpoint.config import read_architecture
+from guardpass.export.checkpoint.files import Checkpoint
+from guardpass.export.decoder.forward import write_decoder
+from guardpass.export.decoder.ops import Ops
+from guardpass.export.to_onnx.graph import Graph, inputs, outputs
+from guardpass.export.to_onnx.linear import RECIPES, fp32
 from guardpass.manifest import Prefix
 
 ROTATED = replace(RECIPES["int8"], name="fp32", linear=fp32)

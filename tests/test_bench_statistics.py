@@ -24,9 +24,9 @@ from guardpass.bench.speed.report.statistics import (
     share_interval,
     summary,
 )
-from guardpass.export.architecture import Architecture
-from guardpass.export.checkpoint import Checkpoint
-from guardpass.export.config import read_architecture
+from guardpass.export.checkpoint.architecture import Architecture
+from guardpass.export.checkpoint.config import read_architecture
+from guardpass.export.checkpoint.files import Checkpoint
 
 _times = st.lists(st.floats(1e-3, 1e6), min_size=1, max_size=500)
 

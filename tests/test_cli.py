@@ -177,7 +177,11 @@ def test_bad_input(two_sided: Path, plain_checkpoint: Path, tmp_path: Path) -> N
         (("check", two_sided, "\udcff"), "lone surrogate"),
         (("export", plain_checkpoint, "--out", two_sided), "exists"),
         (("export", plain_checkpoint, "--out", tmp_path / "x", "--family", "x"), "or one of: kanana-safeguard,"),
-        (("export", plain_checkpoint, "--out", tmp_path / "x", "--quant", "int2"), "expected one of: fp32, int8, int4"),
+        (("export", tmp_path / "absent", "--out", tmp_path / "x", "--quant", "int2"), "is not one of 'fp32', 'int8'"),
+        (("export", tmp_path / "absent", "--out", tmp_path / "x", "--engine", "tvm"), "not one of 'onnx', 'native'"),
+        (("export", tmp_path / "absent", "--out", tmp_path / "x", "--device", "tpu"), "not one of 'cpu', 'cuda'"),
+        (("export", tmp_path / "absent", "--out", tmp_path / "x", "--via", "magic"), "not one of 'own', 'optimum'"),
+        (("export", plain_checkpoint, "--out", tmp_path / "x", "--name", " "), "name is ' ', expected printable text"),
         (("twin", "gpt-5", tmp_path / "x"), "expected one of: kanana-safeguard-8b"),
         (("twin", "kanana-safeguard-8b", tmp_path), "exists"),
     ]:  # fmt: skip

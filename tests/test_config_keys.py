@@ -13,10 +13,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from guardpass import CheckpointError
-from guardpass.export.architecture import KINDS, Kind
-from guardpass.export.checkpoint import Checkpoint
-from guardpass.export.config import read_architecture
-from guardpass.export.config_keys import HARMLESS, known_keys
+from guardpass.export.checkpoint.architecture import KINDS, Kind
+from guardpass.export.checkpoint.config import read_architecture
+from guardpass.export.checkpoint.config_keys import HARMLESS, known_keys
+from guardpass.export.checkpoint.files import Checkpoint
 from guardpass.seal import dumps, loads
 
 from .broken import set_config

@@ -11,11 +11,11 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from guardpass.errors import CheckpointError, InputError
-from guardpass.export.checkpoint import Checkpoint
-from guardpass.export.config import read_architecture
-from guardpass.export.cuda import RECIPES
-from guardpass.export.engines import check_fits, choose
-from guardpass.export.on_cpu import widened
+from guardpass.export.checkpoint.config import read_architecture
+from guardpass.export.checkpoint.files import Checkpoint
+from guardpass.export.targets import check_fits, choose
+from guardpass.export.to_onnx.cuda_emulation import widened
+from guardpass.export.to_onnx.cuda_recipes import RECIPES
 
 from .cuda_kernels import misplaced
 from .half import BAKED, ROWS, Floats, Made, made, opened, padded, request, requests, scores

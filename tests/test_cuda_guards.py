@@ -14,8 +14,9 @@ from guardpass.bench.demo.run import CHECKPOINT
 from guardpass.consistency import check
 from guardpass.describe import gate_line
 from guardpass.engines.onnx import OnnxEngine
-from guardpass.export import export_guard, trial
-from guardpass.export.on_cpu import OnCpu
+from guardpass.export import export_guard
+from guardpass.export.gate import engine as trial
+from guardpass.export.to_onnx.cuda_emulation import OnCpu
 from guardpass.manifest import Engine, Manifest
 from guardpass.seal import loads
 

@@ -3,13 +3,15 @@
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 
 from guardpass import InputError, MissingDependency
-from guardpass.export import engines, export_guard
-from guardpass.export.engines import Asked, choose
-from guardpass.manifest import Engine
+from guardpass.export import export_guard, targets
+from guardpass.export.choices import EngineChoice, QuantChoice
+from guardpass.export.targets import choose
+from guardpass.manifest import Engine, EngineName, Quant
 
 
 def _kernels(monkeypatch: pytest.MonkeyPatch, level: str | None) -> None:
@@ -63,6 +65,12 @@ def test_what_no_engine_can_is_refused(options: tuple[str, str | None, str], say
         choose(*options)
 
 
+def test_the_command_line_offers_what_the_targets_have() -> None:
+    targeted = {quant for target in (*targets.ENGINES.values(), targets.CUDA) for quant in target.quants}
+    assert set(get_args(QuantChoice)) == targeted == {*get_args(Quant)} - {"other"}
+    assert {*get_args(EngineChoice)} == {*get_args(EngineName), "gguf", "auto"}
+
+
 @pytest.mark.parametrize(
     ("engine", "quant", "says"),
     [
@@ -72,7 +80,7 @@ def test_what_no_engine_can_is_refused(options: tuple[str, str | None, str], say
     ],
 )
 def test_a_precision_that_the_engine_lacks_is_refused(
-    engine: Asked, quant: str, says: str, plain_checkpoint: Path, tmp_path: Path
+    engine: EngineChoice, quant: str, says: str, plain_checkpoint: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=f"quant is '{quant}', {says}"):
         export_guard(plain_checkpoint, tmp_path / "guard", engine=engine, quant=quant)
@@ -81,9 +89,9 @@ def test_a_precision_that_the_engine_lacks_is_refused(
 
 @pytest.mark.parametrize(("engine", "install"), [("onnx", r"guardpass\[cpu\]"), ("native", r"\./kernels")])
 def test_a_gate_without_its_engine_says_what_to_install(
-    engine: Asked, install: str, plain_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: EngineChoice, install: str, plain_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "find_spec", lambda _name: None)
+    monkeypatch.setattr(targets, "find_spec", lambda _name: None)
     with pytest.raises(MissingDependency, match=f"the gate runs the guard, .* install {install}"):
         export_guard(plain_checkpoint, tmp_path / "guard", engine=engine)
     assert export_guard(plain_checkpoint, tmp_path / "guard", engine=engine, gate=False).ungated == "asked"

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,30 @@ def test_the_manifest_names_its_source(plain_checkpoint: Path, tmp_path: Path) -
     source = export_guard(snapshot, tmp_path / "guard", quant="int8", gate=False).source
     assert (source.name, source.revision) == ("kakaocorp/kanana-safeguard-8b", commit)
     assert source.files.keys() == {path.name for path in plain_checkpoint.iterdir()} - {"model.safetensors.index.json"}
+
+
+def test_a_guard_may_have_a_name_of_its_own(plain_checkpoint: Path, tmp_path: Path) -> None:
+    plain = export_guard(plain_checkpoint, tmp_path / "plain", quant="fp32")
+    assert plain.name == plain.source.name == plain_checkpoint.name
+    command = [sys.executable, "-m", "guardpass", "export", plain_checkpoint, "--out", tmp_path / "named"]
+    subprocess.run([*command, "--quant", "fp32", "--name", "팀 guard"], check=True)
+    named = open_guard(tmp_path / "named")
+    assert named == replace(plain, name="팀 guard")
+
+
+@pytest.mark.parametrize("name", ["", " ", "two\nlines", "\udcff", "\x1b[31m"])
+def test_a_name_that_cannot_be_shown_is_refused(name: str, plain_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"name is .*, expected printable text on one line"):
+        export_guard(plain_checkpoint, tmp_path / "guard", name=name)
+    assert files(tmp_path) == []
+
+
+def test_paths_may_be_strings(plain_checkpoint: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "texts.jsonl"
+    lines.write_text('{"text": "a"}\n')
+    gated = export_guard(str(plain_checkpoint), str(tmp_path / "guard"), gate_texts=str(lines), max_flip_rate=1).gate
+    assert gated
+    assert (open_guard(tmp_path / "guard").gate, gated.source) == (gated, "texts.jsonl")
 
 
 def test_progress_reaches_its_end(plain_checkpoint: Path, tmp_path: Path) -> None:

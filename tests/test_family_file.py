@@ -20,8 +20,8 @@ from guardpass.bench.twins import find as find_twin
 from guardpass.bench.twins import tiny, write_twin
 from guardpass.export import export_guard
 from guardpass.export.families import FAMILIES, find
-from guardpass.export.family import Answer, Family, Message, Policy, Prompt, Question, validate
-from guardpass.export.family_file import read_family, with_policies
+from guardpass.export.families.schema import Answer, Family, Message, Policy, Prompt, Question, validate
+from guardpass.export.families.toml_file import read_family, with_policies
 from guardpass.schema import decode, encode
 
 from .broken import refuse_to_export

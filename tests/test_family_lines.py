@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guardpass import InputError
-from guardpass.export.family import validate
-from guardpass.export.family_file import read_family
-from guardpass.export.toml_lines import line_of
+from guardpass.export.families.schema import validate
+from guardpass.export.families.toml_file import read_family
+from guardpass.export.families.toml_lines import line_of
 
 from .toml_families import EXAMPLE, POLICIES, write_family
 

@@ -15,13 +15,15 @@ from guardpass.bench.demo.run import CHECKPOINT
 from guardpass.bench.reference import load_reference
 from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.errors import CheckpointError, GateError, InputError
-from guardpass.export import export_guard, ops, own
-from guardpass.export.basis import Basis
-from guardpass.export.checkpoint import Array
-from guardpass.export.engines import Asked
-from guardpass.export.gate import Case as Judged
-from guardpass.export.gate_texts import Texts, built_in
-from guardpass.export.graph import Graph
+from guardpass.export import export_guard
+from guardpass.export.checkpoint.files import Array
+from guardpass.export.choices import EngineChoice
+from guardpass.export.decoder import ops
+from guardpass.export.decoder.rotation import Basis
+from guardpass.export.gate import run as gate_run
+from guardpass.export.gate.compare import Case as Judged
+from guardpass.export.gate.texts import Texts, built_in
+from guardpass.export.to_onnx.graph import Graph
 from guardpass.integrity import open_guard
 from guardpass.manifest import Gate, Manifest
 
@@ -38,14 +40,14 @@ def test_the_reference_is_transformers(case: Published, tmp_path: Path, monkeypa
     write_twin(tiny(find(case.twin)), tmp_path / "twin")
     manifests: list[Manifest] = []
     seen: list[tuple[list[Judged], list[Array]]] = []
-    planned = own.cases
+    planned = gate_run.cases
 
     def cases(texts: Texts, manifest: Manifest, directory: Path, most: int) -> list[Judged]:
         manifests.append(manifest)
         return planned(texts, manifest, directory, most)
 
-    monkeypatch.setattr(own, "cases", cases)
-    monkeypatch.setattr(own, "judge", lambda tried, reference, *_: seen.append((tried, reference)))
+    monkeypatch.setattr(gate_run, "cases", cases)
+    monkeypatch.setattr(gate_run, "judge", lambda tried, reference, *_: seen.append((tried, reference)))
     with contextlib.suppress(CheckpointError):  # no gate comes of it
         export_guard(tmp_path / "twin", tmp_path / "guard", family=case.family, date=case.date, quant="int4")
     ((tried, reference),), manifest = seen, manifests[0]
@@ -66,7 +68,7 @@ def test_the_reference_is_transformers(case: Published, tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize(("engine", "quant"), [("onnx", "int8"), ("onnx", "int4"), ("llamacpp", "q8_0")])
-def test_what_it_says_is_what_checks_give(engine: Asked, quant: str, tmp_path: Path) -> None:
+def test_what_it_says_is_what_checks_give(engine: EngineChoice, quant: str, tmp_path: Path) -> None:
     checkpoint = CHECKPOINT
     if engine == "llamacpp":  # llama.cpp has no name for the demo's way of splitting text
         checkpoint = tmp_path / "twin"
@@ -152,7 +154,7 @@ _BAD: list[tuple[bytes, str]] = [
     (b'{"text": 5}', "mine.jsonl line 1: text is int, expected str"),
     (b'{"text": "\\ud800"}', "mine.jsonl line 1: text has a lone surrogate"),
     (b'{"text": "a", "response": 5}', "mine.jsonl line 1: response is int"),
-    (b"", "mine.jsonl: found no text that fits the modes"),
+    (b"", "mine.jsonl: no text fits the modes"),
     (json.dumps({"text": "word " * 9000}).encode(), "mine.jsonl line 1: the text takes .* tokens"),
     (
         b"\n".join([json.dumps({"text": "안녕 세상 " * 150}).encode()] * 200),
@@ -189,11 +191,11 @@ def test_bad_options(tmp_path: Path) -> None:
     for options, says in [
         ({"max_flip_rate": 1.5}, "max_flip_rate is 1.5, expected a share from 0 to 1"),
         ({"max_flip_rate": "0.1"}, "max_flip_rate is '0.1', expected a share"),
-        ({"max_flip_rate": 0.1, "gate": False}, "max_flip_rate is 0.1, and there is to be no gate"),
+        ({"max_flip_rate": 0.1, "gate": False}, "max_flip_rate is 0.1, but the gate is switched off"),
         ({"max_flip_rate": float("nan")}, "expected a share from 0 to 1"),
         ({"gate_texts": tmp_path / "absent"}, "cannot read .*absent: No such file"),
-        ({"gate_texts": given, "gate": False}, "gate_texts is .*mine.jsonl, and there is to be no gate"),
-        ({"gate_texts": given, "quant": "fp32"}, "gate_texts is .*mine.jsonl, and fp32 is not quantized"),
+        ({"gate_texts": given, "gate": False}, "gate_texts is .*mine.jsonl, but the gate is switched off"),
+        ({"gate_texts": given, "quant": "fp32"}, "gate_texts is .*mine.jsonl, but the gate does not run on fp32"),
     ]:
         with pytest.raises(InputError, match=says):
             export_guard(CHECKPOINT, tmp_path / "guard", **options)  # type: ignore[arg-type]

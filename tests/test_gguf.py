@@ -17,7 +17,7 @@ from guardpass.bench.peers.adapters.llama_cpp import repacking
 from guardpass.bench.twins import Twin, find, tiny, write_twin
 from guardpass.engines.llama_library import has_tiles
 from guardpass.export import export_guard
-from guardpass.export.gguf_quantize import QUANTS
+from guardpass.export.to_gguf.quantize import QUANTS
 from guardpass.gguf_file import BLOCKS, read_header
 
 from .conftest import LLAMA3_ROPE

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guardpass.export.grammar import Grammar, GrammarError, Path, Slot, parse
+from guardpass.export.families.grammar import Grammar, GrammarError, Path, Slot, parse
 
 _YES_NO = (" yes", " no")
 _HARMFUL = (("harmful_request", _YES_NO), ("response_refusal", _YES_NO))

@@ -12,10 +12,10 @@ from transformers import AutoTokenizer
 
 from guardpass import Guard
 from guardpass.bench.twins import find, tiny, write_twin
-from guardpass.export.checkpoint import Checkpoint
+from guardpass.export.checkpoint.files import Checkpoint
+from guardpass.export.checkpoint.tokenizer import CheckpointTokenizer
 from guardpass.export.families import find as find_family
-from guardpass.export.prompt import Prompts, build_prompts
-from guardpass.export.tokenizer import CheckpointTokenizer
+from guardpass.export.prompt.build import Prompts, build_prompts
 
 from .conftest import SHARED
 from .helpers import ids, planner, seam_text, template_ids

@@ -90,7 +90,7 @@ def test_levels_of_rows_are_bit_exact(level: str, seed: int, m: int, k: int, tur
 @at_every_level
 @pytest.mark.parametrize("block", [1, 2, 4, 8, 16, 32, 64, 128, 512])
 def test_rotation_is_the_exporters(level: str, block: int) -> None:
-    rotation = pytest.importorskip("guardpass.export.basis").rotation(block)
+    rotation = pytest.importorskip("guardpass.export.decoder.rotation").rotation(block)
     signs = np.random.default_rng(block).choice([-1.0, 1.0], block).astype(np.float32)
     if block > 1:
         np.testing.assert_array_equal(np.sign(rotation[:, 0]), signs)

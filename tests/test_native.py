@@ -15,11 +15,13 @@ from guardpass import Guard
 from guardpass.bench.demo.run import CHECKPOINT
 from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.errors import EngineError, GateError
-from guardpass.export import export_guard, native_file, own
-from guardpass.export.checkpoint import Checkpoint
-from guardpass.export.config import read_architecture
-from guardpass.export.native_guard import write_packed
-from guardpass.export.native_quantize import RECIPES
+from guardpass.export import export_guard
+from guardpass.export.checkpoint.config import read_architecture
+from guardpass.export.checkpoint.files import Checkpoint
+from guardpass.export.gate import run as gate_run
+from guardpass.export.to_native import packed_writer
+from guardpass.export.to_native.linear import RECIPES
+from guardpass.export.to_native.write import write_packed
 from guardpass.manifest import Mode, Prefix, Role
 from guardpass.packed_config import Config
 from guardpass.packed_file import open_tensors
@@ -307,7 +309,7 @@ def test_what_was_judged_before_changes_no_score(exports: Callable[[Case], Path]
 @pytest.mark.parametrize("quant", RECIPES)
 def test_the_gate_runs_the_kernels(quant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the demo guard, which was trained, hardly a verdict flips; a quarter of the texts will do."""
-    monkeypatch.setattr(own, "_JUDGED_TOKENS", 3 << 12)
+    monkeypatch.setattr(gate_run, "_JUDGED_TOKENS", 3 << 12)
     manifest = export_guard(CHECKPOINT, tmp_path / "guard", engine="native", quant=quant)
     gate = manifest.gate
     assert gate
@@ -317,9 +319,9 @@ def test_the_gate_runs_the_kernels(quant: str, tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_broken_guard_does_not_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(own, "_JUDGED_TOKENS", 1 << 12)
-    interleaved = native_file.interleaved
-    monkeypatch.setattr(native_file, "interleaved", lambda gate, up: interleaved(up, gate))
+    monkeypatch.setattr(gate_run, "_JUDGED_TOKENS", 1 << 12)
+    interleaved = packed_writer.interleaved
+    monkeypatch.setattr(packed_writer, "interleaved", lambda gate, up: interleaved(up, gate))
     with pytest.raises(GateError, match=r"judges \d+ of \d+ texts otherwise"):
         export_guard(CHECKPOINT, tmp_path / "guard", engine="native")
 

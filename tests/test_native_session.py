@@ -18,7 +18,7 @@ from guardpass.engines import Stoppable
 from guardpass.engines.native import NativeEngine
 from guardpass.errors import EngineError
 from guardpass.export import export_guard
-from guardpass.export.native_quantize import RECIPES
+from guardpass.export.to_native.linear import RECIPES
 from guardpass.passes import Pass
 from guardpass.stop import Stop
 

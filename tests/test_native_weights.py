@@ -15,15 +15,15 @@ import torch
 from safetensors.numpy import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from guardpass.export.basis import rotation
-from guardpass.export.checkpoint import Checkpoint
-from guardpass.export.config import read_architecture
-from guardpass.export.decoder import write_decoder
-from guardpass.export.gptq import Seen, rounded
-from guardpass.export.graph import Graph
-from guardpass.export.native_guard import write_packed
-from guardpass.export.native_quantize import RECIPES, _channel_scale, _whole_scale
-from guardpass.export.ops import Ops
+from guardpass.export.checkpoint.config import read_architecture
+from guardpass.export.checkpoint.files import Checkpoint
+from guardpass.export.decoder.forward import write_decoder
+from guardpass.export.decoder.gptq import Seen, rounded
+from guardpass.export.decoder.ops import Ops
+from guardpass.export.decoder.rotation import rotation
+from guardpass.export.to_native.linear import RECIPES, _channel_scale, _whole_scale
+from guardpass.export.to_native.write import write_packed
+from guardpass.export.to_onnx.graph import Graph
 from guardpass.manifest import Prefix
 from guardpass.packed_file import Arrays, open_tensors
 
@@ -130,7 +130,7 @@ def test_all_else_is_as_the_float_graph_has_it(case: _Case) -> None:
 @pytest.mark.parametrize("size", [1, 2, 16, 64])
 def test_signs_and_a_fast_transform_are_the_rotation(size: int) -> None:
     """What the kernels do in place of a product: signs, butterflies (Sylvester), one factor."""
-    from guardpass.export.basis import signs
+    from guardpass.export.decoder.rotation import signs
 
     x = np.random.default_rng(0).normal(size=(5, size)).astype(np.float32)
     found = x * signs(size)

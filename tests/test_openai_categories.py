@@ -7,7 +7,7 @@ import pytest
 
 from guardpass import EngineError, Verdict
 from guardpass.decide import Reading
-from guardpass.export.family import Family, decides
+from guardpass.export.families.schema import Family, decides
 from guardpass.manifest import Mode
 from guardpass.serve.moderations import CATEGORIES, result
 from guardpass.tree import UNSAFE

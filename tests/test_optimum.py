@@ -19,15 +19,15 @@ from safetensors.torch import load_file, save_file
 from guardpass import Guard
 from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.errors import CheckpointError, InputError, MissingDependency
-from guardpass.export import export_guard, optimum
-from guardpass.export.checkpoint import Checkpoint
-from guardpass.export.config import read_architecture
-from guardpass.export.decoder import inputs, outputs, write_decoder
-from guardpass.export.graph import Graph
-from guardpass.export.ops import Ops
-from guardpass.export.optimum import write_via_optimum
-from guardpass.export.quantize import RECIPES
-from guardpass.export.written import Written
+from guardpass.export import export_guard
+from guardpass.export.checkpoint.config import read_architecture
+from guardpass.export.checkpoint.files import Checkpoint
+from guardpass.export.decoder.forward import write_decoder
+from guardpass.export.decoder.ops import Ops
+from guardpass.export.to_onnx.graph import Graph, inputs, outputs
+from guardpass.export.to_onnx.linear import RECIPES
+from guardpass.export.via_optimum import export as optimum
+from guardpass.export.via_optimum.export import OptimumModel, write_via_optimum
 from guardpass.integrity import sha256
 from guardpass.manifest import File, Prefix
 from guardpass.tree import ancestors
@@ -80,11 +80,11 @@ def _model(name: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def cut(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Any, Path, Path, Written]]:
+def cut(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Any, Path, Path, OptimumModel]]:
     """Model, checkpoint, directory of the cut graph, and what was reported; each made once."""
-    made: dict[str, tuple[Any, Path, Path, Written]] = {}
+    made: dict[str, tuple[Any, Path, Path, OptimumModel]] = {}
 
-    def make(name: str) -> tuple[Any, Path, Path, Written]:
+    def make(name: str) -> tuple[Any, Path, Path, OptimumModel]:
         if name not in made:
             checkpoint, directory = tmp_path_factory.mktemp("checkpoint"), tmp_path_factory.mktemp("cut")
             model = _model(name)
@@ -146,7 +146,7 @@ def test_branches_of_a_tree_score_as_sequences_of_their_own(name: str, cut: Call
 def test_report_and_files(name: str, cut: Callable[..., Any]) -> None:
     model, _, directory, report = cut(name)
     data = directory / "model.onnx.data"
-    assert report == Written(
+    assert report == OptimumModel(
         {path.name: File(sha256(path), path.stat().st_size) for path in (data, directory / "model.onnx")},
         type(model).__name__, model.config.max_position_embeddings, VOCAB, MODELS[name][2],
     )  # fmt: skip

@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from guardpass import CheckpointError, Guard
 from guardpass.bench.reference import load_reference
 from guardpass.export import export_guard, optimum
-from guardpass.export.checkpoint import Checkpoint
-from guardpass.export.config import read_architecture
+from guardpass.export.checkpoint.config import read_architecture
+from guardpass.export.checkpoint.files import Checkpoint
 
 from .helpers import scores, template_ids, texts
 from .test_architectures import MODELS
@@ -100,7 +100,7 @@ def test_a_head_that_repeats_the_embedding_stays_tied(head: Any, tied: Path) -> 
 @pytest.mark.parametrize("value", [True, False])
 def test_gemma_2_in_llama_cpp_has_no_head_of_its_own(value: bool, tmp_path: Path) -> None:
     """llama.cpp scores with the embedding whatever the file holds."""
-    from guardpass.export.gguf_model import context_of
+    from guardpass.export.to_gguf.model import context_of
 
     MODELS["gemma2"]().save_pretrained(tmp_path)
     shape = read_architecture(Checkpoint(_with_head(tmp_path, _other, tie_word_embeddings=value)))

@@ -1,6 +1,7 @@
 """The package: what the wheel holds, who imports whom, and how little the runtime needs."""
 
 import ast
+import graphlib
 import shutil
 import subprocess
 import sys
@@ -84,6 +85,42 @@ def test_arrows_point_one_way_in_bench(folder: str) -> None:
                 words = name.split(".")[2:]
                 target = ".".join(words[: 2 if words[0] == "speed" else 1])
                 assert target in ALLOWED_IN_BENCH[folder] | {folder}, f"{path.name} imports {name}"
+
+
+# Inside export/: a folder, or a module at its top, and what it may import. `runtime` is left out: all may.
+EXPORT_ARROWS: dict[str, set[str]] = {
+    "checkpoint": set(),
+    "families": set(),
+    "prompt": {"checkpoint", "families"},
+    "guard_dir": {"checkpoint", "prompt"},
+    "decoder": {"checkpoint", "guard_dir"},
+    "to_onnx": {"guard_dir", "decoder"},
+    "to_native": {"checkpoint", "guard_dir", "decoder"},
+    "to_gguf": {"checkpoint", "prompt", "guard_dir", "decoder"},
+    "via_optimum": {"checkpoint", "guard_dir", "to_onnx"},
+    "gate": {"checkpoint", "guard_dir", "to_onnx"},
+    "choices": set(),
+    "targets": {"checkpoint", "choices", "guard_dir", "to_onnx", "to_native", "to_gguf"},
+    "export": {"checkpoint", "choices", "families", "prompt", "guard_dir", "to_gguf", "via_optimum", "gate", "targets"},
+    "adopt": {"checkpoint", "families", "prompt", "guard_dir", "to_gguf", "export"},
+    "commands": {"choices", "families", "guard_dir", "__init__"},
+    "__init__": {"families", "export", "adopt"},
+}
+
+
+def test_arrows_inside_export_point_one_way() -> None:
+    """And none of them closes a circle: every part comes after what it may import."""
+    root, actual = ROOT / "export", dict[str, set[str]]()
+    for path in root.rglob("*.py"):
+        inside = path.relative_to(root).parts
+        part = inside[0].removesuffix(".py")
+        names = _imports(path, ".".join(["guardpass", "export", *inside[:-1]]))
+        parts = {name.removeprefix("guardpass.export.").split(".")[0] for name in names if "guardpass.export." in name}
+        parts = {name if name in EXPORT_ARROWS else "__init__" for name in parts}
+        assert parts - {part} <= EXPORT_ARROWS[part], f"{path.relative_to(root)} imports {parts - EXPORT_ARROWS[part]}"
+        actual.setdefault(part, set()).update(parts - {part})
+    assert actual == EXPORT_ARROWS, "the table allows what nothing imports"
+    graphlib.TopologicalSorter(EXPORT_ARROWS).prepare()  # raises CycleError
 
 
 def test_only_the_server_knows_the_server() -> None:

@@ -32,7 +32,7 @@ from guardpass.bench.speed.measure.rows import skipped
 from guardpass.bench.twins import find as find_twin
 from guardpass.bench.twins import tiny, write_twin
 from guardpass.export import export_guard
-from guardpass.export.checkpoint import Checkpoint
+from guardpass.export.checkpoint.files import Checkpoint
 
 from .helpers import texts
 from .published import CASES, Case

@@ -17,10 +17,10 @@ from guardpass import TemplateError
 from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.bench.twins.tokenizer import write_tokenizer
 from guardpass.content import span_ids
-from guardpass.export.checkpoint import Checkpoint
-from guardpass.export.cut import cut
-from guardpass.export.prompt import Prompts, build_prompts
-from guardpass.export.tokenizer import CheckpointTokenizer
+from guardpass.export.checkpoint.files import Checkpoint
+from guardpass.export.checkpoint.tokenizer import CheckpointTokenizer
+from guardpass.export.prompt.build import Prompts, build_prompts
+from guardpass.export.prompt.split import split_prompt
 from guardpass.manifest import Mode, Piece, Role, Tree
 
 from .conftest import SHARED
@@ -221,7 +221,7 @@ def test_raw_prompts_without_control_tokens(kind: str, tmp_path: Path) -> None:
     made = 0
     for before, after in product(befores, afters):
         try:
-            found = cut((Piece(before), Piece("", "prompt"), Piece(after)), (), content)
+            found = split_prompt((Piece(before), Piece("", "prompt"), Piece(after)), (), content)
         except TemplateError:
             continue
         made += 1

@@ -15,15 +15,16 @@ from safetensors.torch import save_file as save_torch
 
 from guardpass import Guard
 from guardpass.bench.demo.run import CHECKPOINT
-from guardpass.export import export_guard, own
-from guardpass.export.basis import Basis, rotation
-from guardpass.export.checkpoint import Checkpoint
-from guardpass.export.config import read_architecture
-from guardpass.export.decoder import inputs, outputs, write_decoder
-from guardpass.export.gptq import Seen, free_scale, rounded
-from guardpass.export.graph import Graph
-from guardpass.export.ops import Ops
-from guardpass.export.quantize import RECIPES
+from guardpass.export import export_guard
+from guardpass.export.checkpoint.config import read_architecture
+from guardpass.export.checkpoint.files import Checkpoint
+from guardpass.export.decoder.forward import write_decoder
+from guardpass.export.decoder.gptq import Seen, free_scale, rounded
+from guardpass.export.decoder.ops import Ops
+from guardpass.export.decoder.rotation import Basis, rotation
+from guardpass.export.gate import run as gate_run
+from guardpass.export.to_onnx.graph import Graph, inputs, outputs
+from guardpass.export.to_onnx.linear import RECIPES
 from guardpass.manifest import Prefix
 
 from .helpers import scores, texts
@@ -145,7 +146,7 @@ def test_calibration_corrects_the_weights(zero: bool, tmp_path: Path, monkeypatc
         return gate.kl
 
     corrected = moved("corrected")
-    monkeypatch.setattr(own, "CALIBRATION_TOKENS", 0)
+    monkeypatch.setattr(gate_run, "CALIBRATION_TOKENS", 0)
     assert corrected < 0.5 * moved("plain")
 
 

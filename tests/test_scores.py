@@ -11,12 +11,12 @@ from transformers import PreTrainedTokenizerFast
 
 from guardpass import Guard
 from guardpass.bench.reference import load_reference
-from guardpass.export.checkpoint import Checkpoint
-from guardpass.export.config import read_architecture
-from guardpass.export.decoder import inputs, outputs, write_decoder
-from guardpass.export.graph import Graph
-from guardpass.export.ops import Ops
-from guardpass.export.quantize import RECIPES
+from guardpass.export.checkpoint.config import read_architecture
+from guardpass.export.checkpoint.files import Checkpoint
+from guardpass.export.decoder.forward import write_decoder
+from guardpass.export.decoder.ops import Ops
+from guardpass.export.to_onnx.graph import Graph, inputs, outputs
+from guardpass.export.to_onnx.linear import RECIPES
 from guardpass.manifest import Prefix
 
 from .conftest import VARIANTS

@@ -13,7 +13,7 @@ import pytest
 
 from guardpass import Guard, InputError
 from guardpass.answer_text import answer_ids
-from guardpass.bench.twin import find, tiny, write_twin
+from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.export import export_guard
 from guardpass.manifest import MANIFEST
 from guardpass.seal import dumps

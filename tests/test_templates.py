@@ -11,9 +11,9 @@ from transformers import AutoTokenizer
 
 from guardpass import TemplateError
 from guardpass.content import assemble
-from guardpass.export.checkpoint import Checkpoint
-from guardpass.export.template import Template
-from guardpass.export.tokenizer import CheckpointTokenizer
+from guardpass.export.checkpoint.files import Checkpoint
+from guardpass.export.checkpoint.tokenizer import CheckpointTokenizer
+from guardpass.export.prompt.template import Template
 from guardpass.manifest import Piece, Role
 
 from .helpers import texts

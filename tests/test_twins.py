@@ -16,8 +16,8 @@ from guardpass.bench.twins.format import FORMATS, Format
 from guardpass.bench.twins.tokenizer import write_tokenizer
 from guardpass.bench.twins.training import trained
 from guardpass.errors import InputError
-from guardpass.export.checkpoint import Checkpoint
-from guardpass.export.config import read_architecture
+from guardpass.export.checkpoint.config import read_architecture
+from guardpass.export.checkpoint.files import Checkpoint
 
 from .conftest import SHARED
 

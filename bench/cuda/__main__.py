@@ -21,7 +21,7 @@ import numpy as np
 from guardpass.errors import GuardpassError
 from guardpass.export import export_guard
 from guardpass.integrity import open_guard
-from guardpass.manifest import Device, Manifest
+from guardpass.manifest import Device, Manifest, Quant
 from guardpass.passes import Pass
 
 from ..speed.measure.environment import here
@@ -144,7 +144,7 @@ def subject_of(name: str, device: Device, layers: int | None, small: bool, work:
     row = tiny(find(name)) if small else find(name)
     every = row.config["num_hidden_layers"]
     row = replace(row, config=row.config | {"num_hidden_layers": layers or every})
-    quant = "bf16" if device == "cuda" else "fp32"
+    quant: Quant = "bf16" if device == "cuda" else "fp32"
     base = work / f"{name}-{row.config['num_hidden_layers']}{'-tiny' if small else ''}"
     checkpoint, onnx, gguf = base / name, base / f"cuda-{quant}", base / "gguf"
     base.mkdir(parents=True, exist_ok=True)

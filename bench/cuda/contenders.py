@@ -15,7 +15,7 @@ from guardpass.engines.shapes import packs
 from guardpass.errors import Unsupported
 from guardpass.export import export_guard
 from guardpass.integrity import open_guard
-from guardpass.manifest import Device, Manifest
+from guardpass.manifest import Device, Manifest, Quant
 from guardpass.passes import Pass
 
 from ..twins import Twin
@@ -119,7 +119,8 @@ def _onnx(subject: Subject) -> Prepare:
 def _llama_cpp(subject: Subject) -> Prepare:
     """guardpass through llama.cpp: one pass at a time."""
     if not subject.gguf.exists():
-        twin, quant = subject.twin, "bf16" if subject.device == "cuda" else "f32"
+        twin = subject.twin
+        quant: Quant = "bf16" if subject.device == "cuda" else "f32"
         export_guard(
             subject.checkpoint,
             subject.gguf,

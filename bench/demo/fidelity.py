@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from guardpass import Guard, Verdict
-from guardpass.export.engines import Asked
+from guardpass.export.choices import EngineChoice
+from guardpass.manifest import Quant
 
 from .data import Example, blind_set, held_out_set
 from .run import THRESHOLD, demo_guard
@@ -30,7 +31,7 @@ class Fidelity:
         )
 
 
-def fidelity(quant: str, engine: Asked = "onnx") -> list[Fidelity]:
+def fidelity(quant: Quant, engine: EngineChoice = "onnx") -> list[Fidelity]:
     """The demo guard at a precision, on the held-out and on the blind set."""
     with demo_guard(quant, engine) as guard, demo_guard("fp32") as reference:
         return [

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from guardpass import Guard, Verdict
 from guardpass.export import export_guard
-from guardpass.export.engines import Asked
+from guardpass.export.choices import EngineChoice
+from guardpass.manifest import Quant
 
 from .data import HERE
 
@@ -37,7 +38,7 @@ SENTENCES: tuple[tuple[str, str | None], ...] = (
 
 
 @contextmanager
-def demo_guard(quant: str, engine: Asked = "onnx") -> Iterator[Guard]:
+def demo_guard(quant: Quant, engine: EngineChoice = "onnx") -> Iterator[Guard]:
     """The demo guard, exported to a temporary directory and opened."""
     with tempfile.TemporaryDirectory(prefix="guardpass-demo-") as folder:
         out = Path(folder) / "guard"
@@ -45,8 +46,8 @@ def demo_guard(quant: str, engine: Asked = "onnx") -> Iterator[Guard]:
         yield Guard.load(out)
 
 
-def judge(quant: str, engine: Asked) -> list[Verdict]:
-    """Verdicts on SENTENCES."""
+def judge(quant: Quant, engine: EngineChoice) -> list[Verdict]:
+    """Verdicts of SENTENCES."""
     with demo_guard(quant, engine) as guard:
         guard.check("warm up")
         return list(guard.check_many(SENTENCES, threshold=THRESHOLD))

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import guardpass.export
-from guardpass.export.atomic import new_directory
-from guardpass.export.checkpoint import Checkpoint
+from guardpass.export.checkpoint.files import Checkpoint
+from guardpass.export.guard_dir.atomic import new_directory
 
 from .environments import python_of
 from .errors import PeerError
@@ -61,7 +61,7 @@ def _make(files: Files, python: Path, checkpoint: Path, out: Path, named: Path) 
         "own": sys.executable,
         "python": python,
         "scripts": Path(__file__).parent / "converters",
-        "texts": Path(package) / "texts" / "calibration.jsonl",
+        "texts": Path(package) / "gate" / "texts" / "calibration.jsonl",
         "checkpoint": checkpoint,
         "out": out,
     }

@@ -20,14 +20,19 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from guardpass.engines.cpu import usable_cores
-from guardpass.export import export_guard, native_quantize, quantize, read_family
-from guardpass.export.checkpoint import Checkpoint
-from guardpass.export.config import read_architecture
-from guardpass.export.graph import Graph
+from guardpass.export import export_guard, read_family
+from guardpass.export.checkpoint.config import read_architecture
+from guardpass.export.checkpoint.files import Checkpoint
+from guardpass.export.decoder.recipe import Recipe
+from guardpass.export.to_native import linear as native_quantize
+from guardpass.export.to_onnx import linear as quantize
+from guardpass.export.to_onnx.graph import Graph
+from guardpass.manifest import Quant
 
 from ..demo.fidelity import fidelity
 from ..speed.measure.environment import here
@@ -89,7 +94,8 @@ def compare(subject: Subject, ggufs: Sequence[str], only: Sequence[str]) -> None
             with tempfile.TemporaryDirectory() as folder:
                 guard = Path(folder) / "guard"
                 checkpoint = subject.checkpoint.directory
-                export_guard(checkpoint, guard, family=read_family(_FAMILY), engine="llamacpp", quant=quant, gate=False)
+                family, stored = read_family(_FAMILY), cast(Quant, quant)
+                export_guard(checkpoint, guard, family=family, engine="llamacpp", quant=stored, gate=False)
                 size = (guard / "model.gguf").stat().st_size
                 with gguf_run(guard / "model.gguf", usable_cores()) as run:
                     logits = np.stack([run(prompt) for kind in subject.kinds for prompt in kind.prompts])
@@ -132,7 +138,7 @@ def compare_demo() -> None:
 
 
 @contextmanager
-def patched(quant: str, recipe: quantize.Recipe[Graph]) -> Iterator[None]:
+def patched(quant: str, recipe: Recipe[Graph]) -> Iterator[None]:
     """Let export write `recipe` as `quant` for a while."""
     before, quantize.RECIPES[quant] = quantize.RECIPES[quant], recipe
     try:

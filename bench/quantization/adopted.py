@@ -19,7 +19,7 @@ import numpy as np
 
 from guardpass import Guard
 from guardpass.export import adopt_gguf, export_guard, read_family
-from guardpass.export.gguf_quantize import QUANTS
+from guardpass.export.to_gguf.quantize import QUANTS
 from guardpass.passes import Pass
 from guardpass.schema import encode
 

@@ -12,17 +12,17 @@ import numpy.typing as npt
 from guardpass.engines.cpu import usable_cores
 from guardpass.engines.llama_library import has_tiles
 from guardpass.engines.native import library
-from guardpass.export.architecture import Architecture
-from guardpass.export.checkpoint import Checkpoint
-from guardpass.export.config import read_architecture
-from guardpass.export.decoder import inputs, outputs, write_decoder
-from guardpass.export.gate_texts import built_in
-from guardpass.export.graph import Graph
-from guardpass.export.native_file import Packed
-from guardpass.export.native_guard import write_packed
-from guardpass.export.ops import Ops
-from guardpass.export.quantize import Recipe
-from guardpass.export.tokenizer import CheckpointTokenizer
+from guardpass.export.checkpoint.architecture import Architecture
+from guardpass.export.checkpoint.config import read_architecture
+from guardpass.export.checkpoint.files import Checkpoint
+from guardpass.export.checkpoint.tokenizer import CheckpointTokenizer
+from guardpass.export.decoder.forward import write_decoder
+from guardpass.export.decoder.ops import Ops
+from guardpass.export.decoder.recipe import Recipe
+from guardpass.export.gate.texts import built_in
+from guardpass.export.to_native.packed_writer import Packed
+from guardpass.export.to_native.write import write_packed
+from guardpass.export.to_onnx.graph import Graph, inputs, outputs
 from guardpass.manifest import Prefix
 from guardpass.packed_config import Config
 from guardpass.packed_file import open_tensors

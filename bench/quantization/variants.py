@@ -1,4 +1,4 @@
-"""Ways to quantize a guard that were compared; `export.quantize.RECIPES` holds the chosen ones."""
+"""Ways to quantize a guard that were compared; `export.to_onnx.linear.RECIPES` holds the chosen ones."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -6,16 +6,17 @@ from functools import partial
 
 import numpy as np
 
-from guardpass.export.checkpoint import Array
-from guardpass.export.graph import Graph
-from guardpass.export.quantize import RECIPES, Layer, Linear, Recipe, fp32, int4, int8, per_tensor, per_token
+from guardpass.export.checkpoint.files import Array
+from guardpass.export.decoder.recipe import Layer, Recipe
+from guardpass.export.to_onnx.graph import Graph
+from guardpass.export.to_onnx.linear import RECIPES, Linear, fp32, int4, int8, per_tensor, per_token
 
 _CLIPS = (1.0, 0.97, 0.94, 0.91, 0.88)
 
 
 def clipped(graph: Graph, layer: Layer) -> str:
     """int8 with each channel's weights cut where that gives the least squared error."""
-    return per_tensor(graph, replace(layer, chunks=map(_clip, layer.chunks)))
+    return per_tensor(graph, replace(layer, stream=((rows, _clip(chunk)) for rows, chunk in layer.stream)))
 
 
 def _clip(weights: Array) -> Array:

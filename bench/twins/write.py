@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from guardpass.export.atomic import check_target, new_directory
+from guardpass.export.guard_dir.atomic import check_target, new_directory
 
 from .published import Twin
 from .tokenizer import write_tokenizer

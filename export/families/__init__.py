@@ -4,12 +4,17 @@ from collections.abc import Callable, Collection
 
 from guardpass.errors import CheckpointError, InputError
 
-from ..family import Family
 from . import kanana, llama_guard, qwen3guard, safetyguard, shieldgemma, wildguard
+from .schema import Family
 
 FAMILIES: tuple[Family, ...] = (
-    *kanana.ROWS, *wildguard.ROWS, *shieldgemma.ROWS, *llama_guard.ROWS, *qwen3guard.ROWS, *safetyguard.ROWS,
-)  # fmt: skip
+    *kanana.ROWS,
+    *wildguard.ROWS,
+    *shieldgemma.ROWS,
+    *llama_guard.ROWS,
+    *qwen3guard.ROWS,
+    *safetyguard.ROWS,
+)
 
 
 def find(name: str) -> Family:
@@ -26,8 +31,8 @@ def detect(name: str, template: str | None, added: Collection[str], split: Calla
     added: texts of the tokenizer's added tokens. split: a text's token ids. Raises CheckpointError, listing the
     families, where none or several fit.
     """
-    published = [row for row in FAMILIES if any(name.lower() == each.lower() for each in _published(row))]
-    fitting = published[:1] or [
+    named = [row for row in FAMILIES if any(name.lower() == checkpoint.lower() for checkpoint in _published(row))]
+    fitting = named[:1] or [
         row
         for row in FAMILIES
         if (all(mark in (template or "") for mark in row.marks) if row.marks else _spoken(row, added, split))
@@ -35,8 +40,8 @@ def detect(name: str, template: str | None, added: Collection[str], split: Calla
     most = max((len(row.marks) for row in fitting), default=0)
     fitting = [row for row in fitting if len(row.marks) == most]  # one family's marks may hold another's
     if len(fitting) != 1:
-        found = f"fits {_names(fitting)}" if fitting else "has no family's name, verdict tokens or chat template"
-        raise CheckpointError(f"the checkpoint {found}; name its family with --family: {_names(FAMILIES)}, or a file")
+        reason = f"fits {_names(fitting)}" if fitting else "has no family's name, verdict tokens or chat template"
+        raise CheckpointError(f"the checkpoint {reason}; name its family with --family: {_names(FAMILIES)}, or a file")
     return fitting[0]
 
 
@@ -51,7 +56,7 @@ def _spoken(row: Family, added: Collection[str], split: Callable[[str], list[int
         return False  # words, which every tokenizer has
     # A tokenizer with an unknown token may read every text it lacks as that one token.
     ids = [split(text) for text in texts]
-    return all(len(each) == 1 for each in ids) and len({each[0] for each in ids}) == len(ids)
+    return all(len(tokens) == 1 for tokens in ids) and len({tokens[0] for tokens in ids}) == len(ids)
 
 
 def _names(rows: list[Family] | tuple[Family, ...]) -> str:

@@ -1,6 +1,6 @@
 """Kakao Kanana Safeguard. Verdict tokens and categories: the model cards, huggingface.co/kakaocorp."""
 
-from ..family import Answer, Family, Message, Prompt, Question
+from .schema import Answer, Family, Message, Prompt, Question
 
 _USER, _ASSISTANT = Message("user", "{prompt}"), Message("assistant", "{response}")
 _PROMPT = Prompt((_USER,), "{verdict}")

@@ -2,7 +2,7 @@
 
 from guardpass.manifest import Mode
 
-from ..family import Answer, Family, Message, Prompt, Question
+from .schema import Answer, Family, Message, Prompt, Question
 
 _CATEGORIES = (
     ("violent crimes", "illicit/violent"),

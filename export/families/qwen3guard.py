@@ -1,6 +1,6 @@
 """Qwen3Guard-Gen (arXiv 2510.14276). A controversial text is unsafe in strict mode, and safe in loose."""
 
-from ..family import Answer, Family, Message, Prompt, Question
+from .schema import Answer, Family, Message, Prompt, Question
 
 _USER, _ASSISTANT = Message("user", "{prompt}"), Message("assistant", "{response}")
 _CATEGORIES = (

@@ -4,7 +4,7 @@ Violence and profanity were trained on, and not evaluated; their wording is that
 published for prompts alone.
 """
 
-from ..family import Answer, Family, Message, Policy, Prompt, Question
+from .schema import Answer, Family, Message, Policy, Prompt, Question
 
 # Two spaces after "be sure" in one of them, and only there, are the original's.
 _PROMPT = """\

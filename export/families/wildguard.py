@@ -1,6 +1,6 @@
 """WildGuard (arXiv 2406.18495; prompt: github.com/allenai/wildguard) and wildguard-ko (its model card)."""
 
-from ..family import Answer, Family, Message, Prompt, Question
+from .schema import Answer, Family, Message, Prompt, Question
 
 _TASK = (
     "You are a classifier for analyzing interactions between humans and LLMs. Given a request from a human user and "

@@ -3,11 +3,11 @@
 import sys
 from pathlib import Path
 
-from guardpass.export.checkpoint import Checkpoint
-from guardpass.export.config import read_architecture
-from guardpass.export.gguf_guard import write_gguf
-from guardpass.export.gguf_quantize import check_blocks
-from guardpass.export.tokenizer import CheckpointTokenizer
+from guardpass.export.checkpoint.config import read_architecture
+from guardpass.export.checkpoint.files import Checkpoint
+from guardpass.export.checkpoint.tokenizer import CheckpointTokenizer
+from guardpass.export.to_gguf.quantize import check_blocks
+from guardpass.export.to_gguf.write import write_gguf
 
 
 def main() -> None:
@@ -16,7 +16,7 @@ def main() -> None:
     source = Checkpoint(checkpoint)
     shape = read_architecture(source)
     check_blocks(quant, shape.shapes())
-    write_gguf(source, shape, CheckpointTokenizer(source), checkpoint.name, quant, out, lambda _done, _total: None)
+    write_gguf(source, shape, CheckpointTokenizer(source), checkpoint.name, quant, out)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from guardpass.export.checkpoint import Array, Checkpoint, Tensor
+from guardpass.export.checkpoint.files import Array, Checkpoint, Tensor
 
 _INT8 = {"num_bits": 8, "type": "int", "symmetric": True, "group_size": None, "actorder": None}
 _SCHEME: dict[str, Any] = {

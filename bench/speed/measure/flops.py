@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from guardpass.export.architecture import Architecture
+from guardpass.export.checkpoint.architecture import Architecture
 
 Ints = npt.NDArray[np.int64]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import guardpass.export
 from guardpass.errors import InputError
 from guardpass.export import Family, export_guard, families, read_family
-from guardpass.export.atomic import new_directory
-from guardpass.export.checkpoint import Checkpoint
-from guardpass.export.engines import ENGINES, choose
-from guardpass.export.exporter import check_date
+from guardpass.export.checkpoint.files import Checkpoint
+from guardpass.export.export import check_date
+from guardpass.export.guard_dir.atomic import new_directory
+from guardpass.export.targets import ENGINES, choose
 from guardpass.integrity import open_guard
 from guardpass.manifest import MANIFEST, Engine, Mode
 from guardpass.schema import encode

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from guardpass.content import ContentTokenizer
 from guardpass.errors import InputError
-from guardpass.export.gate_texts import built_in
+from guardpass.export.gate.texts import built_in
 from guardpass.integrity import open_guard
 from guardpass.manifest import Mode, Role
 from guardpass.passes import Pass, Planner

@@ -9,9 +9,9 @@ from typing import TypeVar
 import numpy as np
 
 from guardpass.errors import GuardpassError
-from guardpass.export.architecture import Architecture
-from guardpass.export.checkpoint import Array, Checkpoint
-from guardpass.export.config import read_architecture
+from guardpass.export.checkpoint.architecture import Architecture
+from guardpass.export.checkpoint.config import read_architecture
+from guardpass.export.checkpoint.files import Array, Checkpoint
 from guardpass.passes import Pass
 
 from ...peers.errors import PeerError, PeerMissing

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from guardpass.errors import GuardpassError
-from guardpass.export.checkpoint import Checkpoint
-from guardpass.export.config import read_architecture
-from guardpass.export.onnx_guard import reference_scores
+from guardpass.export.checkpoint.config import read_architecture
+from guardpass.export.checkpoint.files import Checkpoint
+from guardpass.export.decoder.forward import reference_scores
 from guardpass.integrity import open_guard
 from guardpass.manifest import Mode
 

@@ -1,0 +1,1 @@
+"""A Hugging Face checkpoint on disk: its files, its architecture and its tokenizer."""

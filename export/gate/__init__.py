@@ -1,0 +1,1 @@
+"""The gate: the quantized guard judges texts beside the weights it was made of."""

@@ -1,0 +1,11 @@
+"""What the manifest says of a file."""
+
+from pathlib import Path
+
+from guardpass.integrity import sha256
+from guardpass.manifest import File
+
+
+def file_entry(path: Path) -> File:
+    """The hash and the size of a file."""
+    return File(sha256(path), path.stat().st_size)

@@ -1,0 +1,86 @@
+"""tokenizer.json and guard.json: the manifest is drafted before the model is written, and written last."""
+
+from pathlib import Path
+
+from guardpass import __version__
+from guardpass.consistency import NODES, check
+from guardpass.content import span_ids
+from guardpass.errors import CheckpointError, InputError
+from guardpass.manifest import MANIFEST, SCHEMA, Engine, Manifest, Role, Source
+from guardpass.seal import dumps
+from guardpass.tree import depths
+
+from ..checkpoint.tokenizer import CheckpointTokenizer
+from ..prompt.build import Prompts
+from .file_entry import file_entry
+
+
+def draft(
+    directory: Path,
+    engine: Engine,
+    source: Source,
+    family: str,
+    prompts: Prompts,
+    tokenizer: CheckpointTokenizer,
+    *,
+    name: str,
+    context: int,
+    vocab: int,
+) -> Manifest:
+    """Write tokenizer.json; returns the manifest without the model's files and the gate's report."""
+    path = directory / "tokenizer.json"
+    path.write_text(tokenizer.content_json, encoding="utf-8")
+    return Manifest(
+        schema=SCHEMA,
+        guardpass=__version__,
+        name=name,
+        family=family,
+        engine=engine,
+        context=context,
+        vocab=vocab,
+        labels=prompts.labels,
+        columns=prompts.columns,
+        prefix=prompts.prefix,
+        modes=prompts.modes,
+        reserved=prompts.reserved,
+        literals=prompts.literals,
+        source=source,
+        gate=None,
+        ungated="asked",
+        files={path.name: file_entry(path)},
+    )
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> Manifest:
+    """Write guard.json. Raises CheckpointError where `Guard.load` would not open it."""
+    try:
+        check(manifest)
+    except ValueError as error:
+        raise CheckpointError(f"the checkpoint and its family make no guard: {error}") from None
+    # The manifest is what makes the directory a guard, so it comes last.
+    (directory / MANIFEST).write_bytes(dumps(manifest))
+    return manifest
+
+
+def check_sizes(vocab: int, context: int, tokenizer: CheckpointTokenizer, prompts: Prompts) -> None:
+    """Raises CheckpointError where the tokenizer or the prompts do not fit the model."""
+    largest = max(tokenizer.full.get_vocab().values())
+    if largest >= vocab:
+        raise CheckpointError(
+            f"the tokenizer has id {largest}, and config.json a vocabulary of {vocab}; they belong to different models"
+        )
+    empty: dict[Role, str] = {"prompt": "", "response": ""}
+    for mode in prompts.modes.values():
+        span = len(span_ids(mode.span, empty, tokenizer.content_ids)) - mode.lead
+        longest = len(mode.prefix) + span + int(depths(mode.tree.parents).max()) + 1
+        if longest >= context:
+            raise CheckpointError(f"the prompt alone takes {longest} tokens, and the context is {context}")
+        tokens = max(len(mode.tree.tokens), len(prompts.prefix.tokens))
+        if tokens > NODES:
+            raise CheckpointError(f"the prompts take {tokens} tokens, expected at most {NODES}; name fewer policies")
+
+
+def check_name(name: str | None) -> None:
+    """Raises InputError for a name that logs and metrics could not show; None is the checkpoint's own."""
+    if name is not None and not (name.strip() and name.isprintable()):
+        raise InputError(f"name is {name!r:.80}, expected printable text on one line")

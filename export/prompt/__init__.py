@@ -1,0 +1,1 @@
+"""From a family and a chat template to token ids: prefix, span and verdict tree."""

@@ -1,0 +1,1 @@
+"""The GGUF route: model.gguf, quantized by llama.cpp."""

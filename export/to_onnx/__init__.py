@@ -1,0 +1,1 @@
+"""The ONNX route: model.onnx and its weight file."""
