@@ -16,7 +16,7 @@ from guardpass.answer_text import answer_ids
 from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.combine import combined
 from guardpass.content import ContentTokenizer
-from guardpass.decide import Decider, Reading
+from guardpass.decide import Decider, ScoreOptions
 from guardpass.export.checkpoint.files import Checkpoint
 from guardpass.export.checkpoint.tokenizer import CheckpointTokenizer
 from guardpass.export.guard_dir.manifest import draft
@@ -48,10 +48,11 @@ class MadeUp:
         size = len(self.tree(mode).slots), len(self.manifest.columns)
         return np.random.default_rng(seed).normal(scale=3, size=size).astype(np.float32)
 
-    def verdict(self, mode: Mode, *windows: Scores, reading: Reading | None = None) -> Verdict:
-        outcomes = [self.deciders[mode].decide(scores, reading or Reading()) for scores in windows]
+    def verdict(self, mode: Mode, *windows: Scores, options: ScoreOptions | None = None) -> Verdict:
+        outcomes = [self.deciders[mode].decide(scores, options or ScoreOptions()) for scores in windows]
         return combined(
-            outcomes, mode=mode, truncated=False, suspicious_literals=(), tokens=Tokens(0, 0),
+            outcomes, mode=mode, windows=len(windows), truncated=False, normalized=False,
+            suspicious_literals=(), tokens=Tokens(0, 0),
             ms=Milliseconds(0.0, 0.0, 0.0),
         )  # fmt: skip
 
@@ -101,7 +102,7 @@ def made_up(case: Case) -> MadeUp:
         tokenizer = CheckpointTokenizer(source)
         manifest = draft(
             directory, Engine("onnx", "fp32", "cpu"), Source("twin", None, "", {}), case.family,
-            build_prompts(case.row, source, tokenizer, case.date), tokenizer, context=8192,
+            build_prompts(case.row, source, tokenizer, case.date), tokenizer, name="twin", context=8192,
             vocab=source.config["vocab_size"],
         )  # fmt: skip
         reference = PreTrainedTokenizerFast.from_pretrained(directory / "twin")

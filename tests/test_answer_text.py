@@ -10,9 +10,9 @@ import pytest
 
 from guardpass import EngineError, InputError
 from guardpass.answer_text import answer_ids
-from guardpass.decide import Reading
+from guardpass.decide import ScoreOptions
 from guardpass.export import FAMILIES, Answer, Family, Message, Prompt, Question
-from guardpass.export.grammar import parse
+from guardpass.export.families.grammar import parse
 from guardpass.manifest import Mode
 from guardpass.serve.errors import NotFound
 from guardpass.serve.styles import safe_unsafe, style_of
@@ -149,7 +149,7 @@ def test_safe_unsafe_follows_the_verdict(case: Case) -> None:
     guard = made_up(case)
     seen = set()
     for mode, seed, strict, threshold in product(guard.modes, range(10), (True, False), (None, 0.05, 0.95)):
-        verdict = guard.verdict(mode, guard.scores(mode, seed), reading=Reading(threshold, strict))
+        verdict = guard.verdict(mode, guard.scores(mode, seed), options=ScoreOptions(threshold, strict))
         first, *more = safe_unsafe(guard.manifest, verdict).split("\n")
         assert first == ("safe" if verdict.safe else "unsafe")
         assert bool(more) == bool(verdict.categories)
@@ -184,7 +184,7 @@ def test_safe_unsafe_names_the_category(family: str, mode: Mode, fields: Fields,
 def test_controversial_is_safe_to_a_loose_reader() -> None:
     guard = by_family("qwen3guard-gen")
     scores = guard.answered("prompt", {"safety": "Controversial", "category": "PII"}, None)
-    assert safe_unsafe(guard.manifest, guard.verdict("prompt", scores, reading=Reading(strict=False))) == "safe"
+    assert safe_unsafe(guard.manifest, guard.verdict("prompt", scores, options=ScoreOptions(strict=False))) == "safe"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from guardpass import EngineError, Verdict
-from guardpass.decide import Reading
+from guardpass.decide import ScoreOptions
 from guardpass.export.families.schema import Family, decides
 from guardpass.manifest import Mode
 from guardpass.serve.moderations import CATEGORIES, result
@@ -64,7 +64,7 @@ def test_a_score_is_the_probability_of_an_unsafe_answer_that_names_the_category(
         scores = guard.scores(mode, seed)
         expected = _expected(guard, mode, scores, strict)
         for threshold in (None, 0.0, 1.0):
-            verdict = guard.verdict(mode, scores, reading=Reading(threshold, strict))
+            verdict = guard.verdict(mode, scores, options=ScoreOptions(threshold, strict))
             assert result(guard.manifest, verdict)["category_scores"] == pytest.approx(expected, abs=1e-9)
 
 

@@ -14,9 +14,10 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from guardpass import CheckpointError, Guard
 from guardpass.bench.reference import load_reference
-from guardpass.export import export_guard, optimum
+from guardpass.export import export_guard
 from guardpass.export.checkpoint.config import read_architecture
 from guardpass.export.checkpoint.files import Checkpoint
+from guardpass.export.via_optimum import export as optimum
 
 from .helpers import scores, template_ids, texts
 from .test_architectures import MODELS
