@@ -156,7 +156,7 @@ def _named_special(added: dict[int, AddedToken], config: dict[str, Any]) -> set[
     named: list[Any] = list(special_tokens(config).values())
     for key in ("additional_special_tokens", "extra_special_tokens"):
         several = config.get(key) or []
-        named += () if isinstance(several, dict) else several if isinstance(several, list) else [several]
+        named += several.values() if isinstance(several, dict) else several if isinstance(several, list) else [several]
     texts = [content_of(value) for value in named if value is not None]
     contents = [token.content for token in added.values()]  # a list, as a name may be no text, and not hashable
     unknown = [text for text in texts if text not in contents]
