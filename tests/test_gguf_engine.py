@@ -20,6 +20,7 @@ from guardpass.export import export_guard
 from guardpass.passes import Pass
 
 from .helpers import contents, opened, planner, scores, texts
+from .support.profiles import scaled
 
 _QUANTS = ("f16", "q8_0", "q4_k_m", "q4_0")
 
@@ -154,7 +155,7 @@ def test_ten_thousand_requests_do_not_grow_memory(made: Callable[..., Path]) -> 
     for number in range(1000):
         guard.check(given[number % 50])
     settled = resident()
-    for number in range(9000):
+    for number in range(scaled(9000)):
         guard.check(given[number % 50])
     assert resident() - settled < 4 << 20
 
