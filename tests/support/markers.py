@@ -6,7 +6,7 @@ from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
 # By the beginning of an imported name; the markers are described in pyproject.toml.
-_BY_IMPORT = {
+BY_IMPORT = {
     "torch": "torch",
     "transformers": "torch",
     "safetensors.torch": "torch",
@@ -33,7 +33,7 @@ def markers_of(path: Path) -> frozenset[str]:
             if name.startswith("tests."):
                 waiting.append(TESTS.joinpath(*name.split(".")[1:]).with_suffix(".py"))
     return frozenset(
-        marker for start, marker in _BY_IMPORT.items() if any(f"{name}.".startswith(f"{start}.") for name in names)
+        marker for start, marker in BY_IMPORT.items() if any(f"{name}.".startswith(f"{start}.") for name in names)
     )
 
 

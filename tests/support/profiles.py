@@ -32,6 +32,6 @@ def load_hypothesis() -> None:
 def scale(test: Any) -> None:
     """Fewer examples of a test under @given, where it says how many. No public API changes what a decorator has set."""
     if is_hypothesis_test(test):
-        own = test._hypothesis_internal_use_settings
+        own = getattr(test, "_hypothesis_internal_use_settings", settings.default)
         if own.max_examples != settings.default.max_examples:
             test._hypothesis_internal_use_settings = settings(own, max_examples=scaled(own.max_examples))
