@@ -62,7 +62,7 @@ def _cells(guard: Guard) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("quant", _QUANTS)
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.serial)])
 def test_a_branch_scores_the_same_alone(quant: str, threads: int, made: Callable[..., Path]) -> None:
     """Every slot of the tree, and the slot at the end of nothing but its own path: equal, but for float32's rounding.
 
