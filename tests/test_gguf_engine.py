@@ -119,6 +119,7 @@ def test_the_cache_is_back_to_the_prefix(made: Callable[..., Path], monkeypatch:
     np.testing.assert_array_equal(scores(guard, "안녕 hello"), before)
 
 
+@pytest.mark.serial
 def test_no_order_and_no_thread_changes_a_verdict(made: Callable[..., Path]) -> None:
     guard = opened(made())
     given = texts(40, seed=12)
