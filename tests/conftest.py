@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from guardpass import Guard
 from guardpass.bench.twins import Twin, find, tiny, write_twin
 from guardpass.export import export_guard
 
+from .support.closing import closing_line
+from .support.markers import BY_IMPORT, markers_of
+from .support.profiles import PROFILE, load_hypothesis, scale
+
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
-settings.register_profile(
-    "guardpass", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-settings.load_profile("guardpass")
+load_hypothesis()
 
 LLAMA3_ROPE = {
     "rope_type": "llama3",
@@ -51,6 +51,36 @@ VARIANTS: dict[str, Twin] = {
     "float16": replace(_changed(_8B, torch_dtype="float16"), dtype="F16"),
     "float32": replace(_changed(_2B, torch_dtype="float32"), dtype="F32"),
 }
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--without", action="append", default=[], metavar="MARKER", choices=sorted({*BY_IMPORT.values()}),
+        help="leave out, and do not even import, the modules with a marker that follows from their imports",
+    )  # fmt: skip
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    is_test = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
+    return True if is_test and markers_of(collection_path).intersection(config.getoption("without")) else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    tests = {item.obj: None for item in items if isinstance(item, pytest.Function)}
+    for test in tests:  # one may be several items
+        scale(test)
+    for item in items:
+        for marker in markers_of(item.path):
+            item.add_marker(marker)
+
+
+def pytest_report_header() -> str:
+    return f"profile: {PROFILE} (GUARDPASS_TESTS)"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    options = {"-m": config.option.markexpr, "-k": config.option.keyword, "--without": " ".join(config.option.without)}
+    terminalreporter.write_line(closing_line(terminalreporter.stats.get("skipped", []), options))
 
 
 @pytest.fixture(scope="session")

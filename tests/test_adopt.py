@@ -75,6 +75,7 @@ def test_any_text_has_the_same_ids(family: str, pairs: Callable[[Case], tuple[Pa
     check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", _REAL)
 def test_real_tokenizers_go_there_and_back(name: str, tmp_path: Path) -> None:
     """tokenizer.json to GGUF to tokenizer.json; and llama.cpp reads in the GGUF what was meant."""

@@ -187,7 +187,7 @@ _SEALED: list[tuple[Callable[[Manifest], Any], str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("change", "says"), _SEALED, ids=str)
+@pytest.mark.parametrize(("change", "says"), _SEALED, ids=[says for _, says in _SEALED])
 def test_a_sealed_manifest_that_contradicts_itself(
     copy: Path, change: Callable[[Manifest], Manifest], says: str
 ) -> None:

@@ -178,6 +178,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory, made: Report) -> tuple[Path,
     return draw(made, tmp_path_factory.mktemp("drawn") / "plots")
 
 
+@pytest.mark.slow
 def test_pictures(drawn: tuple[Path, ...], made: Report, tmp_path: Path) -> None:
     kinds = ("latency-prompt", "distribution-prompt", "roofline-prompt", "rate-64", "fidelity")
     names = [f"{SUBJECT}-2-threads-{kind}.{suffix}" for kind in kinds for suffix in ("png", "svg")]
@@ -209,6 +210,7 @@ def test_pictures_of_the_same_report_are_the_same(drawn: tuple[Path, ...], made:
     assert [path.read_bytes() for path in again] == [path.read_bytes() for path in drawn[-2:]]
 
 
+@pytest.mark.slow
 def test_pictures_of_little(made: Report, tmp_path: Path) -> None:
     """One contender, one length, three turns, names that a font or a file system has no letters for."""
     own = made.latency[0]

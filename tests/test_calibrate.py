@@ -223,6 +223,7 @@ def test_other_thresholds_hold_while_one_is_chosen(twin: Callable[[str], Path], 
         assert (field.label == "yes") == argmax
 
 
+@pytest.mark.slow
 def test_one_field(twin: Callable[[str], Path], tmp_path: Path) -> None:
     """By the labels of that field; the thresholds of the others stay, and hold while this one is chosen."""
     guard = Path(shutil.copytree(twin("shieldgemma-2b"), tmp_path / "guard"))

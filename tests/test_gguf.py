@@ -23,9 +23,10 @@ from guardpass.gguf_file import BLOCKS, read_header
 from .conftest import LLAMA3_ROPE
 from .helpers import contents, ids, opened, texts
 from .published import CASES, Case
+from .support.profiles import scaled
 from .test_trees import Subject, expected_fields, fields, reference
 
-_TEXTS, _NEAR = 100, 2e-2
+_TEXTS, _NEAR = scaled(100, least=50), 2e-2
 _Q4_K, _Q6_K = 12, 14  # ggml's numbers
 
 

@@ -20,6 +20,7 @@ from guardpass.export import export_guard
 from guardpass.passes import Pass
 
 from .helpers import contents, opened, planner, scores, texts
+from .support.profiles import scaled
 
 _QUANTS = ("f16", "q8_0", "q4_k_m", "q4_0")
 
@@ -61,7 +62,7 @@ def _cells(guard: Guard) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("quant", _QUANTS)
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.serial)])
 def test_a_branch_scores_the_same_alone(quant: str, threads: int, made: Callable[..., Path]) -> None:
     """Every slot of the tree, and the slot at the end of nothing but its own path: equal, but for float32's rounding.
 
@@ -118,6 +119,7 @@ def test_the_cache_is_back_to_the_prefix(made: Callable[..., Path], monkeypatch:
     np.testing.assert_array_equal(scores(guard, "안녕 hello"), before)
 
 
+@pytest.mark.serial
 def test_no_order_and_no_thread_changes_a_verdict(made: Callable[..., Path]) -> None:
     guard = opened(made())
     given = texts(40, seed=12)
@@ -154,7 +156,7 @@ def test_ten_thousand_requests_do_not_grow_memory(made: Callable[..., Path]) -> 
     for number in range(1000):
         guard.check(given[number % 50])
     settled = resident()
-    for number in range(9000):
+    for number in range(scaled(9000)):
         guard.check(given[number % 50])
     assert resident() - settled < 4 << 20
 

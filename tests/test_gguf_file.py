@@ -110,6 +110,7 @@ def _agrees(path: Path) -> None:
     assert header.tokens == fields["tokenizer.ggml.tokens"].contents()
 
 
+@pytest.mark.llamacpp
 @pytest.mark.parametrize("quant", ["f32", "f16", "q8_0"])
 @pytest.mark.parametrize("twin", ["kanana-safeguard-8b", "wildguard-7b"])
 def test_exported_guards_read_as_gguf_reads_them(tmp_path: Path, twin: str, quant: str) -> None:
@@ -340,6 +341,8 @@ print(contexts)
 """
 
 
+@pytest.mark.llamacpp
+@pytest.mark.slow
 def test_what_is_accepted_does_not_end_the_process(tmp_path: Path) -> None:
     """Open, decode, close; llama.cpp may refuse."""
     rng, folder = random.Random(1), tmp_path / "accepted"
@@ -367,6 +370,7 @@ def _reached(*_: object) -> None:
     pytest.fail("it was opened")
 
 
+@pytest.mark.llamacpp
 def test_an_altered_model_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     guard = _export(tmp_path, "kanana-safeguard-8b", "f32")
     monkeypatch.setattr("guardpass.engines.llamacpp.read_header", _reached)
@@ -377,6 +381,7 @@ def test_an_altered_model_is_not_opened(tmp_path: Path, monkeypatch: pytest.Monk
     refuse_to_load(guard, "model.gguf has sha256")
 
 
+@pytest.mark.llamacpp
 def test_a_hostile_model_that_the_manifest_vouches_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     guard = _export(tmp_path, "kanana-safeguard-8b", "f32")
     monkeypatch.setattr("llama_cpp.llama_model_load_from_file", _reached)

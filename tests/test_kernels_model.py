@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from .kernels_reference import ARCHITECTURES, Model, Pass, aligned
+from .support.profiles import scaled
 
 kernels = pytest.importorskip("guardpass_kernels", reason="guardpass-kernels is not installed: pip install ./kernels")
 
@@ -137,6 +138,7 @@ def test_a_branch_scores_the_same_bits_whatever_stands_beside_it(
         np.testing.assert_array_equal(made.run(*both.arguments), made.run(*alone.arguments))
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("quant", ["int8", "int4"])
 def test_scores_do_not_depend_on_threads_or_company(quant: str) -> None:
     model = Model.random("qwen3", quant=quant, prefix=100, hidden=256, ffn=512)
@@ -150,6 +152,7 @@ def test_scores_do_not_depend_on_threads_or_company(quant: str) -> None:
             np.testing.assert_array_equal(scores, alone[i % len(requests)])
 
 
+@pytest.mark.serial
 def test_the_gil_is_released() -> None:
     model = Model.random("llama", hidden=512, ffn=1024, layers=8)
     made = native(model, 1)
@@ -163,14 +166,16 @@ def test_the_gil_is_released() -> None:
     assert ticks > 100
 
 
+@pytest.mark.serial
 def test_a_model_may_end_right_after_a_pass() -> None:
     """While its workers still come to the pass's last loop: one in some thousand once slept on, and the end waited."""
     model = Model.random("llama", layers=1)
     request = model.request(np.random.default_rng(0), 50, 5, 2)
-    for _ in range(3000):
+    for _ in range(scaled(3000)):
         native(model, 32).run(*request.arguments)
 
 
+@pytest.mark.serial
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_has_threads_of_its_own() -> None:

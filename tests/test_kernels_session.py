@@ -90,6 +90,7 @@ def test_caches_of_one_model_do_not_mix() -> None:
             np.testing.assert_array_equal(made.run(*step, cache=cache), fresh.run(*step))
 
 
+@pytest.mark.serial
 def test_one_cache_from_several_threads() -> None:
     model = Model.random("llama")
     made, steps = _native(model), _grown(model, 1)

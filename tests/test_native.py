@@ -114,6 +114,7 @@ def test_every_architecture_scores_as_its_weights_do(model: _Model) -> None:
     assert _off(np.concatenate(found), np.concatenate(model.reference)) < _NEAR[model.config.quant]
 
 
+@pytest.mark.serial
 def test_a_score_is_the_same_on_any_number_of_threads_and_in_any_company(model: _Model) -> None:
     """Bit for bit: alone, on two and three threads, and with four passes at a time on one model."""
     requests = _passes()

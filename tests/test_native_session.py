@@ -56,6 +56,7 @@ def _chunks(text: str, seed: int) -> Iterator[str]:
     return (text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True))
 
 
+@pytest.mark.slow
 def test_every_step_is_a_fresh_check_bit_for_bit(replies: Guard) -> None:
     """And runs what it must: the tokens from the first that changed on, and the tree."""
     retokenized = 0

@@ -2,13 +2,17 @@
 
 import ast
 import graphlib
+import importlib.metadata
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from guardpass import __version__
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = {"runtime": "", "export": "export/", "bench": "bench/"}  # folder: where it goes in guardpass/
@@ -168,3 +172,9 @@ def test_a_missing_engine_is_an_error_that_names_the_extra(two_sided: Path) -> N
 def test_folders_are_not_importable_by_their_own_names(name: str, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", f"import {name}"], cwd=tmp_path, capture_output=True, text=True)
     assert "ModuleNotFoundError" in done.stderr
+
+
+def test_the_version_has_one_place() -> None:
+    project, kernels = (tomllib.loads((ROOT / part / "pyproject.toml").read_text()) for part in ("", "kernels"))
+    assert "version" not in project["project"]
+    assert importlib.metadata.version("guardpass") == __version__ == kernels["project"]["version"]

@@ -17,7 +17,7 @@ from .helpers import opened, texts
 _TWINS = {"kanana-safeguard-8b": None, "wildguard-ko-3b": "wildguard-ko", "shieldgemma-2b": "shieldgemma"}
 # llama.cpp's attention adds up otherwise for few tokens than for many, over keys and values in 16 bits.
 _NEAR = 0.01
-_ENGINES = [pytest.param("f32", id="llamacpp"), pytest.param("int8", id="native")]
+_ENGINES = [pytest.param("f32", id="llamacpp", marks=pytest.mark.llamacpp), pytest.param("int8", id="native")]
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +108,7 @@ def test_sessions_side_by_side_do_not_mix(made: Callable[[str, str], Path], quan
     assert other.feed("on").label
 
 
+@pytest.mark.llamacpp
 def test_what_cannot_be_fed(made: Callable[[str, str], Path], guard: Guard) -> None:
     with pytest.raises(Unsupported, match="--engine native or llamacpp"):
         guard.stream("a prompt")  # ONNX

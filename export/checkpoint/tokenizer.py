@@ -133,18 +133,21 @@ def _add_from_config(tokenizer: Tokenizer, config: dict[str, Any]) -> None:
     declared = config.get("added_tokens_decoder", {})
     if not isinstance(declared, dict):
         raise CheckpointError("added_tokens_decoder in tokenizer_config.json is not an object")
-    for key, entry in declared.items():
+    tokens: list[AddedToken] = []
+    for entry in declared.values():
         if not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
             raise CheckpointError(f"added_tokens_decoder in tokenizer_config.json has the entry {entry!r:.80}")
         flags = {name: entry.get(name, False) for name in ("single_word", "lstrip", "rstrip", "normalized", "special")}
         try:
-            tokenizer.add_tokens([AddedToken(entry["content"], **flags)])
+            tokens.append(AddedToken(entry["content"], **flags))
         except Exception as error:  # flags that are no booleans, text that is no Unicode
             raise CheckpointError(f"added_tokens_decoder in tokenizer_config.json has {entry!r:.80}: {error}") from None
-        if str(tokenizer.token_to_id(entry["content"])) != key:
+    tokenizer.add_tokens(tokens)  # at once: each call builds the trie of all added tokens again
+    for key, token in zip(declared, tokens, strict=True):
+        if str(tokenizer.token_to_id(token.content)) != key:
             raise CheckpointError(
-                f"tokenizer_config.json gives {entry['content']!r} the id {key}, tokenizer.json "
-                f"{tokenizer.token_to_id(entry['content'])}; the checkpoint contradicts itself"
+                f"tokenizer_config.json gives {token.content!r} the id {key}, tokenizer.json "
+                f"{tokenizer.token_to_id(token.content)}; the checkpoint contradicts itself"
             )
 
 

@@ -46,7 +46,8 @@ double gemm_rate(std::int64_t m, std::int64_t n, std::int64_t k, bool int4, int 
     }
     Pool pool(threads);
     auto scratch = std::make_unique<Arena[]>(static_cast<std::size_t>(threads));
-    for (int i = 0; i < threads; ++i) scratch[static_cast<std::size_t>(i)].reset(depth * kPanel + m * kPanel * 4 + 2 * kAlign);
+    for (int i = 0; i < threads; ++i)
+        scratch[static_cast<std::size_t>(i)].reset(depth * kPanel + m * kPanel * 4 + 2 * kAlign);
     using Clock = std::chrono::steady_clock;
     std::size_t done = 0;
     double elapsed = 0;

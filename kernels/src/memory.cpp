@@ -9,11 +9,7 @@
 #endif
 
 namespace guardpass {
-namespace {
-
-constexpr std::int64_t kHugePage = std::int64_t{2} << 20;
-
-}  // namespace
+namespace { constexpr std::int64_t kHugePage = std::int64_t{2} << 20; }  // namespace
 
 Arena::~Arena() { std::free(data_); }
 

@@ -34,12 +34,8 @@ Workshop::Workshop(int threads)
     : pool(threads), scratch(std::make_unique<Arena[]>(static_cast<std::size_t>(threads))), process(this_process()) {}
 
 Model::Model(const Config& config, const Tensors& tensors, int threads, bool profiled)
-    : config_(valid(config)),
-      weights_(config_, tensors),
-      kernels_(guardpass::kernels()),
-      threads_(valid_threads(threads)),
-      profiled_(profiled),
-      workshop_(new Workshop(threads_)) {}
+    : config_(valid(config)), weights_(config_, tensors), kernels_(guardpass::kernels()),
+      threads_(valid_threads(threads)), profiled_(profiled), workshop_(new Workshop(threads_)) {}
 
 Model::~Model() {
     Workshop* mine = workshop_.load();

@@ -68,8 +68,14 @@ std::tuple<Bytes, Scores> quantize(const std::string& level, nb::handle x, nb::h
     std::vector<std::uint8_t> levels(static_cast<std::size_t>(rows * padded));
     std::vector<float> scales(static_cast<std::size_t>(rows)), scratch(static_cast<std::size_t>(width + 64));
     for (std::int64_t i = 0; i < rows; ++i)
-        at_level(level).quantize({data.data() + i * width, width, {sign.data(), block}, normed, eps,
-                                  levels.data() + i * padded, scales.data() + i, scratch.data()});
+        at_level(level).quantize({data.data() + i * width,
+                                  width,
+                                  {sign.data(), block},
+                                  normed,
+                                  eps,
+                                  levels.data() + i * padded,
+                                  scales.data() + i,
+                                  scratch.data()});
     auto m = static_cast<std::size_t>(rows);
     return {given_back(std::move(levels), {m, static_cast<std::size_t>(padded)}), given_back(std::move(scales), {m})};
 }
@@ -115,8 +121,18 @@ Scores gemm(const std::string& level, nb::handle levels, nb::handle scales, nb::
     std::int8_t* unpacked = int4 ? arena.cut<std::int8_t>(linear.depth * kPanel) : nullptr;
     const Kernels& chosen = at_level(level);
     for (std::int64_t p = 0; p < linear.panels && rows > 0; ++p)
-        chosen.panel({&linear, p, {data.data(), padded, row_scales.data()}, 0, rows, result.data(), n,
-                      static_cast<Epilogue>(named - std::begin(kNames)), nullptr, 0, sums.data(), unpacked});
+        chosen.panel({&linear,
+                      p,
+                      {data.data(), padded, row_scales.data()},
+                      0,
+                      rows,
+                      result.data(),
+                      n,
+                      static_cast<Epilogue>(named - std::begin(kNames)),
+                      nullptr,
+                      0,
+                      sums.data(),
+                      unpacked});
     return given_back(std::move(result), {static_cast<std::size_t>(rows), static_cast<std::size_t>(n)});
 }
 

@@ -26,8 +26,18 @@ void multiply(const Kernels& kernels, Pool& pool, Arena* scratch, std::initializ
     pool.run(tasks, [&](std::int64_t task, std::int64_t next, int worker) {
         std::int64_t index = task;
         const Product& product = locate(index);
-        PanelTask panel{&product.linear, index, product.rows, 0, product.count, product.out.data, product.out.stride,
-                        product.epilogue, nullptr, 0, nullptr, nullptr};
+        PanelTask panel{&product.linear,
+                        index,
+                        product.rows,
+                        0,
+                        product.count,
+                        product.out.data,
+                        product.out.stride,
+                        product.epilogue,
+                        nullptr,
+                        0,
+                        nullptr,
+                        nullptr};
         if (next >= 0) {
             const Linear& linear = locate(next).linear;
             panel.prefetch = panel_data(linear, next), panel.prefetch_bytes = panel_bytes(linear);
@@ -36,8 +46,7 @@ void multiply(const Kernels& kernels, Pool& pool, Arena* scratch, std::initializ
         }
         scratch[worker].reset(0);
         panel.sums = scratch[worker].cut<std::int32_t>(product.count * kPanel);
-        if (product.linear.nibbles)
-            panel.unpacked = scratch[worker].cut<std::int8_t>(product.linear.depth * kPanel);
+        if (product.linear.nibbles) panel.unpacked = scratch[worker].cut<std::int8_t>(product.linear.depth * kPanel);
         kernels.panel(panel);
     });
 }

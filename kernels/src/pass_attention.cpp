@@ -48,8 +48,11 @@ void Pass::attend(const LayerWeights& layer, std::int64_t window) {
                            sine_ + angles, layer.q_norm, c_.eps, 1});
         }
         HeadKeys keys{layer.keys.get() + h * request_.baked_blocks * dim * kKeyBlock,
-                      layer.values + h * c_.prefix * value_stride_, keys_.keys + h * keys_.blocks * dim * kKeyBlock,
-                      keys_.values + h * keys_.tokens * value_stride_, dim, value_stride_};
+                      layer.values + h * c_.prefix * value_stride_,
+                      keys_.keys + h * keys_.blocks * dim * kKeyBlock,
+                      keys_.values + h * keys_.tokens * value_stride_,
+                      dim,
+                      value_stride_};
         std::int64_t found = blocks_of(request_, asking_ + begin, count, window, keys, blocks, bits);
         std::int64_t stride = found * kKeyBlock + 16;
         float* scores = scratch.cut<float>(rows * stride);

@@ -8,13 +8,24 @@
 namespace guardpass {
 
 enum class Stage {
-    embed, norm_quantize, qkv, arrange, attention, mixed_quantize, o_proj, gate_up, ffn_quantize, down, post_norm, head,
+    embed,
+    norm_quantize,
+    qkv,
+    arrange,
+    attention,
+    mixed_quantize,
+    o_proj,
+    gate_up,
+    ffn_quantize,
+    down,
+    post_norm,
+    head,
     count
 };
 
 inline constexpr std::array<const char*, static_cast<std::size_t>(Stage::count)> kStageNames = {
-    "embed", "norm_quantize", "qkv", "arrange", "attention", "mixed_quantize", "o_proj", "gate_up", "ffn_quantize",
-    "down", "post_norm", "head"};
+    "embed",  "norm_quantize", "qkv",          "arrange", "attention", "mixed_quantize",
+    "o_proj", "gate_up",       "ffn_quantize", "down",    "post_norm", "head"};
 
 struct Profile {
     std::array<double, static_cast<std::size_t>(Stage::count)> seconds{};

@@ -27,9 +27,9 @@ struct Request {
   private:
     std::uint64_t unwindowed(std::int64_t token, std::int64_t block) const;
 
-    std::vector<std::uint64_t> tree_;          // [T - span, pass blocks]
+    std::vector<std::uint64_t> tree_;  // [T - span, pass blocks]
     std::vector<std::int64_t> key_positions_;  // [blocks, 64]
-    std::vector<std::int64_t> least_;          // [blocks], the least position in each
+    std::vector<std::int64_t> least_;  // [blocks], the least position in each
 };
 
 }  // namespace guardpass

@@ -47,6 +47,8 @@ inline void store_levels(std::uint8_t* p, F x) {
 
 // One stage of the FWHT within a vector: there is none.
 template <int H>
-inline F butterfly(F x) { return x; }
+inline F butterfly(F x) {
+    return x;
+}
 
 constexpr int kFmaRows = 4, kFmaVectors = 16;  // the fp32 tile

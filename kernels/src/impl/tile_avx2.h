@@ -39,8 +39,7 @@ inline void strip(const std::uint8_t* a, std::int64_t stride, const std::int8_t*
     }
 #pragma GCC unroll 6
     for (int r = 0; r < R; ++r)
-        for (int j = 0; j < 2; ++j)
-            _mm256_store_si256(reinterpret_cast<__m256i*>(out + r * kPanel + 8 * j), acc[r][j]);
+        for (int j = 0; j < 2; ++j) _mm256_store_si256(reinterpret_cast<__m256i*>(out + r * kPanel + 8 * j), acc[r][j]);
 }
 
 template <int R>

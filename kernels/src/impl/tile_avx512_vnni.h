@@ -10,13 +10,13 @@ inline void dot(__m512i& acc, __m512i levels, __m512i weights) {
 // Loads in assembly too: the compiler would read a vector again for every use rather than hold it.
 inline __m512i sixteen_columns(const std::int8_t* w) {
     __m512i result;
-    asm("vmovdqu64 %1, %0" : "=v"(result) : "m"(*reinterpret_cast<const char(*)[64]>(w)));
+    asm("vmovdqu64 %1, %0" : "=v"(result) : "m"(*reinterpret_cast<const char (*)[64]>(w)));
     return result;
 }
 
 inline __m512i four_of_a_row(const std::uint8_t* a) {
     __m512i result;
-    asm("vpbroadcastd %1, %0" : "=v"(result) : "m"(*reinterpret_cast<const char(*)[4]>(a)));
+    asm("vpbroadcastd %1, %0" : "=v"(result) : "m"(*reinterpret_cast<const char (*)[4]>(a)));
     return result;
 }
 

@@ -8,13 +8,13 @@ inline void dot(__m256i& acc, __m256i levels, __m256i weights) {
 
 inline __m256i eight_columns(const std::int8_t* w) {
     __m256i result;
-    asm("vmovdqu %1, %0" : "=x"(result) : "m"(*reinterpret_cast<const char(*)[32]>(w)));
+    asm("vmovdqu %1, %0" : "=x"(result) : "m"(*reinterpret_cast<const char (*)[32]>(w)));
     return result;
 }
 
 inline __m256i four_of_a_row(const std::uint8_t* a) {
     __m256i result;
-    asm("vpbroadcastd %1, %0" : "=x"(result) : "m"(*reinterpret_cast<const char(*)[4]>(a)));
+    asm("vpbroadcastd %1, %0" : "=x"(result) : "m"(*reinterpret_cast<const char (*)[4]>(a)));
     return result;
 }
 
@@ -36,8 +36,7 @@ inline void strip(const std::uint8_t* a, std::int64_t stride, const std::int8_t*
     }
 #pragma GCC unroll 6
     for (int r = 0; r < R; ++r)
-        for (int j = 0; j < 2; ++j)
-            _mm256_store_si256(reinterpret_cast<__m256i*>(out + r * kPanel + 8 * j), acc[r][j]);
+        for (int j = 0; j < 2; ++j) _mm256_store_si256(reinterpret_cast<__m256i*>(out + r * kPanel + 8 * j), acc[r][j]);
 }
 
 template <int R>
