@@ -5,18 +5,23 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from .awaiting import awaited
 from .combine import combined
 from .content import ContentTokenizer, checked
 from .decide import Decider, Outcome, Reading
 from .describe import describe
 from .engines import Batching, Keeping, open_engine, run_pass
+from .engines.reopened import reopened
 from .errors import Closed, GuardpassError, InputError
+from .forks import renewed_in_child
 from .integrity import open_guard
 from .literal import literal
 from .manifest import Device, Manifest, Mode, Role
+from .opening import Opening
 from .options import check_options
 from .passes import Pass, Planner
 from .question import Question, mode_of, pair_of
@@ -27,7 +32,7 @@ from .stop import Stop
 from .tree import judged, pruned
 from .undecided import OnError, check_on_error, undecided
 from .verdict import Milliseconds, Tokens, Verdict
-from .waiting import Batch, Bounds
+from .waiting import Batch, Bounds, check_timing
 from .windows import Limits, LongText, spans
 
 T = TypeVar("T")
@@ -56,6 +61,7 @@ class Guard:
         long_text: LongText,
         queue: Bounds,
         in_memory: bool,
+        opening: Opening,
     ) -> None:
         """For `Guard.load`, which proves what is passed here."""
         self.manifest = manifest
@@ -63,13 +69,16 @@ class Guard:
         self._judged = {name: judged(manifest.labels, mode.tree) for name, mode in manifest.modes.items()}
         self._known: dict[tuple[Mode, tuple[str, ...]], tuple[Planner, Decider]] = {}
         longest = max_tokens or min(manifest.context, DEFAULT_MAX_TOKENS)
-        self._engine = open_engine(
-            directory, manifest, threads=threads, max_tokens=longest, device=device, in_memory=in_memory
+        self._open = partial(
+            open_engine, directory, manifest, threads=threads, max_tokens=longest, device=device, in_memory=in_memory
         )
+        self._engine = self._open()
         self._limits = Limits(longest, max_windows, long_text)
         self._closed = False
+        self._opening = opening
         self.scheduler = Scheduler(manifest.name, queue)
         weakref.finalize(self, self.scheduler.close, 0.0)  # its threads end with the guard
+        renewed_in_child(self)
 
     @classmethod
     def load(
@@ -104,13 +113,14 @@ class Guard:
         MissingDependency where the engine, or a library it needs of CUDA, is not installed, EngineError where it cannot
         open the model or finds no GPU.
         """
-        directory = Path(path)
+        directory = Path(path).absolute()
         manifest = open_guard(directory, verify=verify)
         check_options(manifest, threads, device, max_tokens, max_windows, long_text)
-        return cls(
-            directory, manifest, threads=threads, device=device, max_tokens=max_tokens, max_windows=max_windows,
-            long_text=long_text, queue=queue or Bounds(), in_memory=in_memory,
-        )  # fmt: skip
+        options: dict[str, Any] = {
+            "threads": threads, "device": device, "max_tokens": max_tokens, "max_windows": max_windows,
+            "long_text": long_text, "queue": queue or Bounds(), "in_memory": in_memory,
+        }  # fmt: skip
+        return cls(directory, manifest, **options, opening=Opening(directory, manifest, verify, options))
 
     def check(
         self,
@@ -173,9 +183,7 @@ class Guard:
 
     async def acheck(self, text: str, response: str | None = None, **options: Any) -> Verdict:
         """`submit`, awaited. Cancelling the task cancels the request."""
-        import asyncio  # a fifth of the time of `import guardpass`, for those who await
-
-        return await asyncio.wrap_future(self.submit(text, response, **options))
+        return await awaited(self.submit(text, response, **options))
 
     def stream(self, prompt: str, **options: Any) -> Session:
         """Judge a reply to `prompt` while it grows: `session.feed(chunk)`. options: those of `check`, less on_error.
@@ -203,11 +211,29 @@ class Guard:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In another process the guard is opened again, from its directory and with its options."""
+        if self._closed:
+            raise Closed(f"{self.manifest.name} is closed, and cannot be sent to another process")
+        return _opened_again, (self._opening,)
+
+    def __copy__(self) -> Self:
+        """A guard is shared, not copied."""
+        return self
+
+    def __deepcopy__(self, _: dict[int, Any]) -> Self:
+        return self
+
+    def after_fork(self) -> None:
+        """In a forked process the engine's threads are not there: it is opened again when it is needed."""
+        self._engine = reopened(self._engine, partial(self._opening.engine, self._open))
+
     def _submit(
         self, items: list[tuple[str, str | None]], shape: Callable[[list[Verdict]], T], timeout: float | None,
         priority: int, on_error: OnError, options: dict[str, Any],
     ) -> "Future[T]":  # fmt: skip
         check_on_error(on_error)
+        check_timing(timeout, priority)
 
         def fallback(error: GuardpassError) -> T:
             return shape([undecided(error, on_error, mode_of(response)) for _, response in items])
@@ -222,10 +248,18 @@ class Guard:
         def work(stop: Stop, waited: float) -> T:
             return shape([self._judge(question, stop, waited) for question in questions])
 
+        batch = self._batch(questions, shape)
+        passes = [self._passes(question) for question in questions]
+        tokens = [min(q.tokens, self._limits.tokens * each) for q, each in zip(questions, passes, strict=True)]
         return self.scheduler.submit(
-            work, tokens=sum(question.tokens for question in questions), timeout=timeout, priority=priority,
-            fallback=fallback, batch=self._batch(questions, shape),
+            work, tokens=sum(tokens), passes=max(passes, default=0) if batch else sum(passes), timeout=timeout,
+            priority=priority, fallback=fallback, batch=batch,
         )  # fmt: skip
+
+    def _passes(self, question: Question) -> int:
+        """About how many windows a question takes; an eighth of each is its neighbour's too."""
+        windows = -(-question.tokens * 8 // (self._limits.tokens * 7))
+        return min(max(windows, 1), self._limits.windows if self._limits.policy == "windows" else 1)
 
     def _batch(self, questions: list[Question], shape: Callable[[list[Verdict]], T]) -> Batch | None:
         """How a request is run together with others; None where the engine does not gain from it."""
@@ -328,3 +362,8 @@ class Guard:
             if len(self._known) < _KNOWN:
                 self._known[mode, policies] = known
         return known
+
+
+def _opened_again(opening: Opening) -> Guard:
+    opening.prove()
+    return Guard.load(opening.directory, verify=opening.verify, **opening.options)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Self
 from .content import checked
 from .engines import Incremental
 from .errors import Closed, Unsupported
+from .forks import renewed_in_child
 from .verdict import Verdict
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class Session:
         self._engine = engine.session()
         self._closed = False
         self.text = ""  # the reply so far
+        renewed_in_child(self)
 
     def feed(self, chunk: str) -> Verdict:
         """The verdict of the reply with `chunk` at its end; that of `Guard.check`, at the price of the new tokens.
@@ -33,7 +35,7 @@ class Session:
         A chunk that cannot be judged is not taken. Raises what `Guard.check` does.
         """
         if self._closed:
-            raise Closed("the session is closed; begin another")
+            raise Closed("the session is closed, or was begun before the process was forked; begin another")
         grown = self.text + checked(chunk, "chunk")
         verdict = self._guard._judge(self._guard._question(self._prompt, grown, **self._options), engine=self._engine)
         self.text = grown
@@ -44,6 +46,13 @@ class Session:
         if not self._closed:
             self._closed = True
             self._engine.close()
+
+    def after_fork(self) -> None:
+        """In a forked process its engine cannot go on."""
+        self._closed = True
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise Unsupported("a session cannot be copied or sent to another process; begin one there")
 
     def __enter__(self) -> Self:
         return self
