@@ -1,6 +1,6 @@
 """One hierarchy of errors. Each type knows its exit code, its HTTP status, and its name in metrics and replies."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class GuardpassError(Exception):
@@ -13,6 +13,16 @@ class GuardpassError(Exception):
     exit_code: ClassVar[int] = 1
     status: ClassVar[int] = 500
     kind: ClassVar[str] = "internal"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default an error is copied by calling its type with its message alone, whatever else the type asks for.
+        return _copied, (type(self), self.args, self.__dict__)
+
+
+def _copied(kind: type[GuardpassError], args: tuple[Any, ...], attributes: dict[str, Any]) -> GuardpassError:
+    error = kind.__new__(kind, *args)  # which keeps args
+    error.__dict__.update(attributes)
+    return error
 
 
 class InputError(GuardpassError):
@@ -95,7 +105,7 @@ class Unserved(GuardpassError):
 
 
 class Overloaded(Unserved):
-    """Too much is waiting already. `retry_after`: seconds until there should be room."""
+    """Too much is ahead, or the request alone is too long for its deadline. `retry_after`: seconds until it may fit."""
 
     status = 429
     kind = "overloaded"

@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any, Self, TypeVar, Unpack
 
 from .answer_text import answer_ids
+from .awaiting import awaited
 from .content import ContentTokenizer
 from .describe import describe
 from .engines import Batching, Incremental, open_engine, run_pass
+from .engines.reopened import reopened
 from .errors import Closed, GuardpassError, Unsupported
+from .forks import renewed_in_child
 from .integrity import open_guard
 from .judge import Judge
 from .manifest import Device, Manifest
+from .opening import Opening
 from .options import check_options
 from .request import CheckOptions, Normalize, Request, check_normalize, mode_of, pair_of
 from .run import Run
@@ -24,7 +28,7 @@ from .session import Session
 from .stop import Stop
 from .undecided import OnError, check_on_error, undecided
 from .verdict import Verdict
-from .waiting import Batch, Bounds
+from .waiting import Batch, Bounds, check_timing
 from .windows import Limits, LongText
 
 T = TypeVar("T")
@@ -53,18 +57,22 @@ class Guard:
         normalize: Normalize,
         queue: Bounds,
         in_memory: bool,
+        opening: Opening,
     ) -> None:
         """For `Guard.load`, which proves what is passed here."""
         self.manifest = manifest
         longest = max_tokens or min(manifest.context, DEFAULT_MAX_TOKENS)
         limits = Limits(longest, max_windows, long_text)
         self.judge = Judge(manifest, ContentTokenizer.of(directory, manifest), limits, normalize)
-        self._engine = open_engine(
-            directory, manifest, threads=threads, max_tokens=longest, device=device, in_memory=in_memory
+        self._open = partial(
+            open_engine, directory, manifest, threads=threads, max_tokens=longest, device=device, in_memory=in_memory
         )
+        self._engine = self._open()
         self._closed = False
+        self._opening = opening
         self.scheduler = Scheduler(manifest.name, queue)
         weakref.finalize(self, self.scheduler.close, 0.0)  # its threads end with the guard
+        renewed_in_child(self)
 
     @classmethod
     def load(
@@ -102,22 +110,21 @@ class Guard:
         MissingDependency where the engine, or a library it needs of CUDA, is not installed, EngineError where it cannot
         open the model or finds no GPU.
         """
-        directory = Path(path)
+        directory = Path(path).absolute()
         manifest = open_guard(directory, verify=verify)
         check_options(manifest, threads, device, max_tokens, max_windows, long_text)
         check_normalize(normalize)
-        return cls(
-            directory,
-            manifest,
-            threads=threads,
-            device=device,
-            max_tokens=max_tokens,
-            max_windows=max_windows,
-            long_text=long_text,
-            normalize=normalize,
-            queue=queue or Bounds(),
-            in_memory=in_memory,
-        )
+        options: dict[str, Any] = {
+            "threads": threads,
+            "device": device,
+            "max_tokens": max_tokens,
+            "max_windows": max_windows,
+            "long_text": long_text,
+            "normalize": normalize,
+            "queue": queue or Bounds(),
+            "in_memory": in_memory,
+        }
+        return cls(directory, manifest, **options, opening=Opening(directory, manifest, verify, options))
 
     def check(
         self,
@@ -206,10 +213,8 @@ class Guard:
         **options: Unpack[CheckOptions],
     ) -> Verdict:
         """`submit`, awaited. Cancelling the task cancels the request."""
-        import asyncio  # a fifth of the time of `import guardpass`, for those who await
-
         future = self.submit(text, response, timeout=timeout, priority=priority, on_error=on_error, **options)
-        return await asyncio.wrap_future(future)
+        return await awaited(future)
 
     def stream(self, prompt: str, **options: Unpack[CheckOptions]) -> Session:
         """Judge a reply to `prompt` while it grows: `session.feed(chunk)`. options: those of `check`, less on_error.
@@ -242,6 +247,23 @@ class Guard:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In another process the guard is opened again, from its directory and with its options."""
+        if self._closed:
+            raise Closed(f"{self.manifest.name} is closed, and cannot be sent to another process")
+        return _opened_again, (self._opening,)
+
+    def __copy__(self) -> Self:
+        """A guard is shared, not copied."""
+        return self
+
+    def __deepcopy__(self, _: dict[int, Any]) -> Self:
+        return self
+
+    def after_fork(self) -> None:
+        """In a forked process the engine's threads are not there: it is opened again when it is needed."""
+        self._engine = reopened(self._engine, partial(self._opening.engine, self._open))
+
     def _submit(
         self,
         items: list[tuple[str, str | None]],
@@ -252,6 +274,7 @@ class Guard:
         options: CheckOptions,
     ) -> "Future[T]":
         check_on_error(on_error)
+        check_timing(timeout, priority)
 
         def fallback(error: GuardpassError) -> T:
             return shape([undecided(error, on_error, mode_of(response)) for _, response in items])
@@ -266,13 +289,17 @@ class Guard:
         def work(stop: Stop, waited: float) -> T:
             return shape([self._run(request, stop, waited) for request in requests])
 
+        batch = self._batch(requests, shape)
+        sizes = [self.judge.size(request) for request in requests]
+        passes = [size.passes for size in sizes]
         return self.scheduler.submit(
             work,
-            tokens=sum(request.tokens for request in requests),
+            tokens=sum(size.tokens for size in sizes),
+            passes=max(passes, default=0) if batch else sum(passes),
             timeout=timeout,
             priority=priority,
             fallback=fallback,
-            batch=self._batch(requests, shape),
+            batch=batch,
         )
 
     def _batch(self, requests: list[Request], shape: Callable[[list[Verdict]], T]) -> Batch | None:
@@ -298,3 +325,8 @@ class Guard:
         while (each := run.next) is not None:
             run.take(run_pass(self._engine, each, stop))
         return run.verdict()
+
+
+def _opened_again(opening: Opening) -> Guard:
+    opening.prove()
+    return Guard.load(opening.directory, verify=opening.verify, **opening.options)

@@ -39,6 +39,14 @@ class Plan:
         return self.decider.decide(scores[0], self.request.options)
 
 
+@dataclass(frozen=True)
+class Size:
+    """About how many passes and tokens a request takes, for admission."""
+
+    passes: int
+    tokens: int
+
+
 class Judge:
     """Plans and decides for one guard. Safe to share between threads."""
 
@@ -81,6 +89,15 @@ class Judge:
             options=score_options,
             tree=len(spec.tree.tokens),
         )
+
+    def size(self, request: Request) -> Size:
+        """About what a request takes; an eighth of each window is its neighbour's too."""
+        most = self.limits.windows if self.limits.policy == "windows" else 1
+        passes = tokens = 0
+        for form in request.form_tokens:
+            windows = min(max(-(-form * 8 // (self.limits.tokens * 7)), 1), most)
+            passes, tokens = passes + windows, tokens + min(form, self.limits.tokens * windows)
+        return Size(passes, tokens)
 
     def plan(self, request: Request) -> Plan:
         """Tokenize, and lay the text out in passes. Raises BadText, TextTooLong among them."""

@@ -7,13 +7,16 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Any, Literal, Self, Unpack, get_args
 
-from .errors import Cancelled, DeadlineExceeded, GuardpassError, InputError
+from .awaiting import awaited
+from .errors import Cancelled, Closed, DeadlineExceeded, GuardpassError, InputError
+from .forks import renewed_in_child
 from .guard import Guard
 from .manifest import Mode
 from .panel_policy import PanelVerdict, Policy, Settled, settle
 from .request import CheckOptions, check_names, mode_of
 from .undecided import OnError
 from .verdict import Verdict
+from .waiting import check_timing
 
 Order = Literal["together", "given", "cheapest"]
 
@@ -81,10 +84,8 @@ class Panel:
         **options: Unpack[CheckOptions],
     ) -> PanelVerdict:
         """`check`, awaited."""
-        import asyncio
-
         future = self.submit(text, response, timeout=timeout, priority=priority, on_error=on_error, **options)
-        return await asyncio.wrap_future(future)
+        return await awaited(future)
 
     def submit(
         self,
@@ -97,6 +98,7 @@ class Panel:
         **options: Unpack[CheckOptions],
     ) -> "Future[PanelVerdict]":
         """`check`, as a future; cancelling it gives up every member's request. timeout: seconds for all together."""
+        check_timing(timeout, priority)
         mode = mode_of(response)
         asked = {name: guard for name, guard in self.guards.items() if mode in guard.manifest.modes}
         if not asked:
@@ -135,6 +137,17 @@ class _Session(Future[PanelVerdict]):
         self._verdicts: dict[str, Verdict] = {}
         self._failures: dict[str, GuardpassError] = {}
         self._weights = {name: panel.weights[name] for name in asked}
+        renewed_in_child(self)
+
+    def after_fork(self) -> None:
+        """In a forked process: the members' threads are not there, and may have left the locks held."""
+        self._lock, self._condition = threading.RLock(), threading.Condition()
+        self._waiters.clear()
+        self._done_callbacks.clear()
+        self._left.clear()
+        self._pending.clear()
+        with suppress(InvalidStateError):
+            self.set_exception(Closed("the process was forked before the panel's verdict; submit it again here"))
 
     def go(self) -> None:
         """Ask the next member, or all."""

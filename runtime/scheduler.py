@@ -4,23 +4,21 @@ A pass uses every core, so passes side by side would only make each other late, 
 thread runs the requests. On an engine that gains from them, a request takes along in its turn what waits and is like
 it; none waits for others to come. Another thread, the watch, fails each request at its deadline, whether it waits or
 runs. A pass that does not end `PATIENCE` seconds after it was asked to is taken for hung: the requests behind it go on
-in a new thread.
+in a new thread. What is done when, the dispatcher says; here are the threads, the lock and the clock.
 """
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
+from weakref import WeakSet
 
-from .errors import Closed, DeadlineExceeded, EngineError, GuardpassError, InputError, Overloaded
-from .pace import Pace
+from .dispatcher import Dispatcher
+from .errors import Closed, DeadlineExceeded, GuardpassError
+from .forks import renewed_in_child
 from .stop import Stop
 from .turn import Turn, fail
-from .waiting import Batch, Bounds, Entry, Ticket, Waiting
-
-PATIENCE = 1.0
-MOST_HUNG = 4  # threads that are given up; then everything fails until one comes back
-_SOONEST = 0.1  # seconds; what a refused caller is told at least
+from .waiting import Batch, Bounds, Entry, Ticket, check_timing
 
 
 def _raise(error: GuardpassError) -> Any:
@@ -31,45 +29,39 @@ class Scheduler:
     """Runs what is submitted. Threads start with the first request."""
 
     def __init__(self, name: str, bounds: Bounds) -> None:
-        self._name, self._waiting, self._pace = name, Waiting(bounds), Pace()
-        # Reentrant, as garbage may be collected while it is held, and a guard's end closes its scheduler.
-        self._lock = threading.RLock()
-        self._arrived = threading.Condition(self._lock)
-        self._earlier = threading.Condition(self._lock)  # a deadline before the one the watch waits for, or the end
-        self._answered = threading.Condition(self._lock)
-        self._started = False
-        self._running: set[Turn] = set()
-        self._hung: set[Turn] = set()
-        self._alarm = float("inf")
-        self._closed = False
+        self._name, self._bounds = name, bounds
+        self._dispatcher = Dispatcher(bounds)
+        self._begin()
+        renewed_in_child(self)
 
     def submit(
         self,
         work: Callable[[Stop, float], Any],
         *,
         tokens: int,
+        passes: int = 1,
         timeout: float | None = None,
         priority: int = 0,
         fallback: Callable[[GuardpassError], Any] = _raise,
         batch: Batch | None = None,
     ) -> Ticket:
-        """Run `work(stop, seconds waited)` in its turn; tokens: what it is estimated to take, for admission.
+        """Run `work(stop, seconds waited)` in its turn; passes, tokens: what it is estimated to take, for admission.
 
         timeout: seconds from now until the request is given up. Higher priorities go first. fallback: the result in
         place of a failure, or it raises. batch: what is run in place of `work`, maybe together with others.
         Raises Overloaded where it may not wait or could not be done in time, Closed, EngineError where passes hang.
         """
-        if timeout is not None and not 0 < timeout < float("inf"):
-            raise InputError(f"timeout is {timeout!r}, expected seconds above 0")
+        check_timing(timeout, priority)
         now = time.monotonic()
-        entry = Entry(work, fallback, max(tokens, 1), now + (timeout or float("inf")), now, priority, batch)
+        deadline = now + (float("inf") if timeout is None else timeout)
+        entry = Entry(work, fallback, max(tokens, 1), deadline, now, priority, max(passes, 1), batch)
         with self._lock:
             try:
-                self._admit(entry, now)
+                self._dispatcher.admit(entry, now)
             except GuardpassError as error:
                 entry.ticket.set_result(fallback(error))
                 return entry.ticket
-            self._waiting.add(entry)
+            self._unanswered.add(entry)
             if not self._started:
                 self._started = True
                 self._start(self._watch)
@@ -86,56 +78,52 @@ class Scheduler:
         What is left then fails with Closed. Hung passes were answered at their deadlines and are not waited for.
         """
         with self._lock:
-            self._closed = True
+            self._dispatcher.closed = True
             self._arrived.notify_all()
             self._earlier.notify_all()
-            self._answered.wait_for(lambda: not self._waiting and self._running <= self._hung, timeout)
-            left = [*self._waiting.drain(), *(e for turn in self._running - self._hung for e in turn.entries)]
+            self._answered.wait_for(lambda: self._dispatcher.idle, timeout)
+            left = self._dispatcher.drain()
         for entry in left:
             fail(entry, Closed("the guard was closed before the verdict"))
         return not left
 
     @property
     def load(self) -> tuple[int, int]:
-        """Requests and tokens, waiting and running."""
+        """Requests and tokens, waiting and running, that somebody waits for."""
         with self._lock:
-            running = [entry.tokens for _, entry in self._runs()]
-            return len(self._waiting) + len(running), self._waiting.tokens + sum(running)
+            return self._dispatcher.load
 
     @property
     def hung(self) -> int:
         """Passes that should have ended and did not."""
-        return len(self._hung)
+        return len(self._dispatcher.hung)
 
-    def _admit(self, entry: Entry, now: float) -> None:
-        """Raises what forbids it. Something is always let in where nothing waits or runs, or no pace is ever learnt."""
-        if self._closed:
-            raise Closed("the guard is closed; load it again")
-        if len(self._hung) >= MOST_HUNG:
-            raise EngineError(f"{len(self._hung)} passes hang; the guard serves nothing until one of them ends")
-        ahead = sum(max(0.0, self._pace.seconds(turn.tokens) - (now - turn.began)) for turn in self._running)
-        ahead += self._pace.seconds(self._waiting.tokens)
-        if not self._waiting.admits(entry.tokens):
-            raise Overloaded(
-                f"{len(self._waiting)} requests of about {self._waiting.tokens} tokens wait, as many as may; "
-                f"try again in {max(ahead, _SOONEST):.1f} s",
-                max(ahead, _SOONEST),
-            )
-        left = entry.deadline - now - self._pace.seconds(entry.tokens)
-        if (self._running or self._waiting) and ahead > left:
-            wait = max(ahead - left, _SOONEST)
-            raise Overloaded(
-                f"about {ahead:.1f} s of work is ahead, too much for a deadline in {entry.deadline - now:.1f} s; "
-                f"try again in {wait:.1f} s",
-                wait,
-            )
+    def after_fork(self) -> None:
+        """In a forked process: its threads are not there, nor who would answer what was submitted."""
+        before, lost = self._dispatcher, list(self._unanswered)
+        self._dispatcher = Dispatcher(self._bounds, before.pace)
+        self._dispatcher.closed = before.closed
+        self._begin()
+        for entry in lost:
+            entry.ticket.after_fork()
+            fail(entry, Closed("the process was forked before the verdict, which its parent has; submit it again here"))
+
+    def _begin(self) -> None:
+        # Reentrant, as garbage may be collected while it is held, and a guard's end closes its scheduler.
+        self._lock = threading.RLock()
+        self._arrived = threading.Condition(self._lock)
+        self._earlier = threading.Condition(self._lock)  # a deadline before the one the watch waits for, or the end
+        self._answered = threading.Condition(self._lock)
+        self._started = False
+        self._alarm = float("inf")
+        self._unanswered: WeakSet[Entry] = WeakSet()  # and some that are answered, by the time
 
     def _start(self, target: Callable[[], None]) -> None:
         threading.Thread(target=target, name=f"guardpass {self._name}", daemon=True).start()
 
     def _discard(self, entry: Entry) -> None:
         with self._lock:
-            self._waiting.discard(entry)
+            self._dispatcher.waiting.discard(entry)
             self._answered.notify_all()
 
     def _work(self) -> None:
@@ -147,54 +135,38 @@ class Scheduler:
         turn = self._next()
         if turn is None:
             return False
-        tokens = turn.run()
+        finished = turn.run()
         with self._lock:
-            self._running.discard(turn)
-            if tokens:
-                self._pace.ran(tokens, time.monotonic() - turn.began)
+            goes_on = self._dispatcher.ended(turn, time.monotonic(), finished=finished)
             self._answered.notify_all()
-            if self._closed:
+            if self._dispatcher.closed:
                 self._earlier.notify()  # it ends with the last request
-            if turn not in self._hung:
-                return True
-            self._hung.discard(turn)
-            return False
+            return goes_on
 
     def _next(self) -> Turn | None:
         with self._lock:
-            while (entry := self._waiting.take()) is None:
-                if self._closed:
+            while (turn := self._dispatcher.next(time.monotonic())) is None:
+                if self._dispatcher.closed:
                     return None
                 self._arrived.wait()
-            turn = Turn([entry, *self._waiting.companions(entry)], time.monotonic())
-            self._running.add(turn)
             return turn
-
-    def _runs(self) -> Iterator[tuple[Turn, Entry]]:
-        return ((turn, entry) for turn in self._running for entry in turn.entries)
 
     def _watch(self) -> None:
         """Fail what is late, ask late passes to end, and replace the thread of one that does not."""
         while True:
             with self._lock:
-                if self._closed and not self._waiting and not self._running:
+                dispatcher = self._dispatcher
+                if dispatcher.closed and not dispatcher.waiting and not dispatcher.running:
                     return
                 now = time.monotonic()
-                # Those that run have been failed already when their patience ends.
-                ends = [e.deadline + PATIENCE * e.ticket.done() for turn, e in self._runs() if turn not in self._hung]
-                self._alarm = min([self._waiting.earliest(), *ends])
+                self._alarm = dispatcher.alarm()
                 if self._alarm > now:
-                    self._earlier.wait(None if self._alarm == float("inf") else self._alarm - now)
+                    self._earlier.wait(min(self._alarm - now, threading.TIMEOUT_MAX))
                     self._alarm = float("-inf")  # awake: nobody need wake it
                     now = time.monotonic()
-                late = self._waiting.expired(now)
-                running = [e for _, e in self._runs() if e.deadline <= now and not e.ticket.done()]
-                for hung in {turn for turn, e in self._runs() if e.deadline + PATIENCE <= now} - self._hung:
-                    self._hung.add(hung)
-                    if len(self._hung) < MOST_HUNG:
-                        self._start(self._work)
-                    else:
-                        late += self._waiting.drain()
-            for entry, did in [*((e, "waited") for e in late), *((e, "ran") for e in running)]:
+                late, threads = dispatcher.late(now)
+                for _ in range(threads):
+                    self._start(self._work)
+            for entry, did in late:
                 waited = f"no verdict {now - entry.since:.3f} s after the request came, at its deadline"
                 fail(entry, DeadlineExceeded(f"{waited}; it {did}"))

@@ -1,10 +1,11 @@
 """A reply that is judged while it grows."""
 
-from typing import Self
+from typing import Any, Self
 
 from .content import checked
 from .engines import Incremental, SessionEngine
-from .errors import Closed
+from .errors import Closed, Unsupported
+from .forks import renewed_in_child
 from .judge import Judge
 from .request import CheckOptions
 from .run import Run
@@ -22,6 +23,7 @@ class Session:
         self._forms: list[SessionEngine] = [engine.session()]
         self._closed = False
         self.text = ""  # the reply so far
+        renewed_in_child(self)
 
     def feed(self, chunk: str) -> Verdict:
         """The verdict of the reply with `chunk` at its end; that of `Guard.check`, at the price of the new tokens.
@@ -29,7 +31,7 @@ class Session:
         A chunk that cannot be judged is not taken. Raises what `Guard.check` does.
         """
         if self._closed:
-            raise Closed("the session is closed; begin another")
+            raise Closed("the session is closed, or was begun before the process was forked; begin another")
         text = self.text + checked(chunk, "chunk")
         run = Run(self._judge, self._judge.request(self._prompt, text, **self._options))
         while (request := run.next) is not None:
@@ -46,6 +48,13 @@ class Session:
             self._closed = True
             for engine in self._forms:
                 engine.close()
+
+    def after_fork(self) -> None:
+        """In a forked process its engine cannot go on."""
+        self._closed = True
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise Unsupported("a session cannot be copied or sent to another process; begin one there")
 
     def __enter__(self) -> Self:
         return self

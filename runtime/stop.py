@@ -22,6 +22,11 @@ class Stop:
             if self._end is not None:
                 self._end()
 
+    @property
+    def requested(self) -> bool:
+        """Whether it was given a reason."""
+        return self._why is not None
+
     def check(self) -> None:
         """Raises what was given to `request`, if anything was."""
         if self._why is not None:

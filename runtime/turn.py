@@ -22,8 +22,18 @@ class Turn:
         """As estimated."""
         return sum(entry.tokens for entry in self.entries)
 
-    def run(self) -> int:
-        """Answer every entry of a turn; the tokens that were run, 0 where the engine gave nothing."""
+    @property
+    def passes(self) -> int:
+        """One after another, as estimated."""
+        return max(entry.passes for entry in self.entries)
+
+    @property
+    def awaited(self) -> list[Entry]:
+        """The entries that have no answer yet, and that nobody has given up."""
+        return [entry for entry in self.entries if not (entry.ticket.done() or entry.ticket.stop.requested)]
+
+    def run(self) -> bool:
+        """Answer every entry of a turn; whether all of them ran to their end."""
         asked = [entry for entry in self.entries if entry.ticket.set_running_or_notify_cancel()]
         try:
             results = _results(asked, self.began)
@@ -34,8 +44,7 @@ class Turn:
                 fail(entry, result)
             else:
                 _settle(entry, result)
-        failed = all(isinstance(result, GuardpassError) for result in results)
-        return 0 if failed else sum(entry.tokens for entry in asked)
+        return len(asked) == len(self.entries) and not any(isinstance(result, GuardpassError) for result in results)
 
 
 def _results(asked: list[Entry], began: float) -> list[Any]:

@@ -1,10 +1,13 @@
 """Requests that wait for the engine: in which order, how many, and until when. No threads, and no clock of its own."""
 
 import heapq
-from collections.abc import Callable, Hashable, Sequence
+import threading
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import count
+from numbers import Integral, Real
 from typing import Any
 
 from .errors import Cancelled, GuardpassError, InputError
@@ -33,6 +36,15 @@ class Bounds:
                 raise InputError(f"queue: {name} is {value!r}, expected a whole number from 1")
 
 
+def check_timing(timeout: float | None, priority: int) -> None:
+    """Raises InputError for what is no time to give a request up after, or no priority."""
+    number = isinstance(timeout, Real) and not isinstance(timeout, bool)
+    if timeout is not None and not (number and 0 < timeout < float("inf")):
+        raise InputError(f"timeout is {timeout!r}, expected seconds above 0, or None for no deadline")
+    if not isinstance(priority, Integral) or isinstance(priority, bool):
+        raise InputError(f"priority is {priority!r}, expected a whole number, higher for sooner")
+
+
 class Ticket(Future[Any]):
     """A future whose `cancel` also asks a pass that runs already to stop; it then fails with Cancelled."""
 
@@ -46,6 +58,13 @@ class Ticket(Future[Any]):
         if not cancelled and not self.done():
             self.stop.request(Cancelled("the request was cancelled while its pass ran"))
         return cancelled
+
+    def after_fork(self) -> None:
+        """In a forked process: who would hear of the answer is not there, and may have left the locks held."""
+        self.stop = Stop()
+        self._condition = threading.Condition()
+        self._waiters.clear()
+        self._done_callbacks.clear()
 
 
 @dataclass(frozen=True)
@@ -70,6 +89,7 @@ class Entry:
     deadline: float
     since: float
     priority: int = 0
+    passes: int = 1  # one after another, as estimated; tokens are those of all of them
     batch: Batch | None = None  # in place of `work`
     ticket: Ticket = field(default_factory=Ticket)
     order: int = field(default_factory=lambda: next(_ORDER))
@@ -114,15 +134,17 @@ class Waiting:
         They are of its priority, so that none of a lower one goes before others. Who is overtaken by them still waits
         for no more turns than there were entries before it.
         """
-        batch, found, tokens = entry.batch, [entry], entry.tokens
-        if batch is None:
-            return []
-        for each in self._entries.values():
-            alike = each.batch is not None and each.batch.key == batch.key and each.priority == entry.priority
-            if alike and len(found) < batch.requests and tokens + each.tokens <= batch.tokens:
-                found.append(each)
-                tokens += each.tokens
-        return [self._leave(each.order) for each in found[1:]]
+        return [self._leave(each.order) for each in _companions(entry, self._entries.values())]
+
+    def turns(self, joins: Entry) -> Iterator[list[Entry]]:
+        """Who would run together, in the order of their turns, if one more entry waited; nobody leaves."""
+        left = deque(sorted([*self._entries.values(), joins], key=lambda each: (-each.priority, each.order)))
+        while left:
+            entry = left.popleft()
+            companions = _companions(entry, left)
+            if companions:
+                left = deque(each for each in left if each not in companions)
+            yield [entry, *companions]
 
     def discard(self, entry: Entry) -> None:
         """Let an entry leave out of turn; nothing happens if it has left."""
@@ -148,3 +170,16 @@ class Waiting:
         if not self._entries:
             self._heap.clear()
         return entry
+
+
+def _companions(entry: Entry, others: Iterable[Entry]) -> list[Entry]:
+    """Those of `others`, first come first, that can be run together with an entry."""
+    batch, found, tokens = entry.batch, list[Entry](), entry.tokens
+    if batch is None:
+        return found
+    for each in others:
+        alike = each.batch is not None and each.batch.key == batch.key and each.priority == entry.priority
+        if alike and len(found) + 1 < batch.requests and tokens + each.tokens <= batch.tokens:
+            found.append(each)
+            tokens += each.tokens
+    return found

@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
-from guardpass import EngineError, Guard, GuardpassError
+from guardpass import Bounds, EngineError, Guard, GuardpassError
 from guardpass.serve import errors
 from guardpass.serve.app import make_app
 from guardpass.serve.host import Host
@@ -164,7 +164,7 @@ def test_not_ready_is_a_fault_of_a_server_that_hangs_alone(
 
 def test_excess_gets_429_with_retry_after_and_closed_503(make: Callable[..., Server]) -> None:
     server, door = make(), threading.Event()
-    server.guard.scheduler._waiting._bounds = type(server.guard.scheduler._waiting._bounds)(2, 10000)
+    server.guard.scheduler._dispatcher.waiting._bounds = Bounds(2, 10000)
     run = server.engine.engine.run
     server.engine.run = lambda request: door.wait(LONG) and run(request)  # type: ignore[method-assign]
 

@@ -10,6 +10,8 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import TypeVar
 
+from ..forks import renewed_in_child
+
 T = TypeVar("T")
 
 
@@ -18,6 +20,11 @@ class Lane:
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self.after_fork()
+        renewed_in_child(self)
+
+    def after_fork(self) -> None:
+        """In a forked process it has no thread, and nothing to do."""
         self._work: SimpleQueue[Callable[[], object]] = SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None

@@ -2,15 +2,17 @@
 
 import ctypes
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import MissingDependency
+from ..forks import renewed_in_child
+from .lane import Lane
 
 _ERROR = 4  # GGML_LOG_LEVEL_ERROR
-_LOG = threading.Lock()
+_Result = TypeVar("_Result")
 
 
 def library() -> ModuleType:
@@ -36,6 +38,32 @@ def has_tiles(llama: ModuleType) -> bool:
     return b"AMX_INT8 = 1" in llama.llama_print_system_info()
 
 
+class _State:
+    """The process's own."""
+
+    def __init__(self) -> None:
+        self.log = threading.Lock()
+        self.forked: int | None = None  # the thread that came through a fork
+        self.lane = Lane("guardpass llama.cpp")
+        renewed_in_child(self)
+
+    def after_fork(self) -> None:
+        self.log = threading.Lock()
+        self.forked = threading.get_ident()
+
+
+_STATE = _State()
+
+
+def computed(function: Callable[[], _Result]) -> _Result:
+    """The result of a function that makes llama.cpp compute.
+
+    In a forked process the thread that came through the fork still knows OpenMP's threads, which did not, and would
+    wait for them for ever. So there another thread calls.
+    """
+    return _STATE.lane.run(function) if threading.get_ident() == _STATE.forked else function()
+
+
 @contextmanager
 def quiet(llama: ModuleType) -> Iterator[list[str]]:
     """Collect llama.cpp's error lines, which it would print. Its log is the process's: it is given back after."""
@@ -46,7 +74,7 @@ def quiet(llama: ModuleType) -> Iterator[list[str]]:
         if level == _ERROR:
             lines.append(text.decode(errors="replace").strip())
 
-    with _LOG:  # else two threads could each put back what the other had set
+    with _STATE.log:  # else two threads could each put back what the other had set
         before, data = llama.llama_log_callback(), ctypes.c_void_p()
         llama.llama_log_get(ctypes.byref(before), ctypes.byref(data))
         llama.llama_log_set(keep, None)

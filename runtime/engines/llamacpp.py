@@ -27,7 +27,7 @@ from ..stop import Stop
 from ..tree import ancestors, depths, leaves
 from .cpu import usable_cores
 from .llama_batch import make_batch
-from .llama_library import AbortFlag, has_tiles, library, quiet
+from .llama_library import AbortFlag, computed, has_tiles, library, quiet
 
 if TYPE_CHECKING:
     from .llama_session import LlamaSession
@@ -161,7 +161,7 @@ class LlamaCppEngine:
         carries[len(tokens) - more :, self._filling] = True
         others = np.setdiff1d(np.arange(len(tokens)), scored)[: -len(scored) % self._rows]
         batch, kept = make_batch(self._llama, tokens, positions, carries, np.concatenate([scored, others]))
-        code = self._llama.llama_decode(self._context, batch)
+        code = computed(lambda: self._llama.llama_decode(self._context, batch))
         del kept  # what the batch points to
         if code:
             raise EngineError(f"llama.cpp failed on a pass of {len(tokens)} tokens (llama_decode gave {code})")

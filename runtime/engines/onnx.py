@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import EngineError, MissingDependency
+from ..forks import leak, renewed_in_child
 from ..integrity import Mapped
 from ..manifest import Manifest
 from ..passes import Pass
@@ -43,6 +44,11 @@ class OnnxEngine:
         except Exception as error:  # ONNX Runtime's exceptions share no public base
             raise EngineError(f"onnxruntime {ort.__version__} cannot open {model.name}: {error}") from None
         self._columns = len(manifest.columns)
+        renewed_in_child(self)
+
+    def after_fork(self) -> None:
+        """In a forked process the session must not end: it would wait for its threads, which are not there."""
+        leak(self._session)
 
     def run(self, request: Pass) -> npt.NDArray[np.float32]:
         """Scores [1, S, V']. Raises EngineError."""

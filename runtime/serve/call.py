@@ -78,19 +78,19 @@ class Call:
         return max(self.deadline - asyncio.get_running_loop().time(), 1e-3)
 
     async def _answer(self, future: "Future[T]") -> T:
-        """The future's result; cancelled if the client leaves first."""
+        """The future's result; cancelled if the client leaves first, or the task ends otherwise."""
+        if future.done():
+            return future.result()
         answer = asyncio.wrap_future(future)
-        if answer.done():
-            return answer.result()
         gone = asyncio.ensure_future(self._gone())
         try:
             await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
             if answer.done():
                 return answer.result()
-            answer.cancel()
             raise Cancelled("the client went away")
         finally:
             gone.cancel()
+            future.cancel()  # nothing happens where it is done
 
     async def _gone(self) -> None:
         while (await self.receive())["type"] != "http.disconnect":
