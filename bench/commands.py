@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 import typer
 
 from guardpass.errors import InputError
+from guardpass.format.codec import encode
+from guardpass.format.manifest import Device
 from guardpass.jsonl import dump
-from guardpass.manifest import Device
-from guardpass.schema import encode
 
 from .speed.commands import app as bench
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import cast, get_args
 
-from guardpass.engines.llamacpp import LlamaCppEngine
+from guardpass.engines.llamacpp.engine import LlamaCppEngine
 from guardpass.errors import CheckpointError
-from guardpass.gguf_file import Header, read_header
-from guardpass.manifest import MANIFEST, Engine, File, Manifest, Quant, Source
+from guardpass.format.gguf_header import Header, read_header
+from guardpass.format.manifest import MANIFEST, Engine, File, Manifest, Quant, Source
 
 from .checkpoint.files import Folder
 from .checkpoint.template_files import template_text

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from guardpass.manifest import Device
+from guardpass.format.manifest import Device
 
 from .choices import EngineChoice, QuantChoice, Via
 
 if TYPE_CHECKING:
-    from guardpass.manifest import Manifest
+    from guardpass.format.manifest import Manifest
 
     from .families.schema import Family as Row
     from .guard_dir.progress import Progress as ProgressCallback
@@ -228,7 +228,7 @@ def families(
     as_json: Json = False,
 ) -> None:
     """List the families a checkpoint can belong to."""
-    from guardpass.schema import encode
+    from guardpass.format.codec import encode
 
     from .families import FAMILIES
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from guardpass.errors import CheckpointError, InputError
-from guardpass.manifest import MANIFEST, Device, File, Manifest, Quant, Source
+from guardpass.format.manifest import MANIFEST, Device, File, Manifest, Quant, Source
 
 from .checkpoint.config import read_architecture
 from .checkpoint.files import Checkpoint

@@ -7,7 +7,7 @@ from typing import cast, get_args
 
 from guardpass.engines.native import fits
 from guardpass.errors import InputError, MissingDependency
-from guardpass.manifest import Device, Engine, EngineName, Quant
+from guardpass.format.manifest import Device, Engine, EngineName, Quant
 
 from .checkpoint.architecture import Architecture
 from .choices import EngineChoice, Via

@@ -20,9 +20,9 @@ from .errors import (
 from .guard import Guard
 from .panel import Panel
 from .panel_policy import PanelVerdict
-from .session import Session
+from .scheduling.queue import Bounds
+from .stream import Session
 from .verdict import Failure, Field, Milliseconds, Tokens, Verdict
-from .waiting import Bounds
 
 __version__ = "0.1.0"
 __all__ = [

@@ -1,8 +1,8 @@
 """A verdict in the checkpoint's own words: what a step-by-step decode writes, to the end of the answer."""
 
 from .errors import InputError
-from .manifest import Choice, Manifest, Tree
-from .tree import below, depths
+from .format.manifest import Choice, Manifest, Tree
+from .format.tree import below, depths
 from .verdict import Verdict
 
 

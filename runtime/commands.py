@@ -7,15 +7,15 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from .content import ContentTokenizer
 from .describe import describe, draw, gate_line, labels_of
 from .errors import GuardpassError, InputError
+from .format.codec import encode
+from .format.integrity import open_guard
+from .format.manifest import Device
 from .guard import Guard
-from .integrity import open_guard
 from .jsonl import dump, parse, read_lines
-from .manifest import Device
 from .request import CheckOptions, Normalize
-from .schema import encode
+from .tokenizer import ContentTokenizer
 from .verdict import Verdict
 from .windows import LongText
 

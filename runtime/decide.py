@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import BadScores, InputError
-from .manifest import Label, Manifest, ModeSpec, Tree
+from .format.manifest import Label, Manifest, ModeSpec, Tree
+from .format.tree import UNSAFE, below, severities
 from .openai_scores import OpenAIScores
-from .tree import UNSAFE, below, severities
 from .verdict import Field
 
 Logits = npt.NDArray[np.float64]

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .content import ContentTokenizer
-from .manifest import Label, Manifest, ModeSpec, Role, Tree, Ungated
-from .passes import Planner
-from .schema import encode
-from .tree import below, depths, pruned
+from .format.codec import encode
+from .format.manifest import Label, Manifest, ModeSpec, Role, Tree, Ungated
+from .format.tree import below, depths, pruned
+from .plan import Planner
+from .tokenizer import ContentTokenizer
 
 _UNGATED: dict[Ungated, str] = {
     "asked": "the export was asked to skip it",

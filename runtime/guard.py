@@ -9,26 +9,26 @@ from pathlib import Path
 from typing import Any, Self, TypeVar, Unpack
 
 from .answer_text import answer_ids
-from .awaiting import awaited
-from .content import ContentTokenizer
 from .describe import describe
 from .engines import Batching, Incremental, open_engine, run_pass
 from .engines.reopened import reopened
 from .errors import Closed, GuardpassError, Unsupported
 from .forks import renewed_in_child
-from .integrity import open_guard
+from .format.integrity import open_guard
+from .format.manifest import Device, Manifest
 from .judge import Judge
-from .manifest import Device, Manifest
+from .on_error import OnError, check_on_error, undecided
 from .opening import Opening
 from .options import check_options
 from .request import CheckOptions, Normalize, Request, check_normalize, mode_of, pair_of
 from .run import Run
-from .scheduler import Scheduler
-from .session import Session
+from .scheduling.awaiting import awaited
+from .scheduling.queue import Batch, Bounds, check_timing
+from .scheduling.scheduler import Scheduler
 from .stop import Stop
-from .undecided import OnError, check_on_error, undecided
+from .stream import Session
+from .tokenizer import ContentTokenizer
 from .verdict import Verdict
-from .waiting import Batch, Bounds, check_timing
 from .windows import Limits, LongText
 
 T = TypeVar("T")

@@ -8,14 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from .combine import combined
-from .content import ContentTokenizer, checked
 from .decide import Decider, Outcome, ScoreOptions
 from .errors import InputError
-from .manifest import Manifest, Mode
+from .format.manifest import Manifest, Mode
+from .format.tree import judged, pruned
 from .normalize import normalized
-from .passes import Pass, Planner
+from .plan import Pass, Planner
 from .request import CheckOptions, Normalize, Request, Texts, check_names, check_normalize, mode_of
-from .tree import judged, pruned
+from .tokenizer import ContentTokenizer, checked
 from .verdict import Milliseconds, Tokens, Verdict
 from .windows import Limits, spans
 

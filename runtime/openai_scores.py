@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .manifest import Choice, Label, Severity, Slot, Tree
-from .tree import UNSAFE, below, judged
+from .format.manifest import Choice, Label, Severity, Slot, Tree
+from .format.tree import UNSAFE, below, judged
 
 Logits = npt.NDArray[np.float64]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from .engines import Engine
 from .errors import EngineError, GuardError
-from .integrity import open_guard
-from .manifest import Manifest
+from .format.integrity import open_guard
+from .format.manifest import Manifest
 
 
 @dataclass(frozen=True)

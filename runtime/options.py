@@ -3,7 +3,7 @@
 from typing import get_args
 
 from .errors import InputError
-from .manifest import Device, Manifest
+from .format.manifest import Device, Manifest
 from .windows import LongText
 
 

@@ -7,16 +7,16 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Any, Literal, Self, Unpack, get_args
 
-from .awaiting import awaited
 from .errors import Cancelled, Closed, DeadlineExceeded, GuardpassError, InputError
 from .forks import renewed_in_child
+from .format.manifest import Mode
 from .guard import Guard
-from .manifest import Mode
+from .on_error import OnError
 from .panel_policy import PanelVerdict, Policy, Settled, settle
 from .request import CheckOptions, check_names, mode_of
-from .undecided import OnError
+from .scheduling.awaiting import awaited
+from .scheduling.queue import check_timing
 from .verdict import Verdict
-from .waiting import check_timing
 
 Order = Literal["together", "given", "cheapest"]
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from .manifest import Mode
-from .schema import encode
+from .format.codec import encode
+from .format.manifest import Mode
 from .verdict import Verdict
 
 Policy = Literal["any", "all", "weighted"]

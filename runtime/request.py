@@ -7,7 +7,7 @@ from typing import Any, Literal, TypedDict, get_args
 
 from .decide import ScoreOptions
 from .errors import InputError
-from .manifest import Mode, Role
+from .format.manifest import Mode, Role
 
 Normalize = Literal["on", "off"]
 Texts = dict[Role, str]

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from .decide import Outcome
 from .errors import GuardpassError, as_guardpass_error
 from .judge import Judge, Plan
-from .passes import Pass
+from .plan import Pass
 from .request import Request
 from .stop import Stop
 from .verdict import Milliseconds, Verdict

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .manifest import Mode
-from .schema import encode
+from .format.codec import encode
+from .format.manifest import Mode
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from itertools import product
 from math import prod
 from typing import Literal
 
-from .content import ContentTokenizer, strip
 from .errors import TextTooLong
-from .manifest import ModeSpec, Role
-from .passes import Planner
+from .format.manifest import ModeSpec, Role
+from .plan import Planner
+from .tokenizer import ContentTokenizer, strip
 
 LongText = Literal["windows", "refuse", "truncate"]
 _LONGEST = 4 << 20  # characters; tokenizers' regular expressions give up somewhat beyond

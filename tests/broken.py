@@ -14,9 +14,9 @@ import pytest
 
 from guardpass import Guard, GuardError, GuardpassError
 from guardpass.export import export_guard
-from guardpass.integrity import sha256
-from guardpass.manifest import File
-from guardpass.seal import dumps, loads
+from guardpass.format.integrity import sha256
+from guardpass.format.manifest import File
+from guardpass.format.manifest_io import dumps, loads
 
 from .helpers import files
 

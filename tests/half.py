@@ -19,9 +19,9 @@ from guardpass.export.decoder.ops import Ops
 from guardpass.export.to_onnx.cuda_emulation import widened
 from guardpass.export.to_onnx.cuda_recipes import RECIPES
 from guardpass.export.to_onnx.graph import Graph, inputs, outputs
-from guardpass.manifest import Prefix
-from guardpass.passes import Pass
-from guardpass.tree import ancestors, depths
+from guardpass.format.manifest import Prefix
+from guardpass.format.tree import ancestors, depths
+from guardpass.plan import Pass
 
 from .test_architectures import MODELS
 

@@ -9,8 +9,8 @@ import numpy.typing as npt
 from hypothesis import strategies as st
 
 from guardpass import Guard
-from guardpass.manifest import Mode, Role
-from guardpass.passes import Planner
+from guardpass.format.manifest import Mode, Role
+from guardpass.plan import Planner
 
 # One piece a line of what a chat may hold; joined by random white space.
 _WORDS = (

@@ -15,14 +15,14 @@ from guardpass import Verdict
 from guardpass.answer_text import answer_ids
 from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.combine import combined
-from guardpass.content import ContentTokenizer
 from guardpass.decide import Decider, ScoreOptions
 from guardpass.export.checkpoint.files import Checkpoint
 from guardpass.export.checkpoint.tokenizer import CheckpointTokenizer
 from guardpass.export.guard_dir.manifest import draft
 from guardpass.export.prompt.build import build_prompts
-from guardpass.manifest import Choice, Engine, Manifest, Mode, ModeSpec, Source, Tree
-from guardpass.tree import pruned
+from guardpass.format.manifest import Choice, Engine, Manifest, Mode, ModeSpec, Source, Tree
+from guardpass.format.tree import pruned
+from guardpass.tokenizer import ContentTokenizer
 from guardpass.verdict import Milliseconds, Tokens
 
 from .published import EVERY, Case, Fields

@@ -7,7 +7,7 @@ from itertools import product
 from typing import Any
 
 from guardpass.export import FAMILIES, Family
-from guardpass.manifest import Mode
+from guardpass.format.manifest import Mode
 
 Fields = dict[str, str]
 Answers = dict[str, Fields]  # every answer of the grammar, and the fields it decides

@@ -13,10 +13,10 @@ from guardpass.answer_text import answer_ids
 from guardpass.decide import ScoreOptions
 from guardpass.export import FAMILIES, Answer, Family, Message, Prompt, Question
 from guardpass.export.families.grammar import parse
-from guardpass.manifest import Mode
+from guardpass.format.manifest import Mode
+from guardpass.on_error import undecided
 from guardpass.serve.errors import NotFound
 from guardpass.serve.styles import safe_unsafe, style_of
-from guardpass.undecided import undecided
 
 from .made_up import by_family, made_up
 from .parsers import CARDS, LIBRARIES, llama_guard

@@ -27,7 +27,7 @@ from guardpass.export.decoder.forward import write_decoder
 from guardpass.export.decoder.ops import Ops
 from guardpass.export.to_onnx.graph import Graph, inputs, outputs
 from guardpass.export.to_onnx.linear import RECIPES, fp32
-from guardpass.manifest import Prefix
+from guardpass.format.manifest import Prefix
 
 ROTATED = replace(RECIPES["int8"], name="fp32", linear=fp32)
 _TOKENS, _PREFIX, _ROWS = 60, 25, 30

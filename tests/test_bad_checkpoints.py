@@ -18,7 +18,7 @@ from guardpass import CheckpointError, InputError
 from guardpass.export import export_guard
 from guardpass.export.checkpoint.config import read_architecture
 from guardpass.export.checkpoint.files import Checkpoint
-from guardpass.seal import loads
+from guardpass.format.manifest_io import loads
 
 from .broken import (
     DEEP,

@@ -14,7 +14,7 @@ import pytest
 from onnx import numpy_helper
 
 from guardpass import EngineError, Guard, GuardError
-from guardpass.integrity import open_guard
+from guardpass.format.integrity import open_guard
 
 from .broken import SIREN, copied, refuse_to_load, seal
 
@@ -109,7 +109,7 @@ def test_a_tokenizer_that_cuts_text_cuts_nothing(copy: Path, guard: Guard) -> No
 
 
 def test_large_files_may_go_unhashed_and_no_others(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("guardpass.integrity._ALWAYS_HASHED", 1 << 16)
+    monkeypatch.setattr("guardpass.format.integrity._ALWAYS_HASHED", 1 << 16)
     data = bytearray((copy / "model.onnx.data").read_bytes())
     data[-1] ^= 1
     (copy / "model.onnx.data").write_bytes(data)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from guardpass import GuardError
-from guardpass.manifest import Choice, File, Flip, Gate, Manifest, Piece, Threshold
-from guardpass.seal import dumps, loads
+from guardpass.format.manifest import Choice, File, Flip, Gate, Manifest, Piece, Threshold
+from guardpass.format.manifest_io import dumps, loads
 
 from .broken import copied, refuse_to_load
 

@@ -17,11 +17,11 @@ from guardpass import Bounds, Cancelled, Closed, DeadlineExceeded, EngineError, 
 from guardpass.decide import ScoreOptions
 from guardpass.engines import Engine
 from guardpass.judge import Judge
-from guardpass.passes import Pass
+from guardpass.plan import Pass
 from guardpass.request import Request
 from guardpass.run import Run, run_together
+from guardpass.scheduling.queue import Batch, Entry, Waiting
 from guardpass.stop import Stop
-from guardpass.waiting import Batch, Entry, Waiting
 from guardpass.windows import Limits
 
 LONG = 30.0

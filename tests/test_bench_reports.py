@@ -25,7 +25,7 @@ from guardpass.bench.speed.report.schema import Latency, Report
 from guardpass.bench.speed.report.standings import standings
 from guardpass.bench.speed.report.statistics import paired_ratio, summary
 from guardpass.bench.speed.report.subjects import name_of
-from guardpass.schema import decode, encode
+from guardpass.format.codec import decode, encode
 
 from .helpers import files
 from .labelled import is_picture

@@ -20,8 +20,8 @@ from guardpass.bench.speed.measure.run import Plan, run
 from guardpass.bench.speed.report.schema import Report
 from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.export import export_guard
-from guardpass.integrity import open_guard
-from guardpass.tree import pruned
+from guardpass.format.integrity import open_guard
+from guardpass.format.tree import pruned
 
 from .published import CASES
 from .test_gguf import wide

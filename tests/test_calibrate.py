@@ -28,11 +28,11 @@ from guardpass.bench.demo.data import blind_set
 from guardpass.bench.demo.run import CHECKPOINT
 from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.export import export_guard
-from guardpass.integrity import open_guard
-from guardpass.manifest import Flip, Gate, Manifest, Threshold
-from guardpass.passes import Pass
-from guardpass.schema import encode
-from guardpass.seal import dumps
+from guardpass.format.codec import encode
+from guardpass.format.integrity import open_guard
+from guardpass.format.manifest import Flip, Gate, Manifest, Threshold
+from guardpass.format.manifest_io import dumps
+from guardpass.plan import Pass
 
 from .helpers import files, planner, texts
 from .labelled import is_picture, lines_of, write_lines

@@ -22,8 +22,8 @@ from guardpass.bench.calibration.tables import show_comparison
 from guardpass.bench.demo.data import blind_set, held_out_set
 from guardpass.bench.demo.run import CHECKPOINT
 from guardpass.export import export_guard
-from guardpass.integrity import open_guard
-from guardpass.schema import encode
+from guardpass.format.codec import encode
+from guardpass.format.integrity import open_guard
 
 from .helpers import files, texts
 from .labelled import is_picture, lines_of, write_lines

@@ -17,7 +17,7 @@ from guardpass.export.checkpoint.architecture import KINDS, Kind
 from guardpass.export.checkpoint.config import read_architecture
 from guardpass.export.checkpoint.config_keys import HARMLESS, known_keys
 from guardpass.export.checkpoint.files import Checkpoint
-from guardpass.seal import dumps, loads
+from guardpass.format.manifest_io import dumps, loads
 
 from .broken import set_config
 from .conftest import LLAMA3_ROPE

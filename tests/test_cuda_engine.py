@@ -13,11 +13,11 @@ import pytest
 
 from guardpass import BadScores, EngineError, Guard
 from guardpass.engines import Batching
-from guardpass.engines.cuda import _LANE, CudaEngine
-from guardpass.engines.cuda_session import ON_CPU
-from guardpass.engines.lane import Lane
-from guardpass.engines.onnx import OnnxEngine
-from guardpass.passes import Pass
+from guardpass.engines.onnx.cpu import OnnxEngine
+from guardpass.engines.onnx.cuda import _LANE, CudaEngine
+from guardpass.engines.onnx.cuda_session import ON_CPU
+from guardpass.engines.onnx.gpu_thread import Lane
+from guardpass.plan import Pass
 
 from .helpers import planner
 from .tiny_attention import POISON, texts, write

@@ -11,14 +11,14 @@ import pytest
 
 from guardpass import Guard
 from guardpass.bench.demo.run import CHECKPOINT
-from guardpass.consistency import check
 from guardpass.describe import gate_line
-from guardpass.engines.onnx import OnnxEngine
+from guardpass.engines.onnx.cpu import OnnxEngine
 from guardpass.export import export_guard
 from guardpass.export.gate import engine as trial
 from guardpass.export.to_onnx.cuda_emulation import OnCpu
-from guardpass.manifest import Engine, Manifest
-from guardpass.seal import loads
+from guardpass.format.manifest import Engine, Manifest
+from guardpass.format.manifest_io import loads
+from guardpass.format.validate import check
 
 from .helpers import files, planner, texts
 

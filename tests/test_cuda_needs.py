@@ -10,10 +10,10 @@ import pytest
 
 from guardpass import EngineError, Guard, InputError, MissingDependency
 from guardpass.engines import open_engine
-from guardpass.engines.cuda import CudaEngine
-from guardpass.engines.cuda_needs import check_machine, gpu_library
-from guardpass.engines.onnx import OnnxEngine
-from guardpass.manifest import Device, Manifest, Quant
+from guardpass.engines.onnx.cpu import OnnxEngine
+from guardpass.engines.onnx.cuda import CudaEngine
+from guardpass.engines.onnx.cuda_check import check_machine, gpu_library
+from guardpass.format.manifest import Device, Manifest, Quant
 
 
 def _built(cuda: str | None = "13.0") -> Any:
@@ -134,8 +134,8 @@ def test_a_session_that_is_elsewhere_is_an_error(
         assert options.pop("enable_fallback") == 0
         return opened(args[0], providers=["CPUExecutionProvider"])
 
-    monkeypatch.setattr("guardpass.engines.cuda.gpu_library", lambda: onnxruntime)
-    monkeypatch.setattr("guardpass.engines.cuda.check_machine", lambda _ort: None)
+    monkeypatch.setattr("guardpass.engines.onnx.cuda.gpu_library", lambda: onnxruntime)
+    monkeypatch.setattr("guardpass.engines.onnx.cuda.check_machine", lambda _ort: None)
     monkeypatch.setattr(onnxruntime, "InferenceSession", on_the_cpu)
     with pytest.raises(EngineError, match=r"opened model.onnx on \['CPUExecutionProvider'\], expected CUDA"):
         CudaEngine(two_sided / "model.onnx", guard.manifest)

@@ -4,10 +4,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardpass.engines.padding import padded
-from guardpass.engines.shapes import BUDGET, LENGTHS, SHAPES, packs
-from guardpass.passes import Pass
-from guardpass.tree import ancestors, depths
+from guardpass.engines.onnx.batching import padded
+from guardpass.engines.onnx.buckets import BUDGET, LENGTHS, SHAPES, packs
+from guardpass.format.tree import ancestors, depths
+from guardpass.plan import Pass
 
 _BAKED = 7
 

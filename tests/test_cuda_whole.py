@@ -9,9 +9,9 @@ import pytest
 
 from guardpass import Guard, InputError
 from guardpass.bench.twins import find, tiny, write_twin
-from guardpass.engines.cuda import CudaEngine
-from guardpass.engines.cuda_session import ON_CPU
-from guardpass.engines.onnx import OnnxEngine
+from guardpass.engines.onnx.cpu import OnnxEngine
+from guardpass.engines.onnx.cuda import CudaEngine
+from guardpass.engines.onnx.cuda_session import ON_CPU
 from guardpass.export import export_guard
 
 from .helpers import planner, texts

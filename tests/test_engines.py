@@ -11,7 +11,7 @@ from guardpass import InputError, MissingDependency
 from guardpass.export import export_guard, targets
 from guardpass.export.choices import EngineChoice, QuantChoice
 from guardpass.export.targets import choose
-from guardpass.manifest import Engine, EngineName, Quant
+from guardpass.format.manifest import Engine, EngineName, Quant
 
 
 def _kernels(monkeypatch: pytest.MonkeyPatch, level: str | None) -> None:

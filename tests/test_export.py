@@ -15,7 +15,7 @@ import pytest
 from guardpass import Guard, InputError
 from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.export import export_guard
-from guardpass.integrity import open_guard
+from guardpass.format.integrity import open_guard
 
 from .conftest import VARIANTS
 from .helpers import files, scores, texts

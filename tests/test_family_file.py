@@ -22,7 +22,7 @@ from guardpass.export import export_guard
 from guardpass.export.families import FAMILIES, find
 from guardpass.export.families.schema import Answer, Family, Message, Policy, Prompt, Question, validate
 from guardpass.export.families.toml_file import read_family, with_policies
-from guardpass.schema import decode, encode
+from guardpass.format.codec import decode, encode
 
 from .broken import refuse_to_export
 from .helpers import files, ids, texts

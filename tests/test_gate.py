@@ -24,8 +24,8 @@ from guardpass.export.gate import run as gate_run
 from guardpass.export.gate.compare import Case as Judged
 from guardpass.export.gate.texts import Texts, built_in
 from guardpass.export.to_onnx.graph import Graph
-from guardpass.integrity import open_guard
-from guardpass.manifest import Gate, Manifest
+from guardpass.format.integrity import open_guard
+from guardpass.format.manifest import Gate, Manifest
 
 from .helpers import files
 from .published import CASES

@@ -15,10 +15,10 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from guardpass import CheckpointError, Guard, InputError
 from guardpass.bench.peers.adapters.llama_cpp import repacking
 from guardpass.bench.twins import Twin, find, tiny, write_twin
-from guardpass.engines.llama_library import has_tiles
+from guardpass.engines.llamacpp.library import has_tiles
 from guardpass.export import export_guard
 from guardpass.export.to_gguf.quantize import QUANTS
-from guardpass.gguf_file import BLOCKS, read_header
+from guardpass.format.gguf_header import BLOCKS, read_header
 
 from .conftest import LLAMA3_ROPE
 from .helpers import contents, ids, opened, texts

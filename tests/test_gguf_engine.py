@@ -15,9 +15,9 @@ import pytest
 
 from guardpass import Cancelled, EngineError, Guard, InputError, MissingDependency
 from guardpass.bench.twins import find, tiny, write_twin
-from guardpass.engines.llamacpp import LlamaCppEngine
+from guardpass.engines.llamacpp.engine import LlamaCppEngine
 from guardpass.export import export_guard
-from guardpass.passes import Pass
+from guardpass.plan import Pass
 
 from .helpers import contents, opened, planner, scores, texts
 from .support.profiles import scaled

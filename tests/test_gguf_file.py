@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from guardpass import Guard
 from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.export import export_guard
-from guardpass.gguf_file import read_header
+from guardpass.format.gguf_header import read_header
 
 from .broken import refuse_to_load, seal
 
@@ -323,8 +323,8 @@ _VALUES: list[tuple[Any, ...]] = [
 _OPEN = """
 import ctypes, sys
 from pathlib import Path
-from guardpass.engines.llama_library import library, quiet
-from guardpass.engines.llamacpp import Room, _free, _open
+from guardpass.engines.llamacpp.library import library, quiet
+from guardpass.engines.llamacpp.engine import Room, _free, _open
 
 llama, contexts = library(), 0
 for path in sorted(Path(sys.argv[1]).iterdir()):
@@ -373,7 +373,7 @@ def _reached(*_: object) -> None:
 @pytest.mark.llamacpp
 def test_an_altered_model_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     guard = _export(tmp_path, "kanana-safeguard-8b", "f32")
-    monkeypatch.setattr("guardpass.engines.llamacpp.read_header", _reached)
+    monkeypatch.setattr("guardpass.engines.llamacpp.engine.read_header", _reached)
     with pytest.raises(pytest.fail.Exception, match="it was opened"):
         Guard.load(guard)
     data = (guard / "model.gguf").read_bytes()

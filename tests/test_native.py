@@ -22,12 +22,12 @@ from guardpass.export.gate import run as gate_run
 from guardpass.export.to_native import packed_writer
 from guardpass.export.to_native.linear import RECIPES
 from guardpass.export.to_native.write import write_packed
-from guardpass.manifest import Mode, Prefix, Role
-from guardpass.packed_config import Config
-from guardpass.packed_file import open_tensors
-from guardpass.passes import Pass
-from guardpass.schema import encode
-from guardpass.tree import ancestors, depths
+from guardpass.format.codec import encode
+from guardpass.format.manifest import Mode, Prefix, Role
+from guardpass.format.packed import open_tensors
+from guardpass.format.packed_config import Config
+from guardpass.format.tree import ancestors, depths
+from guardpass.plan import Pass
 
 from .broken import copied, seal
 from .helpers import contents, planner, texts

@@ -17,9 +17,9 @@ from guardpass import Guard
 from guardpass.engines.native import NativeEngine
 from guardpass.errors import GuardError, GuardpassError
 from guardpass.export import export_guard
-from guardpass.integrity import open_guard
-from guardpass.manifest import Manifest
-from guardpass.packed_file import ALIGNMENT, open_tensors, parse
+from guardpass.format.integrity import open_guard
+from guardpass.format.manifest import Manifest
+from guardpass.format.packed import ALIGNMENT, open_tensors, parse
 
 Table = dict[str, Any]  # the header as JSON has it
 

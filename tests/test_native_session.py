@@ -19,7 +19,7 @@ from guardpass.engines.native import NativeEngine
 from guardpass.errors import EngineError
 from guardpass.export import export_guard
 from guardpass.export.to_native.linear import RECIPES
-from guardpass.passes import Pass
+from guardpass.plan import Pass
 from guardpass.stop import Stop
 
 from .helpers import contents, planner, texts

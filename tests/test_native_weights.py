@@ -24,8 +24,8 @@ from guardpass.export.decoder.rotation import rotation
 from guardpass.export.to_native.linear import RECIPES, _channel_scale, _whole_scale
 from guardpass.export.to_native.write import write_packed
 from guardpass.export.to_onnx.graph import Graph
-from guardpass.manifest import Prefix
-from guardpass.packed_file import Arrays, open_tensors
+from guardpass.format.manifest import Prefix
+from guardpass.format.packed import Arrays, open_tensors
 
 from .test_architectures import MODELS, ROTATED
 

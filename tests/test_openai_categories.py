@@ -8,10 +8,10 @@ import pytest
 from guardpass import EngineError, Verdict
 from guardpass.decide import ScoreOptions
 from guardpass.export.families.schema import Family, decides
-from guardpass.manifest import Mode
+from guardpass.format.manifest import Mode
+from guardpass.format.tree import UNSAFE
+from guardpass.on_error import undecided
 from guardpass.serve.moderations import CATEGORIES, result
-from guardpass.tree import UNSAFE
-from guardpass.undecided import undecided
 
 from .made_up import MadeUp, Scores, by_family, made_up
 from .published import EVERY, Case, Fields

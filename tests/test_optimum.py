@@ -28,9 +28,9 @@ from guardpass.export.to_onnx.graph import Graph, inputs, outputs
 from guardpass.export.to_onnx.linear import RECIPES
 from guardpass.export.via_optimum import export as optimum
 from guardpass.export.via_optimum.export import OptimumModel, write_via_optimum
-from guardpass.integrity import sha256
-from guardpass.manifest import File, Prefix
-from guardpass.tree import ancestors
+from guardpass.format.integrity import sha256
+from guardpass.format.manifest import File, Prefix
+from guardpass.format.tree import ancestors
 
 from .helpers import texts
 from .published import CASES

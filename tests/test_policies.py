@@ -16,8 +16,8 @@ from guardpass import EngineError, Guard, InputError, Verdict
 from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.decide import Decider, ScoreOptions
 from guardpass.export import export_guard
-from guardpass.manifest import Role
-from guardpass.tree import pruned
+from guardpass.format.manifest import Role
+from guardpass.format.tree import pruned
 from guardpass.windows import spans
 
 from .helpers import texts

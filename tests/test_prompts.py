@@ -16,12 +16,12 @@ from transformers import AutoTokenizer
 from guardpass import TemplateError
 from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.bench.twins.tokenizer import write_tokenizer
-from guardpass.content import span_ids
 from guardpass.export.checkpoint.files import Checkpoint
 from guardpass.export.checkpoint.tokenizer import CheckpointTokenizer
 from guardpass.export.prompt.build import Prompts, build_prompts
 from guardpass.export.prompt.split import split_prompt
-from guardpass.manifest import Mode, Piece, Role, Tree
+from guardpass.format.manifest import Mode, Piece, Role, Tree
+from guardpass.tokenizer import span_ids
 
 from .conftest import SHARED
 from .helpers import seam_text, texts

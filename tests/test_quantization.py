@@ -25,7 +25,7 @@ from guardpass.export.decoder.rotation import Basis, rotation
 from guardpass.export.gate import run as gate_run
 from guardpass.export.to_onnx.graph import Graph, inputs, outputs
 from guardpass.export.to_onnx.linear import RECIPES
-from guardpass.manifest import Prefix
+from guardpass.format.manifest import Prefix
 
 from .helpers import scores, texts
 from .test_architectures import MODELS

@@ -32,9 +32,9 @@ from guardpass import (
     TextTooLong,
 )  # fmt: skip
 from guardpass.engines import Engine
-from guardpass.passes import Pass
+from guardpass.plan import Pass
+from guardpass.scheduling.queue import Entry, Waiting
 from guardpass.stop import Stop
-from guardpass.waiting import Entry, Waiting
 
 LONG = 30.0  # seconds nothing here should take
 

@@ -17,7 +17,7 @@ from guardpass.export.decoder.forward import write_decoder
 from guardpass.export.decoder.ops import Ops
 from guardpass.export.to_onnx.graph import Graph, inputs, outputs
 from guardpass.export.to_onnx.linear import RECIPES
-from guardpass.manifest import Prefix
+from guardpass.format.manifest import Prefix
 
 from .conftest import VARIANTS
 from .helpers import ids, scores, template_ids, texts

@@ -15,8 +15,8 @@ from guardpass import Guard, InputError
 from guardpass.answer_text import answer_ids
 from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.export import export_guard
-from guardpass.manifest import MANIFEST
-from guardpass.seal import dumps
+from guardpass.format.manifest import MANIFEST
+from guardpass.format.manifest_io import dumps
 from guardpass.serve.app import make_app
 from guardpass.serve.host import Host
 from guardpass.serve.keys import Keys

@@ -10,11 +10,11 @@ import pytest
 from transformers import AutoTokenizer
 
 from guardpass import TemplateError
-from guardpass.content import assemble
 from guardpass.export.checkpoint.files import Checkpoint
 from guardpass.export.checkpoint.tokenizer import CheckpointTokenizer
 from guardpass.export.prompt.template import Template
-from guardpass.manifest import Piece, Role
+from guardpass.format.manifest import Piece, Role
+from guardpass.tokenizer import assemble
 
 from .helpers import texts
 

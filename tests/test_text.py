@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guardpass import Guard, InputError, TextTooLong, Verdict
-from guardpass.manifest import Role
+from guardpass.format.manifest import Role
 from guardpass.windows import Limits, LongText, spans
 
 from .helpers import contents, texts

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from guardpass import Guard, Verdict
 from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.export import export_guard
-from guardpass.manifest import Mode
+from guardpass.format.manifest import Mode
 
 from .helpers import texts
 from .published import CASES, Case, Fields

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from guardpass.manifest import Manifest
+from guardpass.format.manifest import Manifest
 
 _WIDE = 8
 POISON = 5  # a token whose embedding is no number

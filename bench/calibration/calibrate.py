@@ -9,7 +9,7 @@ import numpy as np
 
 from guardpass import Guard
 from guardpass.errors import InputError
-from guardpass.manifest import Device, Mode, Threshold
+from guardpass.format.manifest import Device, Mode, Threshold
 
 from ..extras import make_folder, need
 from .labelled_lines import read_labelled

@@ -9,8 +9,8 @@ import numpy as np
 
 from guardpass import Guard
 from guardpass.errors import InputError
-from guardpass.integrity import open_guard
-from guardpass.manifest import Device
+from guardpass.format.integrity import open_guard
+from guardpass.format.manifest import Device
 
 from ..extras import make_folder, need
 from .comparison import ComparedGuard, Comparison, Flip, Pair, Side, letter

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from guardpass.content import checked
 from guardpass.errors import InputError
+from guardpass.format.manifest import Mode
 from guardpass.jsonl import parse
-from guardpass.manifest import Mode
+from guardpass.tokenizer import checked
 
 _TEXT = ("text", "response", "id")
 _LABELLED = (*_TEXT, "unsafe", "labels", "category")

@@ -7,8 +7,8 @@ import numpy as np
 
 from guardpass import Guard
 from guardpass.errors import InputError
-from guardpass.manifest import Manifest, Mode, ModeSpec
-from guardpass.tree import below, judged
+from guardpass.format.manifest import Manifest, Mode, ModeSpec
+from guardpass.format.tree import below, judged
 
 from .labelled_lines import Line, Lines
 from .operating_point import Bools, Floats

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from guardpass.errors import InputError
-from guardpass.integrity import open_guard
-from guardpass.manifest import MANIFEST, Manifest, Threshold
-from guardpass.seal import dumps, loads
+from guardpass.format.integrity import open_guard
+from guardpass.format.manifest import MANIFEST, Manifest, Threshold
+from guardpass.format.manifest_io import dumps, loads
 
 
 def check_writable(directory: Path) -> None:

@@ -20,9 +20,9 @@ import numpy as np
 
 from guardpass.errors import GuardpassError
 from guardpass.export import export_guard
-from guardpass.integrity import open_guard
-from guardpass.manifest import Device, Manifest, Quant
-from guardpass.passes import Pass
+from guardpass.format.integrity import open_guard
+from guardpass.format.manifest import Device, Manifest, Quant
+from guardpass.plan import Pass
 
 from ..speed.measure.environment import here
 from ..twins import find, shapes, tiny, write_twin

@@ -8,15 +8,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from guardpass.engines.cuda import CudaEngine
-from guardpass.engines.cuda_session import CUDA, ON_CPU
-from guardpass.engines.llamacpp import LlamaCppEngine
-from guardpass.engines.shapes import packs
+from guardpass.engines.llamacpp.engine import LlamaCppEngine
+from guardpass.engines.onnx.buckets import packs
+from guardpass.engines.onnx.cuda import CudaEngine
+from guardpass.engines.onnx.cuda_session import CUDA, ON_CPU
 from guardpass.errors import Unsupported
 from guardpass.export import export_guard
-from guardpass.integrity import open_guard
-from guardpass.manifest import Device, Manifest, Quant
-from guardpass.passes import Pass
+from guardpass.format.integrity import open_guard
+from guardpass.format.manifest import Device, Manifest, Quant
+from guardpass.plan import Pass
 
 from ..twins import Twin
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from guardpass import Guard, Verdict
 from guardpass.export.choices import EngineChoice
-from guardpass.manifest import Quant
+from guardpass.format.manifest import Quant
 
 from .data import Example, blind_set, held_out_set
 from .run import THRESHOLD, demo_guard

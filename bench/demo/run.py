@@ -12,7 +12,7 @@ from rich.table import Table
 from guardpass import Guard, Verdict
 from guardpass.export import export_guard
 from guardpass.export.choices import EngineChoice
-from guardpass.manifest import Quant
+from guardpass.format.manifest import Quant
 
 from .data import HERE
 

@@ -24,7 +24,7 @@ from typing import cast
 
 import numpy as np
 
-from guardpass.engines.cpu import usable_cores
+from guardpass.engines.hardware import usable_cores
 from guardpass.export import export_guard, read_family
 from guardpass.export.checkpoint.config import read_architecture
 from guardpass.export.checkpoint.files import Checkpoint
@@ -32,7 +32,7 @@ from guardpass.export.decoder.recipe import Recipe
 from guardpass.export.to_native import linear as native_quantize
 from guardpass.export.to_onnx import linear as quantize
 from guardpass.export.to_onnx.graph import Graph
-from guardpass.manifest import Quant
+from guardpass.format.manifest import Quant
 
 from ..demo.fidelity import fidelity
 from ..speed.measure.environment import here

@@ -20,8 +20,8 @@ import numpy as np
 from guardpass import Guard
 from guardpass.export import adopt_gguf, export_guard, read_family
 from guardpass.export.to_gguf.quantize import QUANTS
-from guardpass.passes import Pass
-from guardpass.schema import encode
+from guardpass.format.codec import encode
+from guardpass.plan import Pass
 
 from ..demo.data import held_out_set
 from ..speed.measure.environment import here

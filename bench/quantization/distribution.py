@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from guardpass.engines.cpu import usable_cores
-from guardpass.engines.llama_library import has_tiles
+from guardpass.engines.hardware import usable_cores
+from guardpass.engines.llamacpp.library import has_tiles
 from guardpass.engines.native import library
 from guardpass.export.checkpoint.architecture import Architecture
 from guardpass.export.checkpoint.config import read_architecture
@@ -23,11 +23,11 @@ from guardpass.export.gate.texts import built_in
 from guardpass.export.to_native.packed_writer import Packed
 from guardpass.export.to_native.write import write_packed
 from guardpass.export.to_onnx.graph import Graph, inputs, outputs
-from guardpass.manifest import Prefix
-from guardpass.packed_config import Config
-from guardpass.packed_file import open_tensors
-from guardpass.passes import Pass
-from guardpass.schema import encode
+from guardpass.format.codec import encode
+from guardpass.format.manifest import Prefix
+from guardpass.format.packed import open_tensors
+from guardpass.format.packed_config import Config
+from guardpass.plan import Pass
 
 _POLICY = "The text must not ask how to steal, break in, cheat or defraud, nor for weapons, drugs or other harm."
 # The policy before the text, so that nearly all is baked, and behind it, so that little is.

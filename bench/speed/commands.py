@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from guardpass.errors import InputError
-from guardpass.manifest import Mode
+from guardpass.format.manifest import Mode
 
 if TYPE_CHECKING:
     from .measure.contenders import RunContext
@@ -168,7 +168,7 @@ def run(
     ] = False,
 ) -> None:
     """Measure guards, and peers on the same prompts; print markdown."""
-    from guardpass.engines.cpu import usable_cores
+    from guardpass.engines.hardware import usable_cores
 
     from ..extras import make_folder
     from .measure.contenders import RunContext, chosen
@@ -254,8 +254,8 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print what changed between two results, beyond noise."""
+    from guardpass.format.codec import encode
     from guardpass.jsonl import dump
-    from guardpass.schema import encode
 
     from .report.changes import changes_markdown, compare_reports
     from .report.files import read_report

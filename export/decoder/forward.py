@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from guardpass.manifest import Prefix
-from guardpass.passes import Pass
+from guardpass.format.manifest import Prefix
+from guardpass.plan import Pass
 
 from ..checkpoint.architecture import Architecture
 from ..checkpoint.files import Array, Checkpoint

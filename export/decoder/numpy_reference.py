@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from guardpass.manifest import Prefix
-from guardpass.passes import Pass
-from guardpass.tree import ancestors
+from guardpass.format.manifest import Prefix
+from guardpass.format.tree import ancestors
+from guardpass.plan import Pass
 
 from ..checkpoint.architecture import Activation, Architecture
 from ..checkpoint.files import Array

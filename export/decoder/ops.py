@@ -18,8 +18,8 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from guardpass.errors import CheckpointError
-from guardpass.manifest import Prefix
-from guardpass.passes import Pass
+from guardpass.format.manifest import Prefix
+from guardpass.plan import Pass
 
 from ..checkpoint.architecture import Activation, Architecture
 from ..checkpoint.files import Array, Checkpoint, Tensor

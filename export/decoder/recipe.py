@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from guardpass.errors import CheckpointError
-from guardpass.manifest import Quant
+from guardpass.format.manifest import Quant
 
 from ..checkpoint.files import Array
 from .batching import SINGLE, Layout

@@ -1,6 +1,6 @@
 """Llama Guard 3 (arXiv 2411.17713). Categories: the model cards, MLCommons' hazard taxonomy (arXiv 2404.12241)."""
 
-from guardpass.manifest import Mode
+from guardpass.format.manifest import Mode
 
 from .schema import Answer, Family, Message, Prompt, Question
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from string import Formatter
 from typing import Literal, get_args
 
-from guardpass.manifest import Mode, Piece, Role, Severity
+from guardpass.format.manifest import Mode, Piece, Role, Severity
 
 from .grammar import Grammar, GrammarError, parse
 

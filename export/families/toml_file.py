@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from guardpass.errors import InputError
-from guardpass.schema import decode
+from guardpass.format.codec import decode
 
 from .schema import Family, Policy, validate
 from .toml_lines import line_of

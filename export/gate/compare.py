@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from guardpass.content import ContentTokenizer
 from guardpass.decide import Decider, Outcome, ScoreOptions
 from guardpass.errors import GateError, InputError
+from guardpass.format.manifest import Device, Flip, Gate, Manifest, Mode, Role
+from guardpass.format.tree import pruned
 from guardpass.guard import DEFAULT_MAX_TOKENS
-from guardpass.manifest import Device, Flip, Gate, Manifest, Mode, Role
-from guardpass.passes import Pass, Planner
-from guardpass.tree import pruned
+from guardpass.plan import Pass, Planner
+from guardpass.tokenizer import ContentTokenizer
 from guardpass.windows import Limits, spans
 
 from .texts import Text, Texts

@@ -4,7 +4,7 @@ import ctypes
 from pathlib import Path
 
 from guardpass.engines import Engine, open_engine
-from guardpass.manifest import Device, Manifest
+from guardpass.format.manifest import Device, Manifest
 
 from ..to_onnx.cuda_emulation import OnCpu
 from ..to_onnx.write import MODEL

@@ -5,7 +5,7 @@ from numbers import Real
 from pathlib import Path
 
 from guardpass.errors import InputError
-from guardpass.manifest import Quant, Ungated
+from guardpass.format.manifest import Quant, Ungated
 
 from .texts import Texts, built_in, read_texts
 

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from guardpass.format.manifest import Gate, Manifest
 from guardpass.guard import DEFAULT_MAX_TOKENS
-from guardpass.manifest import Gate, Manifest
-from guardpass.passes import Pass
+from guardpass.plan import Pass
 
 from ..checkpoint.files import Array
 from ..guard_dir.job import Job

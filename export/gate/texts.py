@@ -4,9 +4,9 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from guardpass.content import checked
 from guardpass.errors import InputError
 from guardpass.jsonl import parse
+from guardpass.tokenizer import checked
 
 _BUILT_IN = Path(__file__).parent / "texts"
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from guardpass.integrity import sha256
-from guardpass.manifest import File
+from guardpass.format.integrity import sha256
+from guardpass.format.manifest import File
 
 
 def file_entry(path: Path) -> File:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from guardpass.manifest import File
-from guardpass.passes import Pass
+from guardpass.format.manifest import File
+from guardpass.plan import Pass
 
 from ..checkpoint.architecture import Architecture
 from ..checkpoint.files import Array, Checkpoint

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from guardpass import __version__
-from guardpass.consistency import NODES, check
-from guardpass.content import span_ids
 from guardpass.errors import CheckpointError, InputError
-from guardpass.manifest import MANIFEST, SCHEMA, Engine, Manifest, Role, Source
-from guardpass.seal import dumps
-from guardpass.tree import depths
+from guardpass.format.manifest import MANIFEST, SCHEMA, Engine, Manifest, Role, Source
+from guardpass.format.manifest_io import dumps
+from guardpass.format.tree import depths
+from guardpass.format.validate import NODES, check
+from guardpass.tokenizer import span_ids
 
 from ..checkpoint.tokenizer import CheckpointTokenizer
 from ..prompt.build import Prompts

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from guardpass.errors import CheckpointError
-from guardpass.manifest import Choice, Label, Slot, Tree
-from guardpass.tree import UNSAFE
+from guardpass.format.manifest import Choice, Label, Slot, Tree
+from guardpass.format.tree import UNSAFE
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
-from guardpass.content import assemble, span_ids
 from guardpass.errors import CheckpointError, TemplateError
-from guardpass.manifest import Label, ModeSpec, Piece, Prefix, Role
+from guardpass.format.manifest import Label, ModeSpec, Piece, Prefix, Role
+from guardpass.tokenizer import assemble, span_ids
 
 from ..checkpoint.files import Folder
 from ..checkpoint.tokenizer import CheckpointTokenizer

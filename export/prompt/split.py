@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import get_args
 
-from guardpass.content import assemble
 from guardpass.errors import TemplateError
-from guardpass.manifest import Piece, Role
+from guardpass.format.manifest import Piece, Role
+from guardpass.tokenizer import assemble
 
 from ..checkpoint.tokenizer import CheckpointTokenizer
 from .probes import PROBES

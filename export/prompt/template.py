@@ -10,9 +10,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
-from guardpass.content import assemble, strip
 from guardpass.errors import TemplateError
-from guardpass.manifest import Piece, Role, Strip
+from guardpass.format.manifest import Piece, Role, Strip
+from guardpass.tokenizer import assemble, strip
 
 from ..checkpoint.files import Folder
 from ..checkpoint.special_tokens import SPECIAL_TOKENS, special_tokens, tokenizer_config

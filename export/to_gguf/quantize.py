@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from guardpass.engines.cpu import usable_cores
-from guardpass.engines.llama_library import library
+from guardpass.engines.hardware import usable_cores
+from guardpass.engines.llamacpp.library import library
 from guardpass.errors import CheckpointError, InputError
 
 # llama_ftype; None is written as it is, without the quantizer.

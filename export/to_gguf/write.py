@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from guardpass.engines.llama_library import library, quiet
+from guardpass.engines.llamacpp.library import library, quiet
 from guardpass.errors import CheckpointError
-from guardpass.passes import Pass
+from guardpass.plan import Pass
 
 from ..checkpoint.architecture import Architecture
 from ..checkpoint.files import Array, Checkpoint

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from guardpass.packed_rules import GROUP, PANEL
+from guardpass.format.packed_rules import GROUP, PANEL
 
 from ..checkpoint.files import Array
 

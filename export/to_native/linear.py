@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from guardpass.packed_rules import GROUP
+from guardpass.format.packed_rules import GROUP
 
 from ..checkpoint.files import Array
 from ..decoder.gptq import best_scale, rounded

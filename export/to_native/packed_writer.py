@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from guardpass.packed_file import ALIGNMENT, DTYPES, Dtype, Entry, header_bytes
+from guardpass.format.packed import ALIGNMENT, DTYPES, Dtype, Entry, header_bytes
 
 from .layout import Integers, interleaved, tensors
 

@@ -8,10 +8,10 @@ from typing import Literal, cast
 
 import numpy as np
 
-from guardpass.manifest import Prefix
-from guardpass.packed_config import Config
-from guardpass.passes import Pass
-from guardpass.tree import depths
+from guardpass.format.manifest import Prefix
+from guardpass.format.packed_config import Config
+from guardpass.format.tree import depths
+from guardpass.plan import Pass
 
 from ..checkpoint.architecture import Architecture
 from ..checkpoint.files import Array, Checkpoint

@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from guardpass.errors import EngineError
-from guardpass.passes import Pass
+from guardpass.plan import Pass
 
 _HALF = (TensorProto.BFLOAT16, TensorProto.FLOAT16)
 _MOVES = frozenset({"Concat", "Flatten", "Gather", "Reshape", "Unsqueeze"})  # these round nothing, and take any type

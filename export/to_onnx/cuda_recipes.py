@@ -10,7 +10,7 @@ from functools import partial
 import ml_dtypes
 import numpy as np
 
-from guardpass.manifest import Quant
+from guardpass.format.manifest import Quant
 
 from ..decoder.batching import BATCHED
 from ..decoder.recipe import FLOAT, Dtype, Recipe

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from guardpass.manifest import File
+from guardpass.format.manifest import File
 
 from ..decoder.writer import CONTRIB
 

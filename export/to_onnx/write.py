@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from guardpass.passes import Pass
+from guardpass.plan import Pass
 
 from ..decoder.forward import write_decoder
 from ..decoder.ops import Ops

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import onnx
 
 from guardpass.errors import CheckpointError, MissingDependency
-from guardpass.manifest import File
-from guardpass.tree import ancestors
+from guardpass.format.manifest import File
+from guardpass.format.tree import ancestors
 
 from ..checkpoint.files import Array, Checkpoint
 from ..checkpoint.tensor_names import ROTARY, check_rotary

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from ..manifest import Device, Manifest
-from ..passes import Pass
+from ..format.manifest import Device, Manifest
+from ..plan import Pass
 from ..stop import Stop
 
 _ON_BOTH = ("fp32", "fp16")  # what both of ONNX Runtime's providers compute with
@@ -95,7 +95,7 @@ def open_engine(
     """
     # Imported here, so that importing guardpass imports none of them.
     if manifest.engine.name == "llamacpp":
-        from .llamacpp import LlamaCppEngine
+        from .llamacpp.engine import LlamaCppEngine
 
         chosen = device or manifest.engine.device
         return LlamaCppEngine(directory / "model.gguf", manifest, threads=threads, max_tokens=max_tokens, device=chosen)
@@ -112,9 +112,9 @@ def open_engine(
         packed = directory / "model.packed"
         return NativeEngine(packed, manifest, threads=threads, max_tokens=max_tokens, in_memory=in_memory)
     if chosen == "cuda":
-        from .cuda import CudaEngine
+        from .onnx.cuda import CudaEngine
 
         return CudaEngine(directory / "model.onnx", manifest)
-    from .onnx import OnnxEngine
+    from .onnx.cpu import OnnxEngine
 
     return OnnxEngine(directory / "model.onnx", manifest, threads=threads, in_memory=in_memory)

@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import EngineError, GuardError, MissingDependency
-from ..integrity import Mapped
-from ..manifest import Manifest
-from ..packed_file import open_tensors
-from ..packed_rules import check
-from ..passes import Pass
-from ..schema import encode
+from ..format.codec import encode
+from ..format.integrity import Mapped
+from ..format.manifest import Manifest
+from ..format.packed import open_tensors
+from ..format.packed_rules import check
+from ..plan import Pass
 from ..stop import Stop
-from .cpu import usable_cores
+from .hardware import usable_cores
 
 if TYPE_CHECKING:
     from .native_session import NativeSession

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..errors import Closed, EngineError
-from ..passes import Pass
+from ..plan import Pass
 from . import Grown
 from .native import NativeEngine
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import Unsupported
-from ..passes import Pass
+from ..plan import Pass
 from ..stop import Stop
 from . import Engine, Incremental, SessionEngine, run_pass
 

@@ -10,8 +10,8 @@ from starlette.types import Receive
 
 from ..errors import Cancelled
 from ..guard import Guard
+from ..on_error import OnError
 from ..panel_policy import PanelVerdict
-from ..undecided import OnError
 from ..verdict import Verdict
 from .errors import BodyTooLarge
 from .host import Host

@@ -5,7 +5,7 @@ from typing import Annotated, cast, get_args
 import typer
 
 from ..errors import InputError, MissingDependency
-from ..undecided import OnError
+from ..on_error import OnError
 from .settings import Settings, Unjudged
 
 

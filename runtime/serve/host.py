@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from ..errors import Closed, GuardpassError, InputError
+from ..format.manifest import Device
 from ..guard import Guard
-from ..manifest import Device
 from ..panel import Panel
 from ..panel_policy import Policy
 from ..request import Normalize
-from ..waiting import Bounds
+from ..scheduling.queue import Bounds
 from ..windows import LongText
 from .errors import NotFound
 from .logs import log

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from ..engines.cpu import usable_cores
+from ..engines.hardware import usable_cores
 from .keys import Keys
 from .server import listen, serve
 from .settings import Settings

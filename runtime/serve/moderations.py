@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import InputError
-from ..manifest import Manifest
+from ..format.manifest import Manifest
 from ..verdict import Verdict
 from .call import Call, Reply
 from .fields import LACKS, OPTIONS, without

@@ -1,7 +1,7 @@
 """What an unsafe verdict names, by the guard's labels."""
 
 from ..describe import labels_of
-from ..manifest import Label, Manifest
+from ..format.manifest import Label, Manifest
 from ..openai_scores import names_category
 from ..verdict import Verdict
 

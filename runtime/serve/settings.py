@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import InputError
-from ..schema import decode, encode
-from ..undecided import OnError
+from ..format.codec import decode, encode
+from ..on_error import OnError
 
 Unjudged = Literal["block", "allow"]
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
+from ..format.manifest import Manifest
 from ..guard import Guard
-from ..manifest import Manifest
 from ..verdict import Verdict
 from .errors import NotFound
 from .named import named

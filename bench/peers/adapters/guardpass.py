@@ -6,7 +6,7 @@ options: path, threads, passes (of a guard with policies: those of each pass; th
 from typing import Any
 
 from guardpass import Guard
-from guardpass.manifest import Manifest, Tree
+from guardpass.format.manifest import Manifest, Tree
 
 PACKAGES = ("guardpass", "onnxruntime", "guardpass-kernels", "llama-cpp-python", "numpy", "tokenizers")
 

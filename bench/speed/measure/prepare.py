@@ -14,9 +14,9 @@ from guardpass.export.checkpoint.files import Checkpoint
 from guardpass.export.export import check_date
 from guardpass.export.guard_dir.atomic import new_directory
 from guardpass.export.targets import ENGINES, choose
-from guardpass.integrity import open_guard
-from guardpass.manifest import MANIFEST, Engine, Mode
-from guardpass.schema import encode
+from guardpass.format.codec import encode
+from guardpass.format.integrity import open_guard
+from guardpass.format.manifest import MANIFEST, Engine, Mode
 
 from ... import twins
 from ..report.schema import Weights

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from guardpass.content import ContentTokenizer
 from guardpass.errors import InputError
 from guardpass.export.gate.texts import built_in
-from guardpass.integrity import open_guard
-from guardpass.manifest import Mode, Role
-from guardpass.passes import Pass, Planner
-from guardpass.tree import depths, pruned
+from guardpass.format.integrity import open_guard
+from guardpass.format.manifest import Mode, Role
+from guardpass.format.tree import depths, pruned
+from guardpass.plan import Pass, Planner
+from guardpass.tokenizer import ContentTokenizer
 
 from ...peers.protocol import Question
 

@@ -12,7 +12,7 @@ from guardpass.errors import GuardpassError
 from guardpass.export.checkpoint.architecture import Architecture
 from guardpass.export.checkpoint.config import read_architecture
 from guardpass.export.checkpoint.files import Array, Checkpoint
-from guardpass.passes import Pass
+from guardpass.plan import Pass
 
 from ...peers.errors import PeerError, PeerMissing
 from ...peers.table import Peer, Setting

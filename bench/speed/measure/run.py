@@ -10,8 +10,8 @@ from guardpass.errors import GuardpassError
 from guardpass.export.checkpoint.config import read_architecture
 from guardpass.export.checkpoint.files import Checkpoint
 from guardpass.export.decoder.forward import reference_scores
-from guardpass.integrity import open_guard
-from guardpass.manifest import Mode
+from guardpass.format.integrity import open_guard
+from guardpass.format.manifest import Mode
 
 from ...peers.protocol import Question
 from ...peers.table import Peer, Setting

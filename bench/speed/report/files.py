@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from guardpass.errors import InputError
-from guardpass.schema import decode, encode
+from guardpass.format.codec import decode, encode
 
 from .schema import SCHEMA, Report, Row
 

@@ -4,10 +4,10 @@ import hashlib
 import json
 import re
 
-from .consistency import check
-from .errors import GuardError
+from ..errors import GuardError
+from .codec import decode, encode
 from .manifest import MANIFEST, SCHEMA, Manifest
-from .schema import decode, encode
+from .validate import check
 
 _SEAL = re.compile(rb'\A\{\n "sha256": "([0-9a-f]{64})"')
 

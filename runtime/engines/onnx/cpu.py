@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import EngineError, MissingDependency
-from ..forks import leak, renewed_in_child
-from ..integrity import Mapped
-from ..manifest import Manifest
-from ..passes import Pass
-from ..stop import Stop
-from .cpu import saturates, usable_cores
+from ...errors import EngineError, MissingDependency
+from ...forks import leak, renewed_in_child
+from ...format.integrity import Mapped
+from ...format.manifest import Manifest
+from ...plan import Pass
+from ...stop import Stop
+from ..hardware import saturates, usable_cores
 
 
 class OnnxEngine:

@@ -5,9 +5,9 @@ import os
 import stat
 from pathlib import Path
 
-from .errors import EngineError, GuardError
+from ..errors import EngineError, GuardError
 from .manifest import MANIFEST, Manifest
-from .seal import loads
+from .manifest_io import loads
 
 # Below this size a file is hashed even with verify=False: the graph and the tokenizer decide what is computed.
 _ALWAYS_HASHED = 64 << 20

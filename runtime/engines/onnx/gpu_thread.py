@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import TypeVar
 
-from ..forks import renewed_in_child
+from ...forks import renewed_in_child
 
 T = TypeVar("T")
 

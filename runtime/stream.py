@@ -2,13 +2,13 @@
 
 from typing import Any, Self
 
-from .content import checked
 from .engines import Incremental, SessionEngine
 from .errors import Closed, Unsupported
 from .forks import renewed_in_child
 from .judge import Judge
 from .request import CheckOptions
 from .run import Run
+from .tokenizer import checked
 from .verdict import Verdict
 
 

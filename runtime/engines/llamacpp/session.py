@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import EngineError
-from ..passes import Pass
-from ..tree import leaves
-from . import Grown
-from .llama_library import quiet
-from .llamacpp import LlamaCppEngine, open_context
+from ...errors import EngineError
+from ...format.tree import leaves
+from ...plan import Pass
+from .. import Grown
+from .engine import LlamaCppEngine, open_context
+from .library import quiet
 
 # Products of quantized matrices take rows by fours: what is kept ends where a group does, so that the rest is grouped
 # as in a whole pass, and comes to the same.

@@ -5,9 +5,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import GuardpassError, as_guardpass_error
-from .run import run_together
-from .waiting import Entry
+from ..errors import GuardpassError, as_guardpass_error
+from ..run import run_together
+from .queue import Entry
 
 
 @dataclass(eq=False)

@@ -19,18 +19,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import EngineError, GuardError, InputError
-from ..gguf_file import read_header
-from ..manifest import Device, Manifest
-from ..passes import Pass
-from ..stop import Stop
-from ..tree import ancestors, depths, leaves
-from .cpu import usable_cores
-from .llama_batch import make_batch
-from .llama_library import AbortFlag, computed, has_tiles, library, quiet
+from ...errors import EngineError, GuardError, InputError
+from ...format.gguf_header import read_header
+from ...format.manifest import Device, Manifest
+from ...format.tree import ancestors, depths, leaves
+from ...plan import Pass
+from ...stop import Stop
+from ..hardware import usable_cores
+from .batch import make_batch
+from .library import AbortFlag, computed, has_tiles, library, quiet
 
 if TYPE_CHECKING:
-    from .llama_session import LlamaSession
+    from .session import LlamaSession
 
 _SEQUENCES = 256  # LLAMA_MAX_SEQ
 _MICRO_BATCH = 512
@@ -125,7 +125,7 @@ class LlamaCppEngine:
 
     def session(self) -> "LlamaSession":
         """An engine for a text that grows. Raises EngineError."""
-        from .llama_session import LlamaSession
+        from .session import LlamaSession
 
         return LlamaSession(self)
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from .errors import Closed, EngineError, Overloaded
+from ..errors import Closed, EngineError, Overloaded
+from .batch import Turn
 from .pace import Pace
-from .turn import Turn
-from .waiting import Bounds, Entry, Waiting
+from .queue import Bounds, Entry, Waiting
 
 PATIENCE = 1.0
 MOST_HUNG = 4  # threads that are given up; then everything fails until one comes back

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ..passes import Pass
+from ...plan import Pass
 
 Arrays = dict[str, npt.NDArray[np.int64] | npt.NDArray[np.bool_]]
 

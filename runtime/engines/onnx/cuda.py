@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import EngineError
-from ..manifest import Manifest
-from ..passes import Pass
-from .cuda_needs import PROVIDER, check_machine, gpu_library
+from ...errors import EngineError
+from ...format.manifest import Manifest
+from ...plan import Pass
+from .batching import Arrays, padded
+from .buckets import BATCHES, BUDGET, SHAPES, Shape, length_of, packs
+from .cuda_check import PROVIDER, check_machine, gpu_library
 from .cuda_session import CUDA, Opened, Provider
-from .lane import Lane
-from .padding import Arrays, padded
-from .shapes import BATCHES, BUDGET, SHAPES, Shape, length_of, packs
+from .gpu_thread import Lane
 
 _LANE = Lane("guardpass cuda")
 _EVEN = 16  # what a pass of no shape is padded to a multiple of: fused attention takes multiples of 8

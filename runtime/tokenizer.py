@@ -8,7 +8,7 @@ from pathlib import Path
 from tokenizers import Encoding, Tokenizer
 
 from .errors import BadText, GuardError, InputError
-from .manifest import Manifest, Piece, Role, Strip
+from .format.manifest import Manifest, Piece, Role, Strip
 
 _STRIPPERS: dict[Strip, Callable[[str], str]] = {
     "none": lambda text: text,

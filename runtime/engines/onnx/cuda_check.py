@@ -12,7 +12,7 @@ from io import StringIO
 from types import ModuleType
 from typing import Any
 
-from ..errors import EngineError, MissingDependency
+from ...errors import EngineError, MissingDependency
 
 PROVIDER = "CUDAExecutionProvider"
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE

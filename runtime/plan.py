@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .content import ContentTokenizer, span_ids
-from .manifest import Manifest, ModeSpec, Role, Tree
-from .tree import ancestors, depths
+from .format.manifest import Manifest, ModeSpec, Role, Tree
+from .format.tree import ancestors, depths
+from .tokenizer import ContentTokenizer, span_ids
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from .manifest import Manifest
+from .packed import Arrays, Dtype, Entry, Header
 from .packed_config import Config
-from .packed_file import Arrays, Dtype, Entry, Header
 from .tree import depths
 
 PANEL, GROUP = 64, 32  # rows of a panel of weights; columns that share a group scale

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
 
+from ..errors import Closed, DeadlineExceeded, GuardpassError
+from ..forks import renewed_in_child
+from ..stop import Stop
+from .batch import Turn, fail
 from .dispatcher import Dispatcher
-from .errors import Closed, DeadlineExceeded, GuardpassError
-from .forks import renewed_in_child
-from .stop import Stop
-from .turn import Turn, fail
-from .waiting import Batch, Bounds, Entry, Ticket, check_timing
+from .queue import Batch, Bounds, Entry, Ticket, check_timing
 
 
 def _raise(error: GuardpassError) -> Any:

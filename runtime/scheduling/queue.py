@@ -10,10 +10,10 @@ from itertools import count
 from numbers import Integral, Real
 from typing import Any
 
-from .errors import Cancelled, GuardpassError, InputError
-from .passes import Pass
-from .run import Run, Scores
-from .stop import Stop
+from ..errors import Cancelled, GuardpassError, InputError
+from ..plan import Pass
+from ..run import Run, Scores
+from ..stop import Stop
 
 _ORDER = count()
 

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, TypeVar
 
-from ..errors import MissingDependency
-from ..forks import renewed_in_child
-from .lane import Lane
+from ...errors import MissingDependency
+from ...forks import renewed_in_child
+from ..onnx.gpu_thread import Lane
 
 _ERROR = 4  # GGML_LOG_LEVEL_ERROR
 _Result = TypeVar("_Result")

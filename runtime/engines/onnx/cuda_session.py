@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import EngineError
-from .cuda_needs import PROVIDER
-from .padding import Arrays
-from .shapes import SHAPES, Shape
+from ...errors import EngineError
+from .batching import Arrays
+from .buckets import SHAPES, Shape
+from .cuda_check import PROVIDER
 
 _EAGER = "-1"  # gpu_graph_id: neither capture nor replay
 _TYPES = {"tokens": np.int64, "positions": np.int64, "mask": np.bool_, "slots": np.int64}

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from .schema import decode
+from .codec import decode
 
 Dtype = Literal["F32", "F16", "BF16", "I32", "I8", "U8"]
 Arrays = dict[str, npt.NDArray[Any]]

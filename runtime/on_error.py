@@ -3,7 +3,7 @@
 from typing import Literal, get_args
 
 from .errors import BadScores, BadText, GuardpassError, InputError
-from .manifest import Mode
+from .format.manifest import Mode
 from .verdict import Failure, Milliseconds, Tokens, Verdict
 
 OnError = Literal["raise", "block", "allow"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .schema import decode, encode
+from .codec import decode, encode
 
 FORMAT = {"format": "guardpass-packed", "version": "1"}
 _WORDS = ("activation", "quant")  # what is text in the header; all else is JSON

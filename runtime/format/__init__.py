@@ -1,0 +1,1 @@
+"""The files of a guard: guard.json, its types, and the models beside it, checked before anything opens them."""
