@@ -10,7 +10,8 @@ from typing import Any, Self, TypeVar, Unpack
 
 from .answer_text import answer_ids
 from .describe import describe
-from .engines import Batching, Incremental, open_engine, run_pass
+from .engines.base import Batching, Incremental, run_pass
+from .engines.registry import open_engine
 from .engines.reopened import reopened
 from .errors import Closed, GuardpassError, Unsupported
 from .forks import renewed_in_child

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .engines import Engine
+from .engines.base import Engine
 from .errors import EngineError, GuardError
 from .format.integrity import open_guard
 from .format.manifest import Manifest

@@ -2,7 +2,7 @@
 
 from typing import Any, Self
 
-from .engines import Incremental, SessionEngine
+from .engines.base import Incremental, SessionEngine
 from .errors import Closed, Unsupported
 from .forks import renewed_in_child
 from .judge import Judge

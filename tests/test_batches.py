@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from guardpass import Bounds, Cancelled, Closed, DeadlineExceeded, EngineError, Guard, GuardpassError, Verdict
 from guardpass.decide import ScoreOptions
-from guardpass.engines import Engine
+from guardpass.engines.base import Engine
 from guardpass.judge import Judge
 from guardpass.plan import Pass
 from guardpass.request import Request

@@ -12,11 +12,11 @@ import numpy.typing as npt
 import pytest
 
 from guardpass import BadScores, EngineError, Guard
-from guardpass.engines import Batching
+from guardpass.engines.base import Batching
 from guardpass.engines.onnx.cpu import OnnxEngine
-from guardpass.engines.onnx.cuda import _LANE, CudaEngine
+from guardpass.engines.onnx.cuda import _THREAD, CudaEngine
 from guardpass.engines.onnx.cuda_session import ON_CPU
-from guardpass.engines.onnx.gpu_thread import Lane
+from guardpass.engines.single_thread import SingleThread
 from guardpass.plan import Pass
 
 from .helpers import planner
@@ -101,14 +101,14 @@ def test_an_engine_gives_its_memory_back_in_the_lane(guard: Guard, model: Path, 
     opened, session = engine._opened, weakref.ref(engine._opened._session)
     del engine
     gc.collect()
-    _LANE.run(lambda: None)  # what was posted before is done
+    _THREAD.run(lambda: None)  # what was posted before is done
     gc.collect()
     assert session() is None
     assert not opened._bound
 
 
 def test_the_lane_is_one_thread_that_no_failure_ends() -> None:
-    lane, seen = Lane("a lane"), list[str]()
+    lane, seen = SingleThread("a lane"), list[str]()
 
     def fails() -> None:
         raise KeyError("lane")

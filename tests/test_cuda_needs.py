@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from guardpass import EngineError, Guard, InputError, MissingDependency
-from guardpass.engines import open_engine
 from guardpass.engines.onnx.cpu import OnnxEngine
 from guardpass.engines.onnx.cuda import CudaEngine
 from guardpass.engines.onnx.cuda_check import check_machine, gpu_library
+from guardpass.engines.registry import open_engine
 from guardpass.format.manifest import Device, Manifest, Quant
 
 

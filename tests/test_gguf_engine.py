@@ -56,9 +56,9 @@ def _request(guard: Guard, text: str, response: str | None = None) -> Pass:
 
 def _cells(guard: Guard) -> list[tuple[int, int]]:
     """First and last position of every sequence in the cache; -1 where it is empty."""
-    engine = _engine(guard)
+    context = _engine(guard).context
     ends = llama_cpp.llama_memory_seq_pos_min, llama_cpp.llama_memory_seq_pos_max
-    return [(ends[0](engine._memory, n), ends[1](engine._memory, n)) for n in range(engine._sequences)]
+    return [(ends[0](context.memory, n), ends[1](context.memory, n)) for n in range(context.layout.sequences)]
 
 
 @pytest.mark.parametrize("quant", _QUANTS)
@@ -96,7 +96,9 @@ def test_policies_do_not_touch_each_other(made: Callable[..., Path]) -> None:
 def test_the_cache_is_back_to_the_prefix(made: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     guard = opened(made())
     chains = [len(mode.prefix) for mode in guard.manifest.modes.values()]
-    clean = [(0, length - 1) for length in chains] + [(-1, -1)] * (_engine(guard)._sequences - len(chains))
+    clean = [(0, length - 1) for length in chains] + [(-1, -1)] * (
+        _engine(guard).context.layout.sequences - len(chains)
+    )
     before = scores(guard, "안녕 hello")
     assert _cells(guard) == clean
 

@@ -324,19 +324,20 @@ _OPEN = """
 import ctypes, sys
 from pathlib import Path
 from guardpass.engines.llamacpp.library import library, quiet
-from guardpass.engines.llamacpp.engine import Room, _free, _open
+from guardpass.engines.llamacpp.context import Room
+from guardpass.engines.llamacpp.engine import free, open_model
 
 llama, contexts = library(), 0
 for path in sorted(Path(sys.argv[1]).iterdir()):
     print(path.name, flush=True)
     with quiet(llama):
         room = Room(threads=1, device="cpu", cells=16, sequences=2, outputs=2, tiles=contexts % 2 == 0)
-        model, context = _open(llama, path, room)
+        model, context = open_model(llama, path, room)
         if context:
             contexts += 1
             llama.llama_decode(context, llama.llama_batch_get_one((ctypes.c_int32 * 3)(1, 2, 3), 3))
     if context:
-        _free(llama, model, context)
+        free(llama, model, context)
 print(contexts)
 """
 

@@ -14,7 +14,7 @@ import pytest
 
 from guardpass import Cancelled, DeadlineExceeded, Guard
 from guardpass.bench.twins import find, tiny, write_twin
-from guardpass.engines import Stoppable
+from guardpass.engines.base import Stoppable
 from guardpass.engines.native import NativeEngine
 from guardpass.errors import EngineError
 from guardpass.export import export_guard

@@ -31,7 +31,7 @@ from guardpass import (
     Overloaded,
     TextTooLong,
 )  # fmt: skip
-from guardpass.engines import Engine
+from guardpass.engines.base import Engine
 from guardpass.plan import Pass
 from guardpass.scheduling.queue import Entry, Waiting
 from guardpass.stop import Stop

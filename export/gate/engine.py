@@ -3,7 +3,8 @@
 import ctypes
 from pathlib import Path
 
-from guardpass.engines import Engine, open_engine
+from guardpass.engines.base import Engine
+from guardpass.engines.registry import open_engine
 from guardpass.format.manifest import Device, Manifest
 
 from ..to_onnx.cuda_emulation import OnCpu

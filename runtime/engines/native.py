@@ -3,12 +3,12 @@
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import EngineError, GuardError, MissingDependency
+from ..errors import Closed, EngineError, GuardError, MissingDependency
 from ..format.codec import encode
 from ..format.integrity import Mapped
 from ..format.manifest import Manifest
@@ -16,10 +16,8 @@ from ..format.packed import open_tensors
 from ..format.packed_rules import check
 from ..plan import Pass
 from ..stop import Stop
+from .base import EngineOptions, Grown
 from .hardware import usable_cores
-
-if TYPE_CHECKING:
-    from .native_session import NativeSession
 
 
 def library() -> ModuleType:
@@ -71,6 +69,17 @@ class NativeEngine:
             raise EngineError(f"guardpass-kernels cannot open {model.name}: {error}") from None
         self._columns, self._max_tokens = config.columns, max_tokens
 
+    @classmethod
+    def open(cls, model: Path, manifest: Manifest, options: EngineOptions) -> Self:
+        """Open a guard's model. Raises what the constructor does."""
+        return cls(
+            model,
+            manifest,
+            threads=options.threads,
+            max_tokens=options.max_tokens,
+            in_memory=options.in_memory,
+        )
+
     def run(self, request: Pass) -> npt.NDArray[np.float32]:
         """Scores [1, S, V']. Raises EngineError."""
         return self._run(request)
@@ -82,10 +91,15 @@ class NativeEngine:
             return self._run(request, stop=asked)
 
     def session(self) -> "NativeSession":
-        """An engine for a text that grows. Raises EngineError."""
-        from .native_session import NativeSession
+        """An engine for a text that grows. Raises EngineError where its longest pass finds no memory."""
+        try:
+            return NativeSession(self, self._model.cache(self._max_tokens))
+        except Exception as error:
+            raise EngineError(f"guardpass-kernels cannot open a session: {error}") from None
 
-        return NativeSession(self)
+    def run_on(self, cache: Any, request: Pass) -> npt.NDArray[np.float32]:
+        """`run`, with keys and values of the span's unchanged beginning taken from the kernels' cache."""
+        return self._run(request, cache=cache)
 
     def _run(self, request: Pass, **options: Any) -> npt.NDArray[np.float32]:
         """options: of the kernels' pass, `cache` and `stop`."""
@@ -102,3 +116,22 @@ class NativeEngine:
         if scores.shape != expected:
             raise EngineError(f"guardpass-kernels gave scores of shape {scores.shape}, expected {expected}")
         return scores[None]
+
+
+class NativeSession:
+    """A cache over an engine's model; a score is the same bits as without. Passes take turns with the engine's."""
+
+    def __init__(self, engine: NativeEngine, cache: Any) -> None:
+        self._engine, self._cache = engine, cache
+
+    def run(self, request: Pass) -> Grown:
+        """Raises EngineError, Closed."""
+        cache = self._cache
+        if cache is None:
+            raise Closed("the session is closed; begin another")
+        scores = self._engine.run_on(cache, request)
+        return Grown(scores, cache.kept)
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._cache = None

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from ..errors import Unsupported
 from ..plan import Pass
 from ..stop import Stop
-from . import Engine, Incremental, SessionEngine, run_pass
+from .base import Engine, Incremental, SessionEngine, run_pass
 
 
 class Reopened:

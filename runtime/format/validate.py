@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterable
 
+from .engines import ENGINES, holds
 from .manifest import MANIFEST, Engine, Gate, Manifest, ModeSpec, Tree
 from .tree import UNSAFE, judged, severities
 
@@ -12,12 +13,6 @@ _COUNTS = range(1, 1 << 24)
 NODES = 1 << 13  # of a prefix or a tree; masks are square in them
 _WALK = 100  # slots from a root to a leaf
 _SHA256 = re.compile("[0-9a-f]{64}")
-_QUANTS = {
-    ("native", "cpu"): ("int8", "int4"),
-    ("onnx", "cpu"): ("fp32", "int8", "int4"),
-    ("onnx", "cuda"): ("fp32", "bf16", "fp16"),
-}
-_MODELS = {"onnx": "model.onnx", "native": "model.packed", "llamacpp": "model.gguf"}
 
 
 def check(m: Manifest) -> None:
@@ -38,7 +33,7 @@ def check(m: Manifest) -> None:
         _mode(m, mode, f"modes.{name}", ["prompt"] if name == "prompt" else ["prompt", "response"])
     _gate(m)
     _engine(m.engine)
-    needed = {_MODELS[m.engine.name], "tokenizer.json"}
+    needed = {ENGINES[m.engine.name].model, "tokenizer.json"}
     if not m.files.keys() >= needed:
         raise ValueError(f"files: expected {sorted(needed)} among them, found {sorted(m.files)}")
     for file_name, file in m.files.items():
@@ -49,11 +44,9 @@ def check(m: Manifest) -> None:
 
 
 def _engine(engine: Engine) -> None:
-    if engine.name == "llamacpp" or engine.quant in _QUANTS.get((engine.name, engine.device), ()):
+    if holds(engine):
         return
-    known = (
-        f"{' and '.join(quants)} on the {device}" for (name, device), quants in _QUANTS.items() if name == engine.name
-    )
+    known = (f"{' and '.join(quants)} on the {device}" for device, quants in ENGINES[engine.name].quants.items())
     found = f"{engine.quant} on {engine.device}"
     raise ValueError(f"engine: {engine.name} runs {', '.join(known)}, found {found}")
 

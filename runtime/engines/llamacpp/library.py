@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from ...errors import MissingDependency
 from ...forks import renewed_in_child
-from ..onnx.gpu_thread import Lane
+from ..single_thread import SingleThread
 
 _ERROR = 4  # GGML_LOG_LEVEL_ERROR
 _Result = TypeVar("_Result")
@@ -44,7 +44,7 @@ class _State:
     def __init__(self) -> None:
         self.log = threading.Lock()
         self.forked: int | None = None  # the thread that came through a fork
-        self.lane = Lane("guardpass llama.cpp")
+        self.thread = SingleThread("guardpass llama.cpp")
         renewed_in_child(self)
 
     def after_fork(self) -> None:
@@ -61,7 +61,7 @@ def computed(function: Callable[[], _Result]) -> _Result:
     In a forked process the thread that came through the fork still knows OpenMP's threads, which did not, and would
     wait for them for ever. So there another thread calls.
     """
-    return _STATE.lane.run(function) if threading.get_ident() == _STATE.forked else function()
+    return _STATE.thread.run(function) if threading.get_ident() == _STATE.forked else function()
 
 
 @contextmanager

@@ -11,76 +11,83 @@ import numpy.typing as npt
 from ...errors import EngineError
 from ...format.tree import leaves
 from ...plan import Pass
-from .. import Grown
-from .engine import LlamaCppEngine, open_context
+from ..base import Grown
+from .context import LlamaContext, open_context
 from .library import quiet
 
-# Products of quantized matrices take rows by fours: what is kept ends where a group does, so that the rest is grouped
-# as in a whole pass, and comes to the same.
+# Products of quantized matrices take rows by fours: what is reused ends where a group does, so that the rest is grouped
+# as in a whole pass, and gives the same.
 _GROUP = 4
 
 
-class LlamaSession(LlamaCppEngine):
-    """A context of its own over the engine's model, with one more sequence, which keeps the span."""
+class LlamaSession:
+    """A context of its own over an engine's model, with one more sequence, which holds the span."""
 
-    def __init__(self, engine: LlamaCppEngine) -> None:
-        """Raises EngineError where there is no memory for another context."""
-        self.__dict__ |= engine.__dict__  # the model, and all that is known of it
-        self._engine = engine  # which owns the model
-        self._room = replace(engine._room, sequences=engine._sequences + 1, outputs=engine._room.outputs + 1)
-        self._sequences, self._keeper = self._room.sequences, engine._sequences
-        with quiet(self._llama) as complaints:
-            self._context = open_context(self._llama, self._model, self._room)
-        if not self._context:
+    def __init__(self, engine: LlamaContext, model: Any, *, owner: object) -> None:
+        """engine: the context of the engine that owns the model. owner: held, as the model ends with it.
+
+        Raises EngineError where there is no memory for another context.
+        """
+        llama, layout = engine.llama, engine.layout
+        self._owner = owner
+        self._keeper = layout.sequences
+        room = replace(engine.room, sequences=layout.sequences + 1, outputs=engine.room.outputs + 1)
+        with quiet(llama) as complaints:
+            handle = open_context(llama, model, room)
+        if not handle:
             raise EngineError(f"llama.cpp cannot open a session: {' '.join(complaints) or 'no reason given'}")
-        self.close = weakref.finalize(self, _free, self._llama, self._context)
-        self._memory = self._llama.llama_get_memory(self._context)
+        self._free = weakref.finalize(self, _free, llama, handle)
+        self._context = LlamaContext(llama, handle, layout, room, engine.lock)
         self._chain: tuple[int, ...] = ()
         self._span: npt.NDArray[np.int64] = np.empty(0, np.int64)
-        self._decode_prefixes()
 
-    def run(self, request: Pass) -> Grown:  # type: ignore[override]
+    def run(self, request: Pass) -> Grown:
         """Raises EngineError; nothing is then kept."""
         text = request.tokens.size - len(request.sees)
         span = request.tokens[0, :text]
-        with self._lock:
-            kept = self._common(request, span)
+        with self._context.lock:
+            reused = self._reuse(request, span)
             try:
-                scores = self._run_rest(request, text, kept)
+                scores = self._run_rest(request, text, reused)
             except BaseException:
                 self._chain, self._span = (), np.empty(0, np.int64)
                 raise
             self._chain, self._span = request.chain, span.copy()
-        return Grown(scores, kept)
+        return Grown(scores, reused)
 
-    def _common(self, request: Pass, span: npt.NDArray[np.int64]) -> int:
+    def close(self) -> None:
+        """Give the memory back."""
+        self._free()
+
+    def _reuse(self, request: Pass, span: npt.NDArray[np.int64]) -> int:
         """How much of the span is in the cache and can stay; the cache is cut to it."""
         most = min(len(span), len(self._span)) if request.chain == self._chain else 0
         differ = np.flatnonzero(span[:most] != self._span[:most])
-        kept = int(differ[0]) if len(differ) else most
-        kept -= kept % _GROUP
-        if kept:
-            self._llama.llama_memory_seq_rm(self._memory, self._keeper, len(request.chain) + kept, -1)
+        reused = int(differ[0]) if len(differ) else most
+        reused -= reused % _GROUP
+        if reused:
+            self._context.clear(self._keeper, len(request.chain) + reused)
         else:
-            self._llama.llama_memory_seq_rm(self._memory, self._keeper, -1, -1)
-            self._share(request.chain, self._keeper)
-        return kept
+            self._context.clear(self._keeper)
+            self._context.share(request.chain, self._keeper)
+        return reused
 
-    def _run_rest(self, request: Pass, text: int, kept: int) -> npt.NDArray[np.float32]:
-        ends, first = leaves(request.sees), self._filling + 1
+    def _run_rest(self, request: Pass, text: int, reused: int) -> npt.NDArray[np.float32]:
+        context, layout = self._context, self._context.layout
+        ends, first = leaves(request.sees), layout.first_leaf
         used = slice(first, first + len(ends))
-        carries = np.zeros((request.tokens.size, self._sequences), np.bool_)
+        carries = np.zeros((request.tokens.size, context.room.sequences), np.bool_)
         carries[:text, used] = carries[:text, self._keeper] = True
         carries[text:, used] = request.sees[ends].T
         try:
             for leaf in range(first, first + len(ends)):
-                self._llama.llama_memory_seq_cp(self._memory, self._keeper, leaf, 0, len(request.chain) + kept)
-            slots = request.slots[0] - kept
-            self._decode(request.tokens[0, kept:], request.positions[0, kept:], carries[kept:], slots)
-            return np.stack([self._scores(int(row)) for row in slots])[None]
+                context.copy(self._keeper, leaf, len(request.chain) + reused)
+            slots = request.slots[0] - reused
+            context.decode(request.tokens[0, reused:], request.positions[0, reused:], carries[reused:], slots)
+            return context.scores(slots)
         finally:
-            for sequence in range(self._filling, first + len(ends)):
-                self._llama.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+            for sequence in range(layout.filling, first + len(ends)):
+                context.clear(sequence)
 
 
 def _free(llama: ModuleType, context: Any) -> None:

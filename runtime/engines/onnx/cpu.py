@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from ...format.integrity import Mapped
 from ...format.manifest import Manifest
 from ...plan import Pass
 from ...stop import Stop
+from ..base import EngineOptions
 from ..hardware import saturates, usable_cores
 
 
@@ -49,6 +50,11 @@ class OnnxEngine:
     def after_fork(self) -> None:
         """In a forked process the session must not end: it would wait for its threads, which are not there."""
         leak(self._session)
+
+    @classmethod
+    def open(cls, model: Path, manifest: Manifest, options: EngineOptions) -> Self:
+        """Open a guard's model. Raises what the constructor does."""
+        return cls(model, manifest, threads=options.threads, in_memory=options.in_memory)
 
     def run(self, request: Pass) -> npt.NDArray[np.float32]:
         """Scores [1, S, V']. Raises EngineError."""

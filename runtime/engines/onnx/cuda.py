@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +20,14 @@ import numpy.typing as npt
 from ...errors import EngineError
 from ...format.manifest import Manifest
 from ...plan import Pass
+from ..base import EngineOptions
+from ..single_thread import SingleThread
 from .batching import Arrays, padded
 from .buckets import BATCHES, BUDGET, SHAPES, Shape, length_of, packs
 from .cuda_check import PROVIDER, check_machine, gpu_library
 from .cuda_session import CUDA, Opened, Provider
-from .gpu_thread import Lane
 
-_LANE = Lane("guardpass cuda")
+_THREAD = SingleThread("guardpass cuda")
 _EVEN = 16  # what a pass of no shape is padded to a multiple of: fused attention takes multiples of 8
 
 
@@ -41,13 +43,18 @@ class CudaEngine:
             check_machine(ort)
         slots = max(len(mode.tree.slots) for mode in manifest.modes.values())
         self._slots, self._columns = slots, len(manifest.columns)
-        self._opened = _LANE.run(partial(Opened, ort, model, provider, slots, self._columns))
+        self._opened = _THREAD.run(partial(Opened, ort, model, provider, slots, self._columns))
         # In the lane too, as it frees what is on the GPU; not when the process ends, which the lane does not outlive.
-        weakref.finalize(self, _LANE.post, self._opened.close).atexit = False
+        weakref.finalize(self, _THREAD.post, self._opened.close).atexit = False
         if provider.name == PROVIDER:
             baked = len(manifest.prefix.tokens)
             for shape in (shape for shape in SHAPES if shape.batch == 1):
-                _LANE.run(partial(self._opened.run, shape, _blank(shape, slots, baked)))
+                _THREAD.run(partial(self._opened.run, shape, _blank(shape, slots, baked)))
+
+    @classmethod
+    def open(cls, model: Path, manifest: Manifest, _: EngineOptions) -> Self:
+        """Open a guard's model. Raises what the constructor does."""
+        return cls(model, manifest)
 
     def run(self, request: Pass) -> npt.NDArray[np.float32]:
         """Scores [1, S, V']. Raises EngineError."""
@@ -64,7 +71,7 @@ class CudaEngine:
             own = these[0].tokens.size
             batch, length = (shape.batch, shape.length) if shape else (1, own + -own % _EVEN)
             feeds = padded(these, batch, length, self._slots)
-            scores = _LANE.run(partial(self._opened.run, shape, feeds))
+            scores = _THREAD.run(partial(self._opened.run, shape, feeds))
             expected = (batch, self._slots, self._columns)
             if scores.shape != expected:
                 raise EngineError(
@@ -75,7 +82,7 @@ class CudaEngine:
 
     def replay(self, shape: Shape) -> float:
         """Seconds of ONNX Runtime alone, on a shape that was run before, with what its memory holds: for benchmarks."""
-        return _LANE.run(partial(self._opened.replay, shape))
+        return _THREAD.run(partial(self._opened.replay, shape))
 
     @staticmethod
     def alike(tokens: int) -> int | None:

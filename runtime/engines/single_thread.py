@@ -1,4 +1,4 @@
-"""One thread of the process for all that touches the GPU.
+"""One thread of the process for a library that knows the threads which call it.
 
 ONNX Runtime keeps captured CUDA graphs with the thread that captured them, and a capture fails when another thread
 allocates or waits on the GPU meanwhile (`cudaStreamCaptureModeGlobal`). In one thread neither can happen.
@@ -10,12 +10,12 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import TypeVar
 
-from ...forks import renewed_in_child
+from ..forks import renewed_in_child
 
 T = TypeVar("T")
 
 
-class Lane:
+class SingleThread:
     """Runs what it is given, one after another. Its thread starts with the first, and does not keep a process alive."""
 
     def __init__(self, name: str) -> None:
