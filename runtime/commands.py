@@ -1,7 +1,7 @@
 """`guardpass check`, `info` and `verify`."""
 
 import sys
-from collections.abc import Iterable, Iterator
+import time
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -20,6 +20,9 @@ from .verdict import Verdict
 from .windows import LongText
 
 _KEYS = ("text", "response", "id")  # of a line
+UNSAFE_CODE = 1  # of `check --fail-unsafe`
+_SECONDS = 0.2  # between two lines of progress
+_ERASE = "\r\033[K"  # the terminal's line
 
 GuardPath = Annotated[Path, typer.Argument(metavar="GUARD", help="A guard directory.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -35,29 +38,41 @@ def register(app: typer.Typer) -> None:
 def check(
     guard: GuardPath,
     text: Annotated[str | None, typer.Argument(help="The user's text; - reads it from stdin.")] = None,
-    response: Annotated[str | None, typer.Option(help="The assistant's reply to judge.")] = None,
+    response: Annotated[str | None, typer.Option(help="Judge this reply of the assistant to TEXT.")] = None,
     jsonl: Annotated[
-        str | None, typer.Option(metavar="FILE", help='Lines {"text", "response"?, "id"?}; - is stdin.')
+        str | None,
+        typer.Option(metavar="FILE", help='Judge lines of {"text", "response"?, "id"?}; - reads them from stdin.'),
     ] = None,
     policy: Annotated[
-        list[str] | None, typer.Option(help="Judge by this policy alone (repeatable; default: the guard's own).")
+        list[str] | None, typer.Option(help="Judge by this policy alone. Repeatable [default: the guard's own].")
     ] = None,
     threshold: Annotated[
         list[str] | None,
-        typer.Option(metavar="[FIELD=]SCORE", help="Unsafe from this score on, instead of by argmax (repeatable)."),
+        typer.Option(metavar="[FIELD=]SCORE", help="Call a text unsafe from this score on. Repeatable for fields."),
     ] = None,
-    loose: Annotated[bool, typer.Option("--loose", help="Controversial answers count as safe.")] = False,
-    temperature: Annotated[float, typer.Option(help="Of the score (ShieldGemma's T).")] = 1.0,
-    alpha: Annotated[float, typer.Option(help="Of the score (ShieldGemma's alpha).")] = 0.0,
-    threads: Annotated[int | None, typer.Option(help="Engine threads (default: the cores at hand).")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; by default what the guard was exported for.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Positions of one pass.")] = None,
-    max_windows: Annotated[int, typer.Option(help="Refuse text that takes more windows.")] = 16,
-    long_text: Annotated[str, typer.Option(help="windows, refuse or truncate.")] = "windows",
+    loose: Annotated[bool, typer.Option("--loose", help="Count controversial answers as safe.")] = False,
+    temperature: Annotated[
+        float, typer.Option(help="Softmax temperature for the unsafe score (ShieldGemma's T).")
+    ] = 1.0,
+    alpha: Annotated[float, typer.Option(help="Smoothing added to the unsafe score (ShieldGemma's alpha).")] = 0.0,
+    threads: Annotated[
+        int | None, typer.Option(help="Number of engine threads [default: usable cores].", show_default=False)
+    ] = None,
+    device: Annotated[
+        Device | None, typer.Option(help="Where the guard runs [default: the device it was exported for].")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Tokens of one pass, prefix included [default: 2048, or the context].")
+    ] = None,
+    max_windows: Annotated[int, typer.Option(help="Refuse a text that takes more windows than this.")] = 16,
+    long_text: Annotated[LongText, typer.Option(help="What to do with a text that does not fit one pass.")] = "windows",
     normalize: Annotated[
-        str, typer.Option(help="on also judges the plain form of a text with invisible characters; off does not.")
+        Normalize, typer.Option(help="Judge the plain form of a text with invisible characters too.")
     ] = "on",
     no_verify: Annotated[bool, typer.Option("--no-verify", help="Do not hash files over 64 MiB.")] = False,
+    fail_unsafe: Annotated[
+        bool, typer.Option("--fail-unsafe", help="Exit with code 1 where a text is unsafe and none fails.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Judge a text, a reply, or a file of them."""
@@ -66,9 +81,15 @@ def check(
     if jsonl is not None and response is not None:
         raise InputError("--response goes with TEXT; in a JSONL file each line has its own")
     opened = Guard.load(
-        guard, threads=threads, device=cast(Device | None, device), verify=not no_verify, max_tokens=max_tokens,
-        max_windows=max_windows, long_text=cast(LongText, long_text), normalize=cast(Normalize, normalize),
-    )  # fmt: skip
+        guard,
+        threads=threads,
+        device=device,
+        verify=not no_verify,
+        max_tokens=max_tokens,
+        max_windows=max_windows,
+        long_text=long_text,
+        normalize=normalize,
+    )
     options: CheckOptions = {
         "policies": policy,
         "threshold": _threshold(threshold),
@@ -80,14 +101,11 @@ def check(
         content = _stdin_text() if text == "-" else cast(str, text)
         verdict = opened.check(content, response, **options)
         print(dump(verdict.to_json()) if as_json else _line(verdict))
-        return
-    failed = worst = 0
-    for answer, code in _check_lines(opened, read_lines(jsonl), options):
-        print(dump(answer), flush=True)
-        failed, worst = failed + bool(code), max(worst, code)
-    if failed:
-        print(f"guardpass: {failed} lines could not be judged, their output says why", file=sys.stderr)
-        raise typer.Exit(worst)
+        unsafe, worst = not verdict.safe, 0
+    else:
+        unsafe, worst = _check_file(opened, jsonl, options)
+    if worst or (fail_unsafe and unsafe):
+        raise typer.Exit(worst or UNSAFE_CODE)
 
 
 def info(
@@ -161,21 +179,44 @@ def _threshold(given: list[str] | None) -> float | dict[str, float] | None:
     return thresholds.get("", thresholds or None)
 
 
-def _check_lines(guard: Guard, lines: Iterable[bytes], options: CheckOptions) -> Iterator[tuple[dict[str, Any], int]]:
-    """Each line's answer, and its exit code."""
-    for line in lines:
-        answer: dict[str, Any] = {}
-        code = 0
-        try:
-            item = parse(line, _KEYS)
-            answer = {"id": item["id"]} if "id" in item else {}
-            if "text" not in item:
-                raise InputError('the line has no "text"')
-            answer = guard.check(item["text"], item.get("response"), **options).to_json() | answer
-        except GuardpassError as error:
-            answer |= {"error": str(error)}
-            code = error.exit_code
-        yield answer, code
+def _check_file(guard: Guard, source: str, options: CheckOptions) -> tuple[bool, int]:
+    """Print each line's answer; whether a text was unsafe, and the exit code of the worst error."""
+    judged = unsafe = failed = worst = 0
+    shows, shown = sys.stderr.isatty(), 0.0
+    began = time.monotonic()
+
+    def summary() -> str:
+        rate = judged / max(time.monotonic() - began, 1e-9)
+        return f"{judged} lines, {unsafe} unsafe, {failed} failed, {rate:.1f} a second"
+
+    for line in read_lines(source):
+        answer, code = _check_line(guard, line, options)
+        if shows and shown:
+            print(_ERASE, end="", file=sys.stderr, flush=True)
+        print(dump(answer), flush=True)
+        judged, failed, worst = judged + 1, failed + bool(code), max(worst, code)
+        unsafe += answer.get("safe") is False
+        if shows and time.monotonic() - shown > _SECONDS:
+            shown = time.monotonic()
+            print(f"{_ERASE}guardpass: {summary()}", end="", file=sys.stderr, flush=True)
+    if shows:
+        print(f"{_ERASE}guardpass: {summary()}", file=sys.stderr)
+    if failed:
+        print(f"guardpass: {failed} lines could not be judged, their output says why", file=sys.stderr)
+    return unsafe > 0, worst
+
+
+def _check_line(guard: Guard, line: bytes, options: CheckOptions) -> tuple[dict[str, Any], int]:
+    """A line's answer, and its exit code."""
+    answer: dict[str, Any] = {}
+    try:
+        item = parse(line, _KEYS)
+        answer = {"id": item["id"]} if "id" in item else {}
+        if "text" not in item:
+            raise InputError('the line has no "text"')
+        return guard.check(item["text"], item.get("response"), **options).to_json() | answer, 0
+    except GuardpassError as error:
+        return answer | {"error": str(error)}, error.exit_code
 
 
 def _stdin_text() -> str:
