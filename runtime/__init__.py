@@ -8,6 +8,7 @@ from .errors import (
     Closed,
     DeadlineExceeded,
     EngineError,
+    GateError,
     GuardError,
     GuardpassError,
     InputError,
@@ -15,14 +16,19 @@ from .errors import (
     Overloaded,
     TemplateError,
     TextTooLong,
+    Unserved,
     Unsupported,
 )
+from .format.manifest import Device, Label, Mode
 from .guard import Guard
-from .panel import Panel
-from .panel_policy import PanelVerdict
+from .on_error import OnError
+from .panel import Order, Panel
+from .panel_policy import PanelPolicy, PanelVerdict
+from .request import CheckOptions, Normalize
 from .scheduling.queue import Bounds
 from .stream import Session
 from .verdict import Failure, Field, Milliseconds, Tokens, Verdict
+from .windows import LongText
 
 __version__ = "0.1.0"
 __all__ = [
@@ -30,25 +36,36 @@ __all__ = [
     "BadText",
     "Bounds",
     "Cancelled",
+    "CheckOptions",
     "CheckpointError",
     "Closed",
     "DeadlineExceeded",
+    "Device",
     "EngineError",
     "Failure",
     "Field",
+    "GateError",
     "Guard",
     "GuardError",
     "GuardpassError",
     "InputError",
+    "Label",
+    "LongText",
     "Milliseconds",
     "MissingDependency",
+    "Mode",
+    "Normalize",
+    "OnError",
+    "Order",
     "Overloaded",
     "Panel",
+    "PanelPolicy",
     "PanelVerdict",
     "Session",
     "TemplateError",
     "TextTooLong",
     "Tokens",
+    "Unserved",
     "Unsupported",
     "Verdict",
 ]

@@ -6,17 +6,17 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Self, TypeVar, Unpack, get_args
 
 from .answer_text import answer_ids
-from .describe import describe
+from .describe import describe, labels_of
 from .engines.base import Batching, Incremental, run_pass
 from .engines.registry import open_engine
 from .engines.reopened import reopened
 from .errors import Closed, GuardpassError, Unsupported
 from .forks import renewed_in_child
 from .format.integrity import open_guard
-from .format.manifest import Device, Manifest
+from .format.manifest import Device, Label, Manifest, Mode
 from .judge import Judge
 from .on_error import OnError, check_on_error, undecided
 from .opening import Opening
@@ -228,6 +228,42 @@ class Guard:
                 "text that grows; check it anew at each step, or export it with --engine native or llamacpp"
             )
         return Session(self.judge, self._engine, prompt, options)
+
+    @property
+    def name(self) -> str:
+        """The guard's name, by which a server lists it."""
+        return self.manifest.name
+
+    @property
+    def family(self) -> str:
+        """The row of the families' table that the guard was exported with."""
+        return self.manifest.family
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """What the guard judges: "prompt", "response"."""
+        return tuple(mode for mode in get_args(Mode) if mode in self.manifest.modes)
+
+    @property
+    def policies(self) -> dict[Mode, tuple[str, ...]]:
+        """By mode, the policies that `check(policies=...)` may name; empty for a guard without separate policies."""
+        return {mode: self.judge.named_policies(mode) for mode in self.modes}
+
+    @property
+    def labels(self) -> dict[str, tuple[Label, ...]]:
+        """By field, the labels that it may get, of all modes."""
+        return {field: tuple(labels) for field, labels in labels_of(self.manifest).items()}
+
+    @property
+    def thresholds(self) -> dict[Mode, dict[str, float]]:
+        """By mode and field, the scores from which a text is unsafe, where `guardpass calibrate` chose them."""
+        modes = self.manifest.modes
+        return {mode: {field: each.score for field, each in modes[mode].thresholds.items()} for mode in self.modes}
+
+    def __repr__(self) -> str:
+        engine = self.manifest.engine
+        state = ", closed" if self._closed else ""
+        return f"<Guard {self.name}: {self.family}, {engine.name} {engine.quant}, modes {', '.join(self.modes)}{state}>"
 
     def answer_text(self, verdict: Verdict) -> str:
         """A verdict of this guard in the checkpoint's own words. Raises InputError for one that `on_error` gave."""

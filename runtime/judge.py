@@ -157,6 +157,11 @@ class Judge:
             raise InputError(f"policies: found {wanted}, and {self.manifest.name} has {has}; name one or more of them")
         return tuple(root for root in roots if root in wanted)
 
+    def named_policies(self, mode: Mode) -> tuple[str, ...]:
+        """The policies of a mode that a request may name; none where the tree has one root."""
+        spec = self.manifest.modes[mode]
+        return tuple(spec.tree.slots[root].field for root in spec.tree.roots) if spec.asked else ()
+
     def prepared(self, mode: Mode, policies: tuple[str, ...]) -> tuple[Planner, Decider]:
         """What plans and reads a mode's passes with the branches of these policies."""
         pair = self._prepared.get((mode, policies))

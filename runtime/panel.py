@@ -12,7 +12,7 @@ from .forks import renewed_in_child
 from .format.manifest import Mode
 from .guard import Guard
 from .on_error import OnError
-from .panel_policy import PanelVerdict, Policy, Settled, settle
+from .panel_policy import PanelPolicy, PanelVerdict, Settled, settle
 from .request import CheckOptions, check_names, mode_of
 from .scheduling.awaiting import awaited
 from .scheduling.queue import check_timing
@@ -28,7 +28,7 @@ class Panel:
         self,
         guards: Sequence[Guard] | Mapping[str, Guard],
         *,
-        policy: Policy = "any",
+        policy: PanelPolicy = "any",
         order: Order = "together",
         weights: Mapping[str, float] | None = None,
         threshold: float = 0.5,
@@ -43,7 +43,7 @@ class Panel:
         self.guards = dict(guards) if isinstance(guards, Mapping) else _named(guards)
         if not self.guards:
             raise InputError("a panel has no guards, expected one or more")
-        for name, value, known in (("policy", policy, get_args(Policy)), ("order", order, get_args(Order))):
+        for name, value, known in (("policy", policy, get_args(PanelPolicy)), ("order", order, get_args(Order))):
             if value not in known:
                 raise InputError(f"{name} is {value!r}, expected one of: {', '.join(known)}")
         self.policy, self.order, self.threshold = policy, order, threshold

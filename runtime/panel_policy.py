@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from .format.codec import encode
 from .format.manifest import Mode
 from .verdict import Verdict
 
-Policy = Literal["any", "all", "weighted"]
+PanelPolicy = Literal["any", "all", "weighted"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class PanelVerdict:
     """
 
     safe: bool
-    policy: Policy
+    policy: PanelPolicy
     score: float
     decided_by: tuple[str, ...]
     members: dict[str, Verdict | None]
@@ -29,10 +29,15 @@ class PanelVerdict:
     mode: Mode
     ms: float
 
+    def __bool__(self) -> NoReturn:
+        raise TypeError("a panel's verdict has no truth value; read its attribute `safe`")
+
     def to_json(self) -> dict[str, Any]:
         """Plain dicts and lists."""
         body: dict[str, Any] = encode(replace(self, members={}))
-        return body | {"members": {name: found and found.to_json() for name, found in self.members.items()}}
+        return body | {
+            "members": {name: None if each is None else each.to_json() for name, each in self.members.items()}
+        }
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class Settled:
 
 
 def settle(
-    policy: Policy, threshold: float, weights: Mapping[str, float], verdicts: Mapping[str, Verdict]
+    policy: PanelPolicy, threshold: float, weights: Mapping[str, float], verdicts: Mapping[str, Verdict]
 ) -> Settled | None:
     """The outcome if no member that has not spoken can change it. weights: of all who were to speak."""
     silent = weights.keys() - verdicts.keys()

@@ -65,7 +65,7 @@ class Call:
         panel = self.host.panel(policy)
         on_error = self.host.settings.on_error
         found = await self._answer(panel.submit(text, response, timeout=self._left(), on_error=on_error, **options))
-        self.judged += [(name, verdict) for name, verdict in found.members.items() if verdict]
+        self.judged += [(name, verdict) for name, verdict in found.members.items() if verdict is not None]
         return found
 
     def pass_over(self, left: LeftOut) -> bool:

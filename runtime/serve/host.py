@@ -9,7 +9,7 @@ from ..errors import Closed, GuardpassError, InputError
 from ..format.manifest import Device
 from ..guard import Guard
 from ..panel import Panel
-from ..panel_policy import Policy
+from ..panel_policy import PanelPolicy
 from ..request import Normalize
 from ..scheduling.queue import Bounds
 from ..windows import LongText
@@ -71,7 +71,7 @@ class Host:
         self.find(None)
         if not isinstance(policy, str):
             raise InputError(f"panel is {type(policy).__name__}, expected a policy's name")
-        return Panel(self.guards, policy=cast(Policy, policy))
+        return Panel(self.guards, policy=cast(PanelPolicy, policy))
 
     def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Whether requests are welcome, and why not."""
