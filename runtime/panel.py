@@ -9,7 +9,7 @@ from typing import Any, Literal, Self, get_args
 
 from .awaiting import awaited
 from .errors import Cancelled, Closed, DeadlineExceeded, GuardpassError, InputError
-from .forks import renewed_in_child
+from .forks import renewed_in_child, unheard
 from .guard import Guard
 from .manifest import Mode
 from .panel_policy import PanelVerdict, Policy, Settled, settle
@@ -112,9 +112,8 @@ class _Session(Future[PanelVerdict]):
 
     def after_fork(self) -> None:
         """In a forked process: the members' threads are not there, and may have left the locks held."""
-        self._lock, self._condition = threading.RLock(), threading.Condition()
-        self._waiters.clear()
-        self._done_callbacks.clear()
+        self._lock = threading.RLock()
+        unheard(self)
         self._left.clear()
         self._pending.clear()
         with suppress(InvalidStateError):

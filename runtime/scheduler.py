@@ -53,8 +53,8 @@ class Scheduler:
         """
         check_timing(timeout, priority)
         now = time.monotonic()
-        deadline = now + (float("inf") if timeout is None else timeout)
-        entry = Entry(work, fallback, max(tokens, 1), deadline, now, priority, max(passes, 1), batch)
+        deadline = now + (float("inf") if timeout is None else float(timeout))
+        entry = Entry(work, fallback, max(tokens, 1), deadline, now, int(priority), max(passes, 1), batch)
         with self._lock:
             try:
                 self._dispatcher.admit(entry, now)
@@ -114,8 +114,8 @@ class Scheduler:
         self._arrived = threading.Condition(self._lock)
         self._earlier = threading.Condition(self._lock)  # a deadline before the one the watch waits for, or the end
         self._answered = threading.Condition(self._lock)
-        self._started = False
-        self._alarm = float("inf")
+        self._started: bool = False
+        self._alarm: float = float("inf")
         self._unanswered: WeakSet[Entry] = WeakSet()  # and some that are answered, by the time
 
     def _start(self, target: Callable[[], None]) -> None:
