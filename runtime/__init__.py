@@ -1,5 +1,10 @@
 """guardpass: the verdict of a guard model in one prefill pass."""
 
+import os
+
+# Before ONNX Runtime is imported, which from 1.29 on else reports to its makers, from a thread that no fork survives.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 from .errors import (
     BadScores,
     BadText,

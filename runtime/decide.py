@@ -1,8 +1,9 @@
 """From scores to a verdict: walks down the tree, each slot's argmax picking the next; never text that is parsed."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ from .errors import BadScores, InputError
 from .format.manifest import Label, Manifest, ModeSpec, Tree
 from .format.tree import UNSAFE, below, severities
 from .openai_scores import OpenAIScores
-from .verdict import Field
+from .verdict import Field, Verdict
 
 Logits = npt.NDArray[np.float64]
 
@@ -176,6 +177,34 @@ class Decider:
             for name, part in inner.items():
                 found[name] = found.get(name, 0.0) + share * part
         return found
+
+
+def combined(passes: Sequence[tuple[Outcome, ...]], **rest: Any) -> Verdict:
+    """Each policy by the window where it fares worst; the worst policy speaks for the text. rest: the other fields.
+
+    A category's score is the highest of any window and policy: what one of them found is in the text.
+    """
+    outcomes = [max(found, key=Outcome.severity) for found in zip(*passes, strict=True)]
+    worst = max(outcomes, key=Outcome.severity)
+    fields: dict[str, Field | None] = {}
+    for outcome in outcomes:
+        fields |= outcome.fields
+    openai: dict[str, float] = {}
+    for name, score in (
+        item for outcomes_of in passes for outcome in outcomes_of for item in outcome.openai_scores.items()
+    ):
+        openai[name] = max(score, openai.get(name, 0.0))
+    return Verdict(
+        safe=not worst.flagged,
+        label=worst.label.name,
+        field=worst.field,
+        categories=tuple(dict.fromkeys(name for outcome in outcomes for name in outcome.categories)),
+        score=worst.score,
+        margin=worst.margin,
+        fields=fields,
+        openai_scores=openai,
+        **rest,
+    )
 
 
 def _share(row: Logits, unsafe: npt.NDArray[np.bool_], options: ScoreOptions) -> float:

@@ -5,7 +5,9 @@ thread is failed, and engines are opened again when they are needed.
 """
 
 import os
-from typing import Protocol
+import threading
+from concurrent.futures import Future
+from typing import Any, Protocol
 from weakref import WeakSet
 
 
@@ -22,6 +24,11 @@ _KNOWN: WeakSet[Forked] = WeakSet()
 def renewed_in_child(thing: Forked) -> None:
     """Call `after_fork` of a thing in every process that is forked while the thing lives."""
     _KNOWN.add(thing)
+
+
+def unheard(future: "Future[Any]") -> None:
+    """In a child: give a future locks of its own, and nobody to tell of its result: who waited is not there."""
+    vars(future).update(_condition=threading.Condition(), _waiters=[], _done_callbacks=[])
 
 
 def leak(thing: object) -> None:

@@ -19,10 +19,9 @@ from .format.integrity import open_guard
 from .format.manifest import Device, Label, Manifest, Mode
 from .judge import Judge
 from .on_error import OnError, check_on_error, undecided
-from .opening import Opening
-from .options import check_options
+from .opening import Opening, check_options
 from .request import CheckOptions, Normalize, Request, check_normalize, mode_of, pair_of
-from .run import Run
+from .run import Run, run_together
 from .scheduling.awaiting import awaited
 from .scheduling.queue import Batch, Bounds, check_timing
 from .scheduling.scheduler import Scheduler
@@ -349,10 +348,11 @@ class Guard:
         if key is None:
             return None
 
-        def starts(stop: Stop, waited: float) -> list[Callable[[], Run]]:
+        def parts(stop: Stop, waited: float) -> list[Callable[[], Run]]:
             return [partial(Run, self.judge, request, waited=waited, stop=stop) for request in requests]
 
-        return Batch(key, engine.requests, engine.tokens, starts, shape, engine.run_batch)
+        together = partial(run_together, execute=engine.run_batch)
+        return Batch(key, engine.requests, engine.tokens, parts, run=together, finish=shape)
 
     def _run(self, request: Request, stop: Stop | None = None, waited: float = 0.0) -> Verdict:
         """Plan, run, decide. waited: seconds, for the verdict."""

@@ -7,8 +7,7 @@ from typing import Unpack
 import numpy as np
 import numpy.typing as npt
 
-from .combine import combined
-from .decide import Decider, Outcome, ScoreOptions
+from .decide import Decider, Outcome, ScoreOptions, combined
 from .errors import InputError
 from .format.manifest import Manifest, Mode
 from .format.tree import judged, pruned

@@ -1,14 +1,15 @@
-"""How a guard was opened, so that another process can open it again."""
+"""The options of `Guard.load`: checked, and kept so that another process can open the guard again."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from .engines.base import Engine
-from .errors import EngineError, GuardError
+from .errors import EngineError, GuardError, InputError
 from .format.integrity import open_guard
-from .format.manifest import Manifest
+from .format.manifest import Device, Manifest
+from .windows import LongText
 
 
 @dataclass(frozen=True)
@@ -34,3 +35,26 @@ class Opening:
             )
         self.prove()
         return opened()
+
+
+def check_options(
+    manifest: Manifest,
+    threads: int | None,
+    device: str | None,
+    max_tokens: int | None,
+    max_windows: int,
+    long_text: str,
+) -> None:
+    """Raises InputError for options out of range."""
+    counts = (
+        ("max_tokens", max_tokens, manifest.context),
+        ("max_windows", max_windows, 1 << 20),
+        ("threads", threads, 1 << 10),
+    )
+    for name, value, most in counts:
+        if value is not None and (type(value) is not int or not 1 <= value <= most):
+            raise InputError(f"{name} is {value!r}, expected a whole number from 1 to {most}")
+    if long_text not in get_args(LongText):
+        raise InputError(f"long_text is {long_text!r}, expected one of: {', '.join(get_args(LongText))}")
+    if device not in (None, *get_args(Device)):
+        raise InputError(f"device is {device!r}, expected one of: {', '.join(get_args(Device))}")

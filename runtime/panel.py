@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any, Literal, Self, Unpack, get_args
 
 from .errors import Cancelled, Closed, DeadlineExceeded, GuardpassError, InputError
-from .forks import renewed_in_child
+from .forks import renewed_in_child, unheard
 from .format.manifest import Mode
 from .guard import Guard
 from .on_error import OnError
@@ -141,9 +141,8 @@ class _Session(Future[PanelVerdict]):
 
     def after_fork(self) -> None:
         """In a forked process: the members' threads are not there, and may have left the locks held."""
-        self._lock, self._condition = threading.RLock(), threading.Condition()
-        self._waiters.clear()
-        self._done_callbacks.clear()
+        self._lock = threading.RLock()
+        unheard(self)
         self._left.clear()
         self._pending.clear()
         with suppress(InvalidStateError):

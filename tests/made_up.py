@@ -14,8 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from guardpass import Verdict
 from guardpass.answer_text import answer_ids
 from guardpass.bench.twins import find, tiny, write_twin
-from guardpass.combine import combined
-from guardpass.decide import Decider, ScoreOptions
+from guardpass.decide import Decider, ScoreOptions, combined
 from guardpass.export.checkpoint.files import Checkpoint
 from guardpass.export.checkpoint.tokenizer import CheckpointTokenizer
 from guardpass.export.guard_dir.manifest import draft

@@ -217,7 +217,7 @@ def test_close_fails_all_of_a_batch_that_is_not_done_in_time(held: tuple[Guard, 
 
 
 def _entry(key: int | None, tokens: int, priority: int) -> Entry:
-    batch = Batch(key, 3, 20, lambda *_: [], lambda verdicts: verdicts, lambda _: []) if key is not None else None
+    batch = None if key is None else Batch(key, 3, 20, lambda *_: [], lambda parts: parts, lambda verdicts: verdicts)
     return Entry(lambda *_: None, lambda _: None, tokens, LONG, 0.0, priority, batch)
 
 

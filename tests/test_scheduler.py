@@ -29,6 +29,7 @@ from guardpass import (
     Guard,
     InputError,
     Overloaded,
+    Panel,
     TextTooLong,
 )  # fmt: skip
 from guardpass.engines.base import Engine
@@ -171,6 +172,81 @@ def test_cancelling_a_task_cancels_its_request(slow: tuple[Guard, Slow]) -> None
     engine.door.set()
     assert guard.close(LONG)
     assert len(engine.ran) == 1
+
+
+def test_however_the_wait_ends_the_request_is_given_up(slow: tuple[Guard, Slow]) -> None:
+    """A task that is cancelled, a deadline of the caller's, a coroutine that is thrown away, a loop that is closed."""
+    guard, engine = slow
+    for ask in (guard.acheck, Panel([guard]).acheck):
+        for end in ("cancel", "wait_for", "close"):
+            blocks = guard.submit("runs")
+            assert engine.entered.acquire(timeout=LONG)
+            loop = asyncio.new_event_loop()
+            coroutine = ask("waits")
+            if end == "close":
+
+                async def begin(coroutine: Any = coroutine) -> None:
+                    coroutine.send(None)
+
+                loop.run_until_complete(begin())
+                assert guard.scheduler.load[0] == 2
+                coroutine.close()
+            else:
+
+                async def leave(coroutine: Any = coroutine, end: str = end) -> None:
+                    if end == "wait_for":
+                        with pytest.raises(TimeoutError):
+                            await asyncio.wait_for(coroutine, 0.05)
+                    else:
+                        task = asyncio.ensure_future(coroutine)
+                        await asyncio.sleep(0.05)
+                        assert guard.scheduler.load[0] == 2
+                        task.cancel()
+                        with suppress(asyncio.CancelledError):
+                            await task
+
+                loop.run_until_complete(leave())
+            assert guard.scheduler.load[0] == 1, (ask, end)
+            loop.close()
+            engine.door.set()
+            blocks.result(LONG)
+            engine.door.clear()
+    engine.door.set()
+    assert guard.close(LONG)
+    assert len(engine.ran) == 6  # of those that were given up none ran
+
+
+@pytest.mark.parametrize("timeout", ["2", "soon", float("nan"), float("inf"), 10**400, -1, 0, True, (), 2j, b"2"])
+@pytest.mark.parametrize("on_error", ["raise", "block", "allow"])
+def test_a_timeout_that_is_none_says_what_was_expected(guard: Guard, timeout: Any, on_error: Any) -> None:
+    panel = Panel([guard])
+    for text in ("a text", "\ud800"):  # a wrong option is one, whatever the text
+        for ask in (guard.submit, panel.submit, panel.check, lambda *a, **k: asyncio.run(guard.acheck(*a, **k)),
+                    lambda text, **k: guard.submit_many([text], **k),
+                    lambda *a, **k: asyncio.run(panel.acheck(*a, **k))):  # fmt: skip
+            with pytest.raises(InputError, match=r"timeout is .*expected seconds above 0"):
+                ask(text, timeout=timeout, on_error=on_error)
+
+
+@pytest.mark.parametrize("priority", ["1", None, 1.0, float("nan"), True, ()])
+def test_a_priority_that_is_none_says_what_was_expected(guard: Guard, priority: Any) -> None:
+    panel = Panel([guard])
+    for ask in (guard.submit, panel.submit, panel.check, lambda *a, **k: asyncio.run(guard.acheck(*a, **k)),
+                lambda text, **k: guard.submit_many([text], **k)):  # fmt: skip
+        with pytest.raises(InputError, match=r"priority is .*expected a whole number"):
+            ask("a text", priority=priority)
+
+
+def test_numbers_of_numpy_and_far_deadlines_are_taken(two_sided: Path) -> None:
+    """The watch had no words for a deadline some centuries away, and ended; no other deadline was kept then."""
+    with Guard.load(two_sided, threads=1, queue=Bounds(requests=3, tokens=1000)) as guard:
+        engine = guard._engine = Slow(guard._engine)
+        far = guard.submit("far", timeout=1e300)
+        near = guard.submit("near", timeout=np.float32(0.05), priority=np.int64(1))
+        with pytest.raises(DeadlineExceeded):
+            near.result(LONG)
+        engine.door.set()
+        assert far.result(LONG).failure is None
 
 
 def test_onnx_runtime_ends_a_pass_that_runs(guard: Guard) -> None:

@@ -229,6 +229,33 @@ def test_a_client_that_leaves_frees_its_place(make: Callable[..., Server]) -> No
     assert server.engine.ran == 1
 
 
+@pytest.mark.parametrize("body", [{"text": "left alone"}, {"text": "left alone", "panel": "any"}])
+def test_a_server_around_ours_that_cancels_the_task_ends_its_pass(make: Callable[..., Server], body: Any) -> None:
+    """It may never send http.disconnect: Starlette's middleware and some servers cancel the task instead."""
+    server, door, entered = make(), threading.Event(), threading.Event()
+    run = server.engine.engine.run
+
+    def slow(request: Any) -> Any:
+        entered.set()
+        door.wait(LONG)
+        return run(request)
+
+    server.engine.run = slow  # type: ignore[method-assign]
+
+    async def leave() -> None:
+        asks = asyncio.create_task(server.aask("/v1/check", body))
+        await asyncio.to_thread(entered.wait, LONG)
+        (turn,) = server.guard.scheduler._dispatcher.running
+        asks.cancel()
+        await asyncio.wait((asks,))
+        assert turn.entries[0].ticket.stop.requested
+        assert server.guard.scheduler.load == (0, 0)
+        door.set()
+
+    asyncio.run(leave())
+    assert server.ask("/v1/check", {"text": "the next"}).status_code == 200
+
+
 def test_the_documented_table_of_failures_is_that_of_the_types() -> None:
     """docs/reliability.md has a row for each: type, kind, HTTP status, exit code."""
     ours = [GuardpassError]

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import GuardpassError, as_guardpass_error
-from ..run import run_together
 from .queue import Entry
 
 
@@ -52,13 +51,13 @@ def _results(asked: list[Entry], began: float) -> list[Any]:
     batches = [entry.batch for entry in asked if entry.batch]  # of all, or of none
     if not batches:
         return [entry.work(entry.ticket.stop, began - entry.since) for entry in asked]
-    starts = [batch.starts(entry.ticket.stop, began - entry.since) for entry, batch in zip(asked, batches, strict=True)]
-    answers = iter(run_together([start for each in starts for start in each], batches[0].run))
+    parts = [batch.parts(entry.ticket.stop, began - entry.since) for entry, batch in zip(asked, batches, strict=True)]
+    answers = iter(batches[0].run([part for each in parts for part in each]))
     results: list[Any] = []
-    for batch, each in zip(batches, starts, strict=True):
-        parts = [next(answers) for _ in each]
-        failed = next((part for part in parts if isinstance(part, GuardpassError)), None)
-        results.append(failed or batch.finish(parts))
+    for batch, each in zip(batches, parts, strict=True):
+        answered = [next(answers) for _ in each]
+        failed = next((answer for answer in answered if isinstance(answer, GuardpassError)), None)
+        results.append(failed or batch.finish(answered))
     return results
 
 

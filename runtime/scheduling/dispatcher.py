@@ -62,7 +62,7 @@ class Dispatcher:
         return turn
 
     def ended(self, turn: Turn, now: float, *, finished: bool) -> bool:
-        """A turn's thread is free again; False where another has taken its place. finished: every request to its end."""
+        """Whether the turn's thread goes on, or another has its place. finished: all its requests ran to the end."""
         self.running.discard(turn)
         self.pace.ran(turn.passes, turn.tokens, now - turn.began, finished=finished)
         if turn in self.hung:

@@ -14,8 +14,8 @@ class Pace:
 
     The parts are fitted by least squares of relative errors, both 0 or more, over the last hundred turns or so: short
     texts alone cannot tell the parts from each other, and the long ones that can may be few. What none of those turns
-    tells stays as it was, and fades: a text that was thought too long is tried again some day. Beside the fit stand mean
-    and mean deviation of the last few turns, as the speed of shared machines drifts.
+    tells stays as it was, and fades: a text that was thought too long is tried again some day. Beside the fit stand
+    mean and mean deviation of the last few turns, as the speed of shared machines drifts.
 
     What is foretold is on the slow side by some deviations, as TCP's retransmission timer is (RFC 6298): a request that
     was let in has to be answered in time.
@@ -23,9 +23,8 @@ class Pace:
 
     def __init__(self) -> None:
         self._parts: tuple[float, float] | None = None  # seconds a pass, and for _TOKENS tokens
-        self._sums = (
-            0.0,
-        ) * 5  # of weighted products: passes^2, passes tokens, tokens^2, passes seconds, tokens seconds
+        # Of weighted products: passes^2, passes tokens, tokens^2, passes seconds, tokens seconds.
+        self._sums: tuple[float, ...] = (0.0,) * 5
         self._mean, self._deviation = 1.0, 0.5  # of turns, in units of what the fit says
 
     def ran(self, passes: int, tokens: int, seconds: float, *, finished: bool = True) -> None:

@@ -1,18 +1,17 @@
 """Requests that wait for the engine: in which order, how many, and until when. No threads, and no clock of its own."""
 
 import heapq
-import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from numbers import Integral, Real
 from typing import Any
 
 from ..errors import Cancelled, GuardpassError, InputError
-from ..plan import Pass
-from ..run import Run, Scores
+from ..forks import unheard
 from ..stop import Stop
 
 _ORDER = count()
@@ -38,8 +37,11 @@ class Bounds:
 
 def check_timing(timeout: float | None, priority: int) -> None:
     """Raises InputError for what is no time to give a request up after, or no priority."""
-    number = isinstance(timeout, Real) and not isinstance(timeout, bool)
-    if timeout is not None and not (number and 0 < timeout < float("inf")):
+    seconds = float("nan")
+    if isinstance(timeout, Real) and not isinstance(timeout, bool):
+        with suppress(OverflowError):  # a whole number beyond all floats
+            seconds = float(timeout)
+    if timeout is not None and not 0 < seconds < float("inf"):
         raise InputError(f"timeout is {timeout!r}, expected seconds above 0, or None for no deadline")
     if not isinstance(priority, Integral) or isinstance(priority, bool):
         raise InputError(f"priority is {priority!r}, expected a whole number, higher for sooner")
@@ -60,11 +62,9 @@ class Ticket(Future[Any]):
         return cancelled
 
     def after_fork(self) -> None:
-        """In a forked process: who would hear of the answer is not there, and may have left the locks held."""
+        """In a forked process, where the parent's threads may have left the locks held."""
         self.stop = Stop()
-        self._condition = threading.Condition()
-        self._waiters.clear()
-        self._done_callbacks.clear()
+        unheard(self)
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,9 @@ class Batch:
     key: Hashable
     requests: int  # at most together
     tokens: int  # at most together
-    starts: Callable[[Stop, float], list[Callable[[], Run]]]  # what plans each of its texts; the seconds it waited
-    finish: Callable[[list[Any]], Any]  # from the verdicts of its texts
-    run: Callable[[Sequence[Pass]], Sequence[Scores]]
+    parts: Callable[[Stop, float], list[Any]]  # its texts, each ready to start; the seconds it waited
+    run: Callable[[list[Any]], Sequence[Any]]  # the parts of several requests to a result or a GuardpassError each
+    finish: Callable[[list[Any]], Any]  # from the results of its parts
 
 
 @dataclass(eq=False)

@@ -28,6 +28,9 @@ def _raise(error: GuardpassError) -> Any:
 class Scheduler:
     """Runs what is submitted. Threads start with the first request."""
 
+    _started: bool
+    _alarm: float
+
     def __init__(self, name: str, bounds: Bounds) -> None:
         self._name, self._bounds = name, bounds
         self._dispatcher = Dispatcher(bounds)
@@ -53,8 +56,8 @@ class Scheduler:
         """
         check_timing(timeout, priority)
         now = time.monotonic()
-        deadline = now + (float("inf") if timeout is None else timeout)
-        entry = Entry(work, fallback, max(tokens, 1), deadline, now, priority, max(passes, 1), batch)
+        deadline = now + (float("inf") if timeout is None else float(timeout))
+        entry = Entry(work, fallback, max(tokens, 1), deadline, now, int(priority), max(passes, 1), batch)
         with self._lock:
             try:
                 self._dispatcher.admit(entry, now)

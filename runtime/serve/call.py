@@ -90,7 +90,8 @@ class Call:
             raise Cancelled("the client went away")
         finally:
             gone.cancel()
-            future.cancel()  # nothing happens where it is done
+            answer.cancel()
+            future.cancel()  # at once; nothing happens where it is done
 
     async def _gone(self) -> None:
         while (await self.receive())["type"] != "http.disconnect":
