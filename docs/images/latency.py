@@ -3,6 +3,7 @@
 The picture has no numbers of its own, so it cannot differ from the page; a test draws it again and compares.
 """
 
+from itertools import pairwise
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -31,7 +32,8 @@ def read_table(markdown: str) -> tuple[list[int], dict[str, list[float]]]:
             tables.append([])
     table = next(rows for rows in tables if any(row[0].startswith(REFERENCE) for row in rows))
     lengths = [int(cell) for cell in table[0][1:]]
-    times = {row[0]: [float(cell) for cell in row[1:]] for row in table[2:] if not row[0].startswith((REFERENCE, "its"))}
+    others = [row for row in table[2:] if not row[0].startswith((REFERENCE, "its"))]
+    times = {name: [float(cell) for cell in cells] for name, *cells in others}
     return lengths, {REFERENCE: [1.0] * len(lengths)} | times
 
 
@@ -39,11 +41,11 @@ def spread(places: list[float]) -> list[float]:
     """The places moved apart, in their order, until names do not overlap."""
     order = sorted(range(len(places)), key=places.__getitem__)
     moved = list(places)
-    for below, above in zip(order, order[1:], strict=False):
+    for below, above in pairwise(order):
         moved[above] = max(moved[above], moved[below] + LABEL_GAP)
     over = max(0.0, moved[order[-1]] - BOTTOM)
     moved = [place - over for place in moved]
-    for above, below in zip(order[::-1], order[-2::-1], strict=False):
+    for above, below in pairwise(order[::-1]):
         moved[below] = min(moved[below], moved[above] - LABEL_GAP)
     return moved
 
@@ -64,7 +66,8 @@ def draw(markdown: str) -> str:
         for theme in (0, 1)
     )
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="13">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
+        'font-size="13">',
         "<title>Time of a verdict beside guardpass's engine native, by tokens of content</title>",
         "<style>",
         f".page{{fill:#fff}}.ink{{fill:#222}}.grid{{stroke:#ddd}}{light}",
