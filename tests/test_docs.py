@@ -168,8 +168,8 @@ def test_commands_and_options_exist(block: Block) -> None:
 def test_options_named_in_prose_exist() -> None:
     known = set(FOREIGN)
     for command in COMMANDS.values():
-        for each in getattr(command, "commands", {"": command}).values():
-            known |= {name for parameter in each.params for name in parameter.opts}
+        for leaf in getattr(command, "commands", {"": command}).values():
+            known |= {name for parameter in leaf.params for name in parameter.opts}
     for words in (words for block in SHELL for words in block.commands if _is_ours(words)):
         known |= _options(words)
     for page, text in TEXT.items():
@@ -311,7 +311,7 @@ def test_tests_that_are_named_exist() -> None:
             if end.endswith(".py"):
                 assert any(re.fullmatch(f"{name}{end}".replace("*", r"\w*"), file) for file in TESTS), f"{page}: {name}"
             else:
-                assert any(each.startswith(name) if end else each == name for each in functions), f"{page}: {name}"
+                assert name in functions or (end and any(map(re.compile(name).match, functions))), f"{page}: {name}"
 
 
 def test_extras_that_are_named_exist() -> None:
