@@ -1,18 +1,19 @@
 """What a guard can be exported for: an engine on a device, at one of its precisions."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import cast, get_args
 
 from guardpass.engines.native import fits
 from guardpass.errors import InputError, MissingDependency
+from guardpass.format.engines import ENGINES
 from guardpass.format.manifest import Device, Engine, EngineName, Quant
 
 from .checkpoint.architecture import Architecture
 from .choices import EngineChoice, Via
 from .guard_dir.job import Writer
-from .to_gguf.quantize import QUANTS, check_blocks
+from .to_gguf.quantize import check_blocks
 from .to_gguf.write import GgufWriter
 from .to_native import linear as native_linear
 from .to_native.write import NativeWriter
@@ -23,46 +24,32 @@ from .to_onnx.write import OnnxWriter
 
 @dataclass(frozen=True)
 class Target:
-    """An engine on a device: how it is written, its precisions, the default one, and what it is installed by."""
+    """How export writes for an engine on a device; what the engine takes, `guardpass.format.engines` says."""
 
+    engine: EngineName
     writer: Callable[[str], Writer]  # by precision
-    quants: Sequence[str]
-    default: Quant
-    module: str
-    install: str
+    device: Device = "cpu"
     refuses: Mapping[str, str] = field(default_factory=dict)  # precisions that do not exist yet, and why
 
+    @property
+    def quants(self) -> tuple[Quant, ...]:
+        """The precisions that it can be written at."""
+        return ENGINES[self.engine].quants[self.device]
 
-ENGINES: dict[EngineName, Target] = {
-    "onnx": Target(
-        lambda quant: OnnxWriter(onnx_linear.RECIPES[quant]),
-        tuple(onnx_linear.RECIPES),
-        default="int8",
-        module="onnxruntime",
-        install="guardpass[cpu]",
+
+TARGETS = {
+    ("onnx", "cpu"): Target("onnx", lambda quant: OnnxWriter(onnx_linear.RECIPES[quant])),
+    ("native", "cpu"): Target("native", lambda quant: NativeWriter(native_linear.RECIPES[quant])),
+    ("llamacpp", "cpu"): Target("llamacpp", GgufWriter),
+    ("onnx", "cuda"): Target(
+        "onnx", lambda quant: OnnxWriter(cuda_recipes.RECIPES[quant]), "cuda", refuses=cuda_recipes.REFUSES
     ),
-    "native": Target(
-        lambda quant: NativeWriter(native_linear.RECIPES[quant]),
-        tuple(native_linear.RECIPES),
-        default="int8",
-        module="guardpass_kernels",
-        install="./kernels of guardpass's repository",
-    ),
-    "llamacpp": Target(GgufWriter, tuple(QUANTS), default="q8_0", module="llama_cpp", install="guardpass[gguf]"),
 }
-CUDA = Target(
-    lambda quant: OnnxWriter(cuda_recipes.RECIPES[quant]),
-    tuple(cuda_recipes.RECIPES),
-    default="bf16",
-    module="onnxruntime",
-    install="guardpass[cuda] or guardpass[cpu]",
-    refuses=cuda_recipes.REFUSES,
-)
 
 
 def target_of(engine: Engine) -> Target:
     """The row of an engine on the device that the guard is for."""
-    return CUDA if (engine.name, engine.device) == ("onnx", "cuda") else ENGINES[engine.name]
+    return TARGETS[engine.name, engine.device]
 
 
 def choose(engine: str, quant: str | None, via: str, device: str = "cpu") -> Engine:
@@ -82,7 +69,7 @@ def choose(engine: str, quant: str | None, via: str, device: str = "cpu") -> Eng
                 f"device is 'cuda', engine {engine!r} and via {via!r}; expected onnx and own, which alone are exported "
                 "for CUDA (a GGUF guard needs no export of its own: load it with device 'cuda')"
             )
-        return Engine("onnx", cast(Quant, quant or CUDA.default), "cuda")
+        return Engine("onnx", cast(Quant, quant or ENGINES["onnx"].default["cuda"]), "cuda")
     if via == "optimum":
         name, quant = "onnx", quant or "fp32"
         if (engine, quant) not in (("onnx", "fp32"), ("auto", "fp32")):
@@ -90,10 +77,10 @@ def choose(engine: str, quant: str | None, via: str, device: str = "cpu") -> Eng
                 f"engine is {engine!r} and quant {quant!r}, expected onnx and fp32, which is all optimum writes"
             )
     elif engine == "auto":
-        name = "native" if quant in (None, *ENGINES["native"].quants) and fits() else "onnx"
+        name = "native" if quant in (None, *ENGINES["native"].quants["cpu"]) and fits() else "onnx"
     else:
         name = "llamacpp" if engine == "gguf" else cast(EngineName, engine)
-    return Engine(name, cast(Quant, quant or ENGINES[name].default), "cpu")
+    return Engine(name, cast(Quant, quant or ENGINES[name].default["cpu"]), "cpu")
 
 
 def check_fits(engine: Engine, arch: Architecture) -> None:
@@ -116,8 +103,8 @@ def check_fits(engine: Engine, arch: Architecture) -> None:
 
 def check_installed(engine: Engine) -> None:
     """Raises MissingDependency where the gate could not run the guard."""
-    target = target_of(engine)
-    if find_spec(target.module) is None:
+    spec = ENGINES[engine.name]
+    if find_spec(spec.module) is None:
         raise MissingDependency(
-            f"the gate runs the guard, and {target.module} is not installed; install {target.install}"
+            f"the gate runs the guard, and {spec.module} is not installed; install {spec.install[engine.device]}"
         )

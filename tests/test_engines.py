@@ -11,6 +11,8 @@ from guardpass import InputError, MissingDependency
 from guardpass.export import export_guard, targets
 from guardpass.export.choices import EngineChoice, QuantChoice
 from guardpass.export.targets import choose
+from guardpass.export.to_gguf.quantize import QUANTS as gguf_quants
+from guardpass.format.engines import ENGINES
 from guardpass.format.manifest import Engine, EngineName, Quant
 
 
@@ -66,9 +68,17 @@ def test_what_no_engine_can_is_refused(options: tuple[str, str | None, str], say
 
 
 def test_the_command_line_offers_what_the_targets_have() -> None:
-    targeted = {quant for target in (*targets.ENGINES.values(), targets.CUDA) for quant in target.quants}
+    targeted = {quant for target in targets.TARGETS.values() for quant in target.quants}
     assert set(get_args(QuantChoice)) == targeted == {*get_args(Quant)} - {"other"}
     assert {*get_args(EngineChoice)} == {*get_args(EngineName), "gguf", "auto"}
+
+
+def test_every_precision_of_the_table_can_be_written() -> None:
+    for target in targets.TARGETS.values():
+        for quant in target.quants:
+            target.writer(quant)
+        assert ENGINES[target.engine].default[target.device] in target.quants
+    assert set(gguf_quants) == {*ENGINES["llamacpp"].quants["cpu"]}
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from types import ModuleType
 
 from guardpass.engines.llamacpp.library import library, quiet
 from guardpass.errors import CheckpointError
+from guardpass.format.engines import ENGINES
 from guardpass.plan import Pass
 
 from ..checkpoint.architecture import Architecture
@@ -28,7 +29,7 @@ from .vocab import Splitting, to_gguf
 
 __all__ = ["MODEL", "prove_vocabulary", "vocabulary_ids", "write_gguf"]
 
-MODEL = "model.gguf"
+MODEL = ENGINES["llamacpp"].model
 
 
 @dataclass(frozen=True)

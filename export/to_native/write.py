@@ -8,6 +8,7 @@ from typing import Literal, cast
 
 import numpy as np
 
+from guardpass.format.engines import ENGINES
 from guardpass.format.manifest import Prefix
 from guardpass.format.packed_config import Config
 from guardpass.format.tree import depths
@@ -24,7 +25,7 @@ from ..guard_dir.job import Job, Written
 from ..guard_dir.progress import Progress, no_progress, summed
 from .packed_writer import Packed
 
-MODEL = "model.packed"
+MODEL = ENGINES["native"].model
 _OF_A_LAYER, _BESIDE = 40, 16  # tensors, at most
 
 

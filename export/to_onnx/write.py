@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from guardpass.format.engines import ENGINES
 from guardpass.plan import Pass
 
 from ..decoder.forward import write_decoder
@@ -13,7 +14,8 @@ from ..guard_dir.job import Job, Written
 from ..guard_dir.progress import summed
 from .graph import Graph, inputs, outputs
 
-MODEL, DATA = "model.onnx", "model.onnx.data"
+MODEL = ENGINES["onnx"].model
+DATA = MODEL + ".data"
 
 
 @dataclass(frozen=True)

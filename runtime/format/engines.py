@@ -10,23 +10,25 @@ from .manifest import Device, Engine, EngineName, Quant
 class EngineSpec:
     """One engine.
 
-    model: the name of its model file. quants: by the device a guard is exported for, its precisions, the default one
-    first; "other", which only an adopted GGUF holds, aside. module: the package that has to be installed. install: what
-    brings it. opens: by device, the class that opens a guard.
+    model: the name of its model file. quants: its precisions, by the device that a guard is exported for; "other",
+    which only an adopted GGUF holds, aside. default: the precision where none is named. module: the package that has to
+    be installed. install: what brings it. opens: by device, the class that opens a guard.
     """
 
     model: str
     quants: Mapping[Device, tuple[Quant, ...]]
+    default: Mapping[Device, Quant]
     module: str
     install: Mapping[Device, str]
     opens: Mapping[Device, str]
 
 
-_LLAMACPP: tuple[Quant, ...] = ("q8_0", "f32", "f16", "bf16", "q6_k", "q5_k_m", "q4_k_m", "q4_0", "iq4_nl")
+_LLAMACPP: tuple[Quant, ...] = ("f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_0", "iq4_nl")
 ENGINES: dict[EngineName, EngineSpec] = {
     "onnx": EngineSpec(
         model="model.onnx",
-        quants={"cpu": ("int8", "fp32", "int4"), "cuda": ("bf16", "fp16", "fp32")},
+        quants={"cpu": ("fp32", "int8", "int4"), "cuda": ("bf16", "fp16", "fp32")},
+        default={"cpu": "int8", "cuda": "bf16"},
         module="onnxruntime",
         install={"cpu": "guardpass[cpu]", "cuda": "guardpass[cuda] or guardpass[cpu]"},
         opens={"cpu": "guardpass.engines.onnx.cpu:OnnxEngine", "cuda": "guardpass.engines.onnx.cuda:CudaEngine"},
@@ -34,6 +36,7 @@ ENGINES: dict[EngineName, EngineSpec] = {
     "native": EngineSpec(
         model="model.packed",
         quants={"cpu": ("int8", "int4")},
+        default={"cpu": "int8"},
         module="guardpass_kernels",
         install={"cpu": "./kernels of guardpass's repository"},
         opens={"cpu": "guardpass.engines.native:NativeEngine"},
@@ -41,6 +44,7 @@ ENGINES: dict[EngineName, EngineSpec] = {
     "llamacpp": EngineSpec(
         model="model.gguf",
         quants={"cpu": _LLAMACPP, "cuda": _LLAMACPP},  # a GGUF guard runs on both
+        default={"cpu": "q8_0", "cuda": "q8_0"},
         module="llama_cpp",
         install={"cpu": "guardpass[gguf]", "cuda": "guardpass[gguf], built for CUDA"},
         opens=dict.fromkeys(("cpu", "cuda"), "guardpass.engines.llamacpp.engine:LlamaCppEngine"),

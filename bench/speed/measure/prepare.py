@@ -13,8 +13,9 @@ from guardpass.export import Family, export_guard, families, read_family
 from guardpass.export.checkpoint.files import Checkpoint
 from guardpass.export.export import check_date
 from guardpass.export.guard_dir.atomic import new_directory
-from guardpass.export.targets import ENGINES, choose
+from guardpass.export.targets import choose
 from guardpass.format.codec import encode
+from guardpass.format.engines import ENGINES
 from guardpass.format.integrity import open_guard
 from guardpass.format.manifest import MANIFEST, Engine, Mode
 
@@ -144,9 +145,9 @@ def _guard(checkpoint: Path, quant: str, work: Path, options: Options) -> Export
 def _engine(quant: str) -> Engine:
     """The engine of an item of `--quant`: "int8" (onnx), "native int8", "q8_0" (llamacpp). Raises InputError."""
     name, _, precision = quant.rpartition(" ")
-    engine = choose(name or ("onnx" if precision in ENGINES["onnx"].quants else "llamacpp"), precision, "own")
-    if precision not in ENGINES[engine.name].quants:
-        precisions = "; ".join(f"{name}: {', '.join(row.quants)}" for name, row in ENGINES.items())
+    engine = choose(name or ("onnx" if precision in ENGINES["onnx"].quants["cpu"] else "llamacpp"), precision, "own")
+    if precision not in ENGINES[engine.name].quants["cpu"]:
+        precisions = "; ".join(f"{name}: {', '.join(spec.quants['cpu'])}" for name, spec in ENGINES.items())
         raise InputError(
             f"--quant has {quant!r}, expected a precision, or an engine and its precision, of: {precisions}"
         )
