@@ -28,6 +28,9 @@ def _raise(error: GuardpassError) -> Any:
 class Scheduler:
     """Runs what is submitted. Threads start with the first request."""
 
+    _started: bool
+    _alarm: float  # when the watch wakes next
+
     def __init__(self, name: str, bounds: Bounds) -> None:
         self._name, self._bounds = name, bounds
         self._dispatcher = Dispatcher(bounds)
@@ -114,8 +117,8 @@ class Scheduler:
         self._arrived = threading.Condition(self._lock)
         self._earlier = threading.Condition(self._lock)  # a deadline before the one the watch waits for, or the end
         self._answered = threading.Condition(self._lock)
-        self._started: bool = False
-        self._alarm: float = float("inf")
+        self._started = False
+        self._alarm = float("inf")
         self._unanswered: WeakSet[Entry] = WeakSet()  # and some that are answered, by the time
 
     def _start(self, target: Callable[[], None]) -> None:
