@@ -1,7 +1,7 @@
 """A server as gunicorn runs it with --preload: guards opened and used in the parent, workers forked, one port.
 
-python -m tests.preloaded GUARD WORKERS: prints the port and the workers' ids. A worker that gets SIGUSR1 forks,
-while it serves, a child that judges a text by itself and prints its score. All end when standard input does.
+python -m tests.preloaded GUARD WORKERS: prints the port and the workers' ids. A worker that gets SIGUSR1 forks a child
+while it serves, which judges a text by itself and prints its score. All end when standard input does.
 """
 
 import os

@@ -19,6 +19,7 @@ from guardpass.scheduling.dispatcher import Dispatcher
 from guardpass.scheduling.pace import Pace
 from guardpass.scheduling.queue import Entry, Ticket
 
+STOPS = 0.03  # seconds until a pass ends that was told to
 Cost = Callable[[int, int], float]  # seconds of so many passes over so many tokens
 
 
@@ -65,7 +66,7 @@ def learnt(cost: Cost) -> Pace:
 
 
 class Simulated:
-    """The scheduler on a simulated loop: one engine, stopped at once where it is asked to.
+    """The scheduler on a simulated loop: one engine, which ends a pass soon after it is told to.
 
     `wrong` collects what must not be: a refusal of what would have fitted, or something that hangs.
     """
@@ -148,7 +149,9 @@ class Simulated:
                 self._turn = turn
                 self.waits.append(now - entry.since)
                 self._stops = ExitStack()  # for as long as the turn runs
-                self._stops.enter_context(entry.ticket.stop.ends(partial(self._loop.call_soon, self._end, turn)))
+                self._stops.enter_context(
+                    entry.ticket.stop.ends(partial(self._loop.call_later, STOPS, self._end, turn))
+                )
                 self._loop.call_later(self._cost(entry.passes, entry.tokens), self._end, turn)
             else:
                 self._dispatcher.ended(turn, now, finished=False)

@@ -79,8 +79,9 @@ class Client:
         else:
             self.answer += message["body"]
 
-    async def run(self, app: Any) -> None:
+    async def run(self, app: Any, scheduler: Simulated, present: list[str]) -> None:
         await asyncio.sleep(self.begins)
+        present.append(self.id)
         headers = [(b"content-type", b"application/json"), (b"x-request-id", self.id.encode())]
         if self.deadline is not None:
             headers.append((b"x-deadline-ms", str(self.deadline).encode()))
@@ -93,6 +94,8 @@ class Client:
         await asyncio.wait((asks,))
         if not asks.cancelled():
             asks.result()
+        present.remove(self.id)
+        assert scheduler.load[0] <= len(present)  # nothing runs for who is gone
 
     def check(self, expected: dict[str, float], *, forked: bool) -> int:
         """The status of its answer, 0 for none; what is wrong is an AssertionError."""
@@ -130,9 +133,10 @@ def test_schedules_on_a_simulated_clock(two_sided: Path, capsys: pytest.CaptureF
             forks = [rng.uniform(0.0, 2.0)] if rng.random() < 0.3 else []
 
             async def schedule(clients: Any = clients, forks: Any = forks, scheduler: Any = scheduler) -> None:
+                present: list[str] = []
                 for at in forks:
                     loop.call_later(at, scheduler.fork)
-                await asyncio.gather(*(client.run(app) for client in clients))
+                await asyncio.gather(*(client.run(app, scheduler, present) for client in clients))
                 await asyncio.sleep(5.0)
 
             loop.run_until_complete(schedule())

@@ -29,7 +29,7 @@ class Scheduler:
     """Runs what is submitted. Threads start with the first request."""
 
     _started: bool
-    _alarm: float
+    _alarm: float  # when the watch wakes next
 
     def __init__(self, name: str, bounds: Bounds) -> None:
         self._name, self._bounds = name, bounds
