@@ -34,7 +34,7 @@ def guards(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The demo guard at two precisions, and one calibrated so that it flags little."""
     folder = tmp_path_factory.mktemp("guards")
     for quant in ("int8", "int4"):
-        export_guard(CHECKPOINT, folder / quant, quant=quant)
+        export_guard(CHECKPOINT, folder / quant, quant=quant, gate=False)
     shutil.copytree(folder / "int4", folder / "calibrated")
     calibrate(
         folder / "calibrated",
@@ -56,6 +56,7 @@ def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("argmax", [False, True], ids=["as they judge", "argmax"])
 def test_it_says_what_the_guards_say(guards: list[Path], held_out: Path, argmax: bool) -> None:
     told = []
@@ -148,6 +149,7 @@ def test_bad_input(guards: list[Path], exported: Callable[..., Path], held_out: 
         assert type(caught.value) is (TextTooLong if "takes" in says else InputError)
 
 
+@pytest.mark.slow
 def test_the_table(guards: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It names lines and ids as a terminal can bear them, tells no text, and shows no more than twenty flips."""
     rows = lines_of(held_out_set(), labelled=False)
@@ -166,6 +168,7 @@ def test_the_table(guards: list[Path], tmp_path: Path, capsys: pytest.CaptureFix
     assert _SECRET not in out + err + json.dumps(encode(report))
 
 
+@pytest.mark.slow
 def test_the_command(guards: list[Path], held_out: Path, tmp_path: Path) -> None:
     def run(*arguments: object, code: int = 0) -> tuple[str, str]:
         command = [sys.executable, "-m", "guardpass", "compare", *map(str, arguments)]
