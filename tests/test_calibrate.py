@@ -472,6 +472,7 @@ def _run(*arguments: object, code: int = 0, bare: bool = False) -> tuple[str, st
     return out, err
 
 
+@pytest.mark.slow
 def test_the_command(guard: Path, blind: Path, tmp_path: Path) -> None:
     out, err = _run("calibrate", guard, blind, "--at", "recall=0.95", "--bootstrap", 20, "--plots", tmp_path / "plots")
     assert not err
