@@ -47,7 +47,7 @@ test-all: $(VENV)/.test  ## pytest, all of it
 	$(PYTEST) -m serial
 
 test-optimum: $(OPTIMUM)/.test  ## The tests of `export --via optimum`, which needs an older transformers
-	$(OPTIMUM)/bin/pytest tests/test_optimum.py
+	$(OPTIMUM)/bin/pytest tests/export/test_optimum.py
 
 # A finding of a sanitizer ends the tests, and with them make.
 sanitize: $(VENV)/.test  ## kernels/native_tests under ASan with UBSan, and under TSan, where a C++ compiler has them

@@ -35,7 +35,7 @@ from guardpass.cli import main
 from guardpass.export import export_guard, read_family
 from guardpass.request import CheckOptions
 
-from .labelled import lines_of, write_lines
+from .support.labelled import lines_of, write_lines
 
 ROOT = next(parent for parent in Path(__file__).resolve().parents if (parent / "pyproject.toml").exists())
 PAGES = [*ROOT.glob("*.md"), ROOT / "kernels" / "README.md", *(ROOT / "docs").rglob("*.md")]

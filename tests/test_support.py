@@ -33,7 +33,7 @@ def test_modules_without_a_marker_import_none_of_it(tmp_path: Path) -> None:
 
 
 def test_a_marker_follows_through_other_test_modules() -> None:
-    assert "torch" in markers_of(TESTS / "test_cuda_export.py")  # by half.py
+    assert "torch" in markers_of(TESTS / "export" / "test_cuda_export.py")  # by half.py
     assert markers_of(TESTS / "test_support.py") == frozenset()
 
 

@@ -1,7 +1,7 @@
 // What sanitizers look at, without Python: the pool, whole passes of random models at every level, on several threads
 // and from several callers, passes that keep keys and values, and passes that are stopped. Numbers are held against
-// numpy elsewhere (tests/test_kernels*.py); here passes only have to agree bit by bit, and to touch nothing that is not
-// theirs.
+// numpy elsewhere (tests/kernels/test_kernels*.py); here passes only have to agree bit by bit, and to touch nothing that
+// is not theirs.
 #include <chrono>
 #include <cstdio>
 #include <cstring>

@@ -1,0 +1,1 @@
+"""Twins, calibration, the demo guard, and `guardpass bench`."""

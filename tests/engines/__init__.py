@@ -1,0 +1,1 @@
+"""Each engine, against transformers, numpy and the others."""

@@ -1,0 +1,1 @@
+"""A guard's directory: what is read, and what is refused."""

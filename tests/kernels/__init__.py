@@ -1,0 +1,1 @@
+"""guardpass-kernels, against numpy."""

@@ -1,0 +1,1 @@
+"""The judge, guards, panels and the command line."""

@@ -1,0 +1,1 @@
+"""Queue, batches and deadlines."""
