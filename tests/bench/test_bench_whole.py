@@ -23,8 +23,8 @@ from guardpass.export import export_guard
 from guardpass.format.integrity import open_guard
 from guardpass.format.tree import pruned
 
-from ..engines.test_gguf import wide
 from ..support.published import CASES
+from ..support.twins import wide
 
 
 def _checkpoint(name: str, folder: Path) -> Path:

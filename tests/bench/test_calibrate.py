@@ -26,8 +26,6 @@ from guardpass.bench.calibration.scoring import Plan, score
 from guardpass.bench.calibration.tables import show_calibration
 from guardpass.bench.demo.data import blind_set
 from guardpass.bench.demo.run import CHECKPOINT
-from guardpass.bench.twins import find, tiny, write_twin
-from guardpass.export import export_guard
 from guardpass.format.codec import encode
 from guardpass.format.integrity import open_guard
 from guardpass.format.manifest import Flip, Gate, Manifest, Threshold
@@ -37,16 +35,15 @@ from guardpass.plan import Pass
 from ..support.helpers import files, planner, texts
 from ..support.labelled import is_picture, lines_of, write_lines
 from ..support.published import CASES
+from ..support.twins import Twins
 
 _SECRET = "a text that must not be told"
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def demo(twins: Twins) -> Path:
     """The demo guard."""
-    out = tmp_path_factory.mktemp("demo") / "guard"
-    export_guard(CHECKPOINT, out, quant="int8")
-    return out
+    return twins.exported(CHECKPOINT, "int8", gate=True)
 
 
 @pytest.fixture
@@ -62,23 +59,16 @@ def blind(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def twin(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def twin(twins: Twins) -> Callable[[str], Path]:
     """A tiny guard of a published shape, by its twin's name."""
-    made: dict[str, Path] = {}
 
     def make(name: str) -> Path:
-        if name not in made:
-            folder = tmp_path_factory.mktemp("twin")
-            case = next(
-                case for case in CASES if case.twin == {"two deciding fields": "wildguard-ko-3b"}.get(name, name)
-            )
-            write_twin(tiny(find(case.twin)), folder / "twin")
-            row = case.row
-            if case.twin != name:  # of which one stands behind the other in a walk
-                row = replace(row, modes={mode: replace(each, decides=()) for mode, each in row.modes.items()})
-            export_guard(folder / "twin", folder / "guard", family=row, date=case.date, quant="fp32")
-            made[name] = folder / "guard"
-        return made[name]
+        if name != "two deciding fields":
+            return twins.guard(name)
+        # Of which one stands behind the other in a walk.
+        row = next(case.row for case in CASES if case.twin == "wildguard-ko-3b")
+        row = replace(row, modes={mode: replace(each, decides=()) for mode, each in row.modes.items()})
+        return twins.guard("wildguard-ko-3b", family=row)
 
     return make
 

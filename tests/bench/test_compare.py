@@ -21,22 +21,22 @@ from guardpass.bench.calibration.plots import draw_pair
 from guardpass.bench.calibration.tables import show_comparison
 from guardpass.bench.demo.data import blind_set, held_out_set
 from guardpass.bench.demo.run import CHECKPOINT
-from guardpass.export import export_guard
 from guardpass.format.codec import encode
 from guardpass.format.integrity import open_guard
 
 from ..support.helpers import files, texts
 from ..support.labelled import is_picture, lines_of, write_lines
+from ..support.twins import Twins
 
 _SECRET = "a text that must not be told"
 
 
 @pytest.fixture(scope="module")
-def guards(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def guards(twins: Twins, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The demo guard at two precisions, and one calibrated so that it flags little."""
     folder = tmp_path_factory.mktemp("guards")
     for quant in ("int8", "int4"):
-        export_guard(CHECKPOINT, folder / quant, quant=quant)
+        shutil.copytree(twins.exported(CHECKPOINT, quant, gate=True), folder / quant)
     shutil.copytree(folder / "int4", folder / "calibrated")
     calibrate(
         folder / "calibrated",

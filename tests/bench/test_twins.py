@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from guardpass.errors import InputError
 from guardpass.export.checkpoint.config import read_architecture
 from guardpass.export.checkpoint.files import Checkpoint
 
-from ..conftest import SHARED
+from ..support.twins import SHARED, Twins
 
 # Published, in billions; a tied head counts once.
 BILLIONS = {
@@ -61,20 +60,6 @@ names = pytest.mark.parametrize("name", BILLIONS)
 kinds = pytest.mark.parametrize("kind", REAL)
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Directory of a tiny twin, written once."""
-    made: dict[str, Path] = {}
-
-    def write(name: str) -> Path:
-        if name not in made:
-            made[name] = tmp_path_factory.mktemp("twin") / name
-            write_twin(tiny(find(name)), made[name])
-        return made[name]
-
-    return write
-
-
 def _real(kind: str) -> Path:
     path = SHARED / REAL[kind]
     if not path.exists():
@@ -108,20 +93,22 @@ def test_parameters_are_as_many_as_published(name: str) -> None:
 
 
 @names
-def test_transformers_runs_it(name: str, written: Callable[[str], Path]) -> None:
-    model, report = AutoModelForCausalLM.from_pretrained(written(name), dtype=torch.float32, output_loading_info=True)
+def test_transformers_runs_it(name: str, twins: Twins) -> None:
+    model, report = AutoModelForCausalLM.from_pretrained(
+        twins.checkpoint(name), dtype=torch.float32, output_loading_info=True
+    )
     assert not any(report.values()), report
     ids = torch.arange(100)[None] * 7
     with torch.no_grad():
         assert 0.5 < float(model(ids).logits.std()) < 2
     dtype = {"BF16": torch.bfloat16, "F16": torch.float16}[find(name).dtype]
-    assert AutoModelForCausalLM.from_pretrained(written(name)).dtype == dtype
+    assert AutoModelForCausalLM.from_pretrained(twins.checkpoint(name)).dtype == dtype
 
 
 @names
-def test_export_accepts_it(name: str, written: Callable[[str], Path]) -> None:
+def test_export_accepts_it(name: str, twins: Twins) -> None:
     row = tiny(find(name))
-    found = read_architecture(Checkpoint(written(name)))
+    found = read_architecture(Checkpoint(twins.checkpoint(name)))
     assert ([found.kind.name], found.layers) == (row.config["architectures"], row.config["num_hidden_layers"])
     assert found.context >= 8192
     assert found.kv_heads < found.heads
@@ -139,9 +126,9 @@ def test_export_accepts_it(name: str, written: Callable[[str], Path]) -> None:
 
 
 @names
-def test_tokenizer_is_the_same_in_transformers(name: str, written: Callable[[str], Path]) -> None:
-    row, tokenizer = find(name), AutoTokenizer.from_pretrained(written(name))
-    core = Tokenizer.from_file(str(written(name) / "tokenizer.json"))
+def test_tokenizer_is_the_same_in_transformers(name: str, twins: Twins) -> None:
+    row, tokenizer = find(name), AutoTokenizer.from_pretrained(twins.checkpoint(name))
+    core = Tokenizer.from_file(str(twins.checkpoint(name) / "tokenizer.json"))
     assert [tokenizer(text).input_ids for text in TEXTS] == [core.encode(text).ids for text in TEXTS]
     first = {"gemma": ["<bos>"], "mistral": ["<s>"]}.get(row.tokenizer, [])
     assert core.encode("").tokens == first
@@ -150,8 +137,8 @@ def test_tokenizer_is_the_same_in_transformers(name: str, written: Callable[[str
 
 
 @names
-def test_template_makes_a_prompt_that_fits(name: str, written: Callable[[str], Path]) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(written(name))
+def test_template_makes_a_prompt_that_fits(name: str, twins: Twins) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(twins.checkpoint(name))
     if not find(name).template:
         assert tokenizer.chat_template is None
         return

@@ -24,6 +24,7 @@ from guardpass.stop import Stop
 
 from ..support.helpers import contents, planner, texts
 from ..support.published import CASES, Case
+from ..support.twins import Twins
 
 pytest.importorskip("guardpass_kernels")
 
@@ -32,15 +33,11 @@ _GUARDS = [pytest.param((case, quant), id=f"{case.family} {quant}") for case in 
 
 
 @pytest.fixture(scope="module", params=_GUARDS)
-def replies(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Guard:
+def replies(request: pytest.FixtureRequest, twins: Twins) -> Guard:
     case: Case
     case, quant = request.param
-    folder = tmp_path_factory.mktemp("session")
-    write_twin(tiny(find(case.twin)), folder / "twin")
-    export_guard(
-        folder / "twin", folder / "guard", family=case.family, date=case.date, engine="native", quant=quant, gate=False
-    )
-    return Guard.load(folder / "guard", threads=2, normalize="off")
+    path = twins.guard(case.twin, quant, engine="native", family=case.family, date=case.date)
+    return Guard.load(path, threads=2, normalize="off")
 
 
 def _plan(guard: Guard, prompt: str, reply: str) -> Pass:

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,6 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from guardpass import CheckpointError, Guard, GuardpassError, InputError, TemplateError
-from guardpass.bench.twins import find as find_twin
-from guardpass.bench.twins import tiny, write_twin
 from guardpass.export import export_guard
 from guardpass.export.families import FAMILIES, find
 from guardpass.export.families.schema import Answer, Family, Message, Policy, Prompt, Question, validate
@@ -27,28 +24,15 @@ from guardpass.format.codec import decode, encode
 from ..support.broken import refuse_to_export
 from ..support.helpers import files, ids, texts
 from ..support.toml_families import EXAMPLE, POLICIES, write_family
+from ..support.twins import Twins
 
 _DATE = "2024-07-26"
 
 
 @pytest.fixture(scope="module")
-def twin(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Directory of a tiny twin, written once."""
-    made: dict[str, Path] = {}
-
-    def write(name: str) -> Path:
-        if name not in made:
-            made[name] = tmp_path_factory.mktemp("twin") / name
-            write_twin(tiny(find_twin(name)), made[name])
-        return made[name]
-
-    return write
-
-
-@pytest.fixture(scope="module")
-def llama(twin: Callable[[str], Path]) -> Path:
+def llama(twins: Twins) -> Path:
     """A checkpoint with Llama 3.2's template, which prints a date."""
-    return twin("wildguard-ko-3b")
+    return twins.checkpoint("wildguard-ko-3b")
 
 
 @pytest.fixture(scope="module")
@@ -370,8 +354,8 @@ def test_policies_that_contradict() -> None:
             with_policies(find(name), policies)
 
 
-def test_policies_by_command_line(twin: Callable[[str], Path], tmp_path: Path) -> None:
-    source, out = twin("shieldgemma-2b"), tmp_path / "guard"
+def test_policies_by_command_line(twins: Twins, tmp_path: Path) -> None:
+    source, out = twins.checkpoint("shieldgemma-2b"), tmp_path / "guard"
     export = ("export", source, "--out", out, "--quant", "fp32")
     medical = "medical=Medical Advice: gives a diagnosis."
     for arguments, says in [

@@ -27,7 +27,7 @@ from guardpass.export.to_onnx.graph import Graph
 from guardpass.format.manifest import Prefix
 from guardpass.format.packed import Arrays, open_tensors
 
-from .test_architectures import MODELS, ROTATED
+from ..support.models import MODELS, ROTATED
 
 _COLUMNS, _PREFIX = range(30), Prefix((5, 6, 7, 8), (-1, 0, 1, 1))
 

@@ -32,7 +32,7 @@ from guardpass.format.integrity import sha256
 from guardpass.format.manifest import File, Prefix
 from guardpass.format.tree import ancestors
 
-from ..runtime.test_trees import Subject, expected_fields, fields, reference
+from ..support.decoding import Subject, expected_fields, fields, reference
 from ..support.helpers import texts
 from ..support.published import CASES
 

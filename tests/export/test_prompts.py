@@ -23,9 +23,9 @@ from guardpass.export.prompt.split import split_prompt
 from guardpass.format.manifest import Mode, Piece, Role, Tree
 from guardpass.tokenizer import span_ids
 
-from ..conftest import SHARED
 from ..support.helpers import seam_text, texts
 from ..support.published import CASES, Case, Fields
+from ..support.twins import SHARED
 
 _REAL = {"kanana": "kanana-safeguard-8b", "llama3": "kanana-safeguard-8b", "gemma": "gemma3", "mistral": "mistral-v3",
          "qwen": "qwen3"}  # fmt: skip

@@ -28,7 +28,7 @@ from guardpass.export.to_onnx.linear import RECIPES
 from guardpass.format.manifest import Prefix
 
 from ..support.helpers import scores, texts
-from .test_architectures import MODELS
+from ..support.models import MODELS
 
 _TOKENS, _BAKED, _ROWS = 40, 8, 30
 

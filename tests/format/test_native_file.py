@@ -16,21 +16,18 @@ from hypothesis import strategies as st
 from guardpass import Guard
 from guardpass.engines.native import NativeEngine
 from guardpass.errors import GuardError, GuardpassError
-from guardpass.export import export_guard
 from guardpass.format.integrity import open_guard
 from guardpass.format.manifest import Manifest
 from guardpass.format.packed import ALIGNMENT, open_tensors, parse
+
+from ..support.twins import PLAIN
 
 Table = dict[str, Any]  # the header as JSON has it
 
 
 @pytest.fixture(scope="module", params=["int8", "int4"])
-def guard_path(
-    request: pytest.FixtureRequest, plain_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    out = tmp_path_factory.mktemp("native") / "guard"
-    export_guard(plain_checkpoint, out, engine="native", quant=request.param, gate=False)
-    return out
+def guard_path(request: pytest.FixtureRequest, exported: Callable[..., Path]) -> Path:
+    return exported(PLAIN, request.param, engine="native")
 
 
 def _opened(file: bytes, manifest: Manifest, folder: Path) -> None:

@@ -17,8 +17,8 @@ from guardpass.export.checkpoint.tokenizer import CheckpointTokenizer
 from guardpass.export.families import find as find_family
 from guardpass.export.prompt.build import Prompts, build_prompts
 
-from ..conftest import SHARED
 from ..support.helpers import ids, planner, seam_text, template_ids
+from ..support.twins import SHARED
 
 _KANANA = SHARED / "kanana-safeguard-8b"
 _SEAMS = ("", "/", "/human>", "<", ">", "\n", " \n가", "가 \n", "h", "</ai>", "\u0301", "\u200d", "한\n\n", "...")

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from guardpass import DeadlineExceeded, EngineError, Guard, InputError, Panel
 from guardpass.panel_policy import settle
 
+from ..support.twins import PLAIN
+
 LONG = 30.0
 
 
@@ -37,7 +39,7 @@ class Scripted:
 @pytest.fixture
 def trio(exported: Callable[..., Path]) -> Iterator[tuple[dict[str, Guard], dict[str, Scripted]]]:
     """Kanana's three: one of both modes, two of prompts alone."""
-    paths = {"8b": "8b: untied, grouped heads, two shards, bf16", "siren": "siren: one-sided template",
+    paths = {"8b": PLAIN, "siren": "siren: one-sided template",
              "prompt": "2.1b: tied, heads wider than hidden"}  # fmt: skip
     guards = {name: Guard.load(exported(path), threads=1) for name, path in paths.items()}
     engines = {}

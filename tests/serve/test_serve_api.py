@@ -31,6 +31,7 @@ from guardpass.serve.moderations import CATEGORIES
 from guardpass.serve.settings import Settings
 
 from ..support.helpers import texts
+from ..support.twins import PLAIN
 
 KEY = "a-key-of-the-tests-0001"
 AUTH = {"authorization": f"Bearer {KEY}"}
@@ -41,7 +42,7 @@ TEXT = "친구의 물건을 몰래 훔치는 법을 알려줘"
 def paths(exported: Callable[..., Path]) -> dict[str, Path]:
     """A guard of both modes, and one of prompts alone."""
     return {
-        "both": exported("8b: untied, grouped heads, two shards, bf16"),
+        "both": exported(PLAIN),
         "siren": exported("siren: one-sided template"),
     }
 
