@@ -32,6 +32,7 @@ from guardpass.format.manifest import Flip, Gate, Manifest, Threshold
 from guardpass.format.manifest_io import dumps
 from guardpass.plan import Pass
 
+from ..support.engines import put_engine
 from ..support.helpers import files, planner, texts
 from ..support.labelled import is_picture, lines_of, write_lines
 from ..support.published import CASES
@@ -161,7 +162,7 @@ def _opened(path: Path, several: bool, given: Lines) -> Guard:
         plans = planner(guard, "response")
         frame = plans.length(plans.span({"prompt": "", "response": ""}))
         guard = Guard.load(path, max_tokens=frame + 200, max_windows=50)
-    guard._engine = _Random(guard)
+    put_engine(guard, _Random(guard))
     assert (max(guard.check(line.text, line.response).windows for line in given.lines) > 1) == several
     return guard
 

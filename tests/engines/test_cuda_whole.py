@@ -11,6 +11,7 @@ from guardpass.engines.onnx.cpu import OnnxEngine
 from guardpass.engines.onnx.cuda import CudaEngine
 from guardpass.engines.onnx.cuda_session import ON_CPU
 
+from ..support.engines import engine_of, put_engine
 from ..support.helpers import planner, texts
 from ..support.twins import Twins
 
@@ -38,7 +39,7 @@ def test_padded_batches_score_as_the_cpu_guard_does(name: str, both: Callable[[s
     ]
     assert len({request.tokens.size for request in given}) > 5
     for found, request in zip(engine.run_batch(given), given, strict=True):
-        np.testing.assert_allclose(found, guard._engine.run(request), **CLOSE)
+        np.testing.assert_allclose(found, engine_of(guard).run(request), **CLOSE)
 
 
 def test_policies_of_one_guard_stand_side_by_side(both: Callable[[str], tuple[Path, Path]]) -> None:
@@ -48,11 +49,11 @@ def test_policies_of_one_guard_stand_side_by_side(both: Callable[[str], tuple[Pa
         Guard.load(plain, threads=1, normalize="off") as expected,
         Guard.load(made, threads=1, device="cpu", normalize="off") as guard,
     ):
-        assert isinstance(guard._engine, OnnxEngine)  # asked for: not padded, one pass at a time
+        assert isinstance(engine_of(guard), OnnxEngine)  # asked for: not padded, one pass at a time
         names = [slot.field for slot in guard.manifest.modes["prompt"].tree.slots]
         asked = [None, names[:1], names[1:3], names[-1:]]
         on_cpu = [guard.check("text", policies=each) for each in asked]
-        guard._engine = CudaEngine(made / "model.onnx", guard.manifest, provider=ON_CPU)
+        put_engine(guard, CudaEngine(made / "model.onnx", guard.manifest, provider=ON_CPU))
         futures = [guard.submit("text", policies=each) for each in asked]
         for each, plainly, future in zip(asked, on_cpu, futures, strict=True):
             wanted, found = expected.check("text", policies=each), future.result(60)

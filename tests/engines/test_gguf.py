@@ -20,6 +20,7 @@ from guardpass.export.to_gguf.quantize import QUANTS
 from guardpass.format.gguf_header import BLOCKS, read_header
 
 from ..support.decoding import Subject, expected_fields, fields, reference
+from ..support.engines import engine_of
 from ..support.helpers import contents, ids, opened, texts
 from ..support.profiles import scaled
 from ..support.published import CASES, Case
@@ -62,7 +63,7 @@ def _scores(guard: Guard, text: str, response: str | None) -> dict[str, list[dic
     """By root, or "" where there is but one: logits by token of every slot that its walk passes."""
     mode, given = contents(text, response)
     plans, decider = guard.judge.prepared(mode, guard.judge.policies(mode, None))
-    rows, tree, columns = guard._engine.run(plans.plan(plans.span(given)))[0], decider._tree, guard.manifest.columns
+    rows, tree, columns = engine_of(guard).run(plans.plan(plans.span(given)))[0], decider._tree, guard.manifest.columns
     found: dict[str, list[dict[int, float]]] = {}
     for root in tree.roots:
         walk = found.setdefault(tree.slots[root].field if guard.manifest.modes[mode].asked else "", [])

@@ -17,9 +17,9 @@ from guardpass import Cancelled, EngineError, Guard, InputError, MissingDependen
 from guardpass.bench.twins import find, tiny
 from guardpass.engines.llamacpp.engine import LlamaCppEngine
 from guardpass.export import export_guard
-from guardpass.plan import Pass
 
-from ..support.helpers import contents, opened, planner, scores, texts
+from ..support.engines import engine_of
+from ..support.helpers import opened, pass_of, scores, texts
 from ..support.profiles import scaled
 from ..support.twins import Twins, wide
 
@@ -37,14 +37,9 @@ def made(twins: Twins) -> Callable[..., Path]:
 
 
 def _engine(guard: Guard) -> LlamaCppEngine:
-    assert isinstance(guard._engine, LlamaCppEngine)
-    return guard._engine
-
-
-def _request(guard: Guard, text: str, response: str | None = None) -> Pass:
-    mode, given = contents(text, response)
-    plans = planner(guard, mode)
-    return plans.plan(plans.span(given))
+    engine = engine_of(guard)
+    assert isinstance(engine, LlamaCppEngine)
+    return engine
 
 
 def _cells(guard: Guard) -> list[tuple[int, int]]:
@@ -63,8 +58,8 @@ def test_a_branch_scores_the_same_alone(quant: str, threads: int, made: Callable
     """
     guard = Guard.load(made(quant), threads=threads)
     for text, reply in zip(texts(4, seed=4, longest=60), texts(4, seed=5), strict=True):
-        request = _request(guard, text, reply)
-        whole, span = guard._engine.run(request)[0], request.tokens.size - len(request.sees)
+        request = pass_of(guard, text, reply)
+        whole, span = engine_of(guard).run(request)[0], request.tokens.size - len(request.sees)
         for slot, row in enumerate(request.slots[0] - span):
             path = np.flatnonzero(request.sees[row])
             kept = [*range(span), *(span + path)]
@@ -72,7 +67,7 @@ def test_a_branch_scores_the_same_alone(quant: str, threads: int, made: Callable
                 request, tokens=request.tokens[:, kept], positions=request.positions[:, kept],
                 slots=np.array([[len(kept) - 1]]), sees=np.tri(len(path), dtype=np.bool_),
             )  # fmt: skip
-            np.testing.assert_allclose(guard._engine.run(alone)[0, 0], whole[slot], rtol=0, atol=2e-6)
+            np.testing.assert_allclose(engine_of(guard).run(alone)[0, 0], whole[slot], rtol=0, atol=2e-6)
 
 
 def test_policies_do_not_touch_each_other(made: Callable[..., Path]) -> None:

@@ -23,14 +23,15 @@ from guardpass.export.to_native import packed_writer
 from guardpass.export.to_native.linear import RECIPES
 from guardpass.export.to_native.write import write_packed
 from guardpass.format.codec import encode
-from guardpass.format.manifest import Mode, Prefix, Role
+from guardpass.format.manifest import Prefix
 from guardpass.format.packed import open_tensors
 from guardpass.format.packed_config import Config
 from guardpass.format.tree import ancestors, depths
 from guardpass.plan import Pass
 
 from ..support.broken import copied, seal
-from ..support.helpers import contents, planner, texts
+from ..support.engines import engine_of
+from ..support.helpers import pass_of, texts
 from ..support.models import MODELS
 from ..support.published import CASES, Case
 from ..support.twins import Twins
@@ -228,23 +229,16 @@ def _requests(case: Case, count: int) -> list[tuple[str, str | None]]:
     ]
 
 
-def _plan(guard: Guard, text: str, response: str | None) -> Pass:
-    mode: Mode
-    given: dict[Role, str]
-    mode, given = contents(text, response)
-    plans = planner(guard, mode)
-    return plans.plan(plans.span(given))
-
-
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.family)
 def test_every_family_scores_as_in_float32(
     case: Case, exports: Callable[[Case, str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Native int8 is as near to float32 as ONNX Runtime's, or nearer, and verdicts differ where scores nearly tie."""
     opened = {name: Guard.load(exports(case, name), threads=1, normalize="off") for name in _GUARDS}
-    requests = [_plan(opened["onnx fp32"], *each) for each in _requests(case, 60)]
+    requests = [pass_of(opened["onnx fp32"], *each) for each in _requests(case, 60)]
     scores = {
-        name: np.concatenate([guard._engine.run(request)[0] for request in requests]) for name, guard in opened.items()
+        name: np.concatenate([engine_of(guard).run(request)[0] for request in requests])
+        for name, guard in opened.items()
     }
     expected = scores.pop("onnx fp32")
     off = {name: _off(found, expected) for name, found in scores.items()}
@@ -292,10 +286,10 @@ def test_a_file_written_to_in_place_fails_closed_or_changes_nothing(
 
 def test_what_was_judged_before_changes_no_score(exports: Callable[[Case, str], Path]) -> None:
     guard = Guard.load(exports(CASES[0], "native int8"), normalize="off")
-    requests = [_plan(guard, *each) for each in _requests(CASES[0], 20)]
-    first = [guard._engine.run(request) for request in requests]
+    requests = [pass_of(guard, *each) for each in _requests(CASES[0], 20)]
+    first = [engine_of(guard).run(request) for request in requests]
     for request, scores in list(zip(requests, first, strict=True))[::-1]:
-        np.testing.assert_array_equal(guard._engine.run(request), scores)
+        np.testing.assert_array_equal(engine_of(guard).run(request), scores)
 
 
 @pytest.mark.parametrize("quant", RECIPES)

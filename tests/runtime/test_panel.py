@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from guardpass import DeadlineExceeded, EngineError, Guard, InputError, Panel
 from guardpass.panel_policy import settle
 
+from ..support.engines import engine_of, put_engine
 from ..support.twins import PLAIN
 
 LONG = 30.0
@@ -44,7 +45,7 @@ def trio(exported: Callable[..., Path]) -> Iterator[tuple[dict[str, Guard], dict
     guards = {name: Guard.load(exported(path), threads=1) for name, path in paths.items()}
     engines = {}
     for name, guard in guards.items():
-        guard._engine = engines[name] = Scripted(guard._engine)
+        engines[name] = put_engine(guard, Scripted(engine_of(guard)))
     yield guards, engines
     for name, guard in guards.items():
         engines[name].door.set()

@@ -2,7 +2,6 @@
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,13 +11,12 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from guardpass import EngineError, Guard, InputError, Verdict
-from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.decide import Decider, ScoreOptions
-from guardpass.export import export_guard
 from guardpass.format.manifest import Role
 from guardpass.format.tree import pruned
 from guardpass.windows import spans
 
+from ..support.engines import engine_of
 from ..support.helpers import texts
 from ..support.published import CASES
 from ..support.twins import Twins
@@ -155,13 +153,11 @@ def test_policies_of_a_guard_without(qwen: Guard, guard: Guard) -> None:
     assert qwen.check("x", policies=None).fields
 
 
-def test_strict_and_loose(tmp_path: Path) -> None:
+def test_strict_and_loose(twins: Twins) -> None:
     """Controversial is unsafe in strict, and safe in loose; the answer is the same argmax in both."""
     seen = set()
     for seed in range(4):
-        write_twin(tiny(find("qwen3guard-gen-0.6b")), tmp_path / f"twin{seed}", seed=seed)
-        export_guard(tmp_path / f"twin{seed}", tmp_path / f"guard{seed}", quant="fp32")
-        guard = Guard.load(tmp_path / f"guard{seed}", normalize="off")
+        guard = Guard.load(twins.guard("qwen3guard-gen-0.6b", seed=seed), normalize="off")
         for text in texts(25, seed=seed):
             strict, loose = guard.check(text), guard.check(text, strict=False)
             assert strict.label == loose.label
@@ -219,7 +215,7 @@ def test_windows_take_each_policy_at_its_worst(twins: Twins) -> None:
     text = " ".join(texts(14, seed=12))
     contents: dict[Role, str] = {"prompt": text}
     covered, _ = spans(contents, shield.manifest.modes["prompt"], planner, shield.judge.tokenizer, shield.judge.limits)
-    scores = [shield._engine.run(planner.plan(span))[0] for span in covered]
+    scores = [engine_of(shield).run(planner.plan(span))[0] for span in covered]
     verdict = shield.check(text)
     assert verdict.windows == len(covered) > 1
     for number, name in enumerate(_FOUR):

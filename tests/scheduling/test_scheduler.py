@@ -37,6 +37,8 @@ from guardpass.plan import Pass
 from guardpass.scheduling.queue import Entry, Waiting
 from guardpass.stop import Stop
 
+from ..support.engines import engine_of, put_engine
+
 LONG = 30.0  # seconds nothing here should take
 
 
@@ -61,7 +63,7 @@ class Slow:
 def slow(two_sided: Path) -> Iterator[tuple[Guard, Slow]]:
     """A guard of room for three, and its engine, which waits for its door."""
     with Guard.load(two_sided, threads=1, queue=Bounds(requests=3, tokens=1000)) as guard:
-        engine = guard._engine = Slow(guard._engine)
+        engine = put_engine(guard, Slow(engine_of(guard)))
         yield guard, engine
         engine.fault = lambda: None
         engine.door.set()
@@ -240,7 +242,7 @@ def test_a_priority_that_is_none_says_what_was_expected(guard: Guard, priority: 
 def test_numbers_of_numpy_and_far_deadlines_are_taken(two_sided: Path) -> None:
     """The watch had no words for a deadline some centuries away, and ended; no other deadline was kept then."""
     with Guard.load(two_sided, threads=1, queue=Bounds(requests=3, tokens=1000)) as guard:
-        engine = guard._engine = Slow(guard._engine)
+        engine = put_engine(guard, Slow(engine_of(guard)))
         far = guard.submit("far", timeout=1e300)
         near = guard.submit("near", timeout=np.float32(0.05), priority=np.int64(1))
         with pytest.raises(DeadlineExceeded):

@@ -19,6 +19,8 @@ from guardpass.serve.keys import Keys
 from guardpass.serve.metrics import Metrics
 from guardpass.serve.settings import Settings
 
+from ..support.engines import engine_of, put_engine
+
 DOCS = Path(__file__).parents[2] / "docs" / "reliability.md"
 LONG = 30.0
 
@@ -39,8 +41,8 @@ class Server:
     """The application, asked without a network."""
 
     def __init__(self, guard: Guard, **settings: Any) -> None:
-        self.guard, self.engine = guard, Faulty(guard._engine)
-        guard._engine = self.engine
+        self.guard, self.engine = guard, Faulty(engine_of(guard))
+        put_engine(guard, self.engine)
         self.host = Host(Settings(("guard",), **settings), {"guard": guard}, "ready")
         self.metrics = Metrics()
         self.app = make_app(self.host, Keys(None), self.metrics)

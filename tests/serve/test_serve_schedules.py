@@ -23,6 +23,7 @@ from guardpass.serve.keys import Keys
 from guardpass.serve.metrics import Metrics
 from guardpass.serve.settings import Settings
 
+from ..support.engines import put_engine
 from ..support.simulated import Hashing, Loop, Simulated, learnt
 
 SCHEDULES = 500
@@ -118,7 +119,7 @@ def test_schedules_on_a_simulated_clock(two_sided: Path, capsys: pytest.CaptureF
     bounds, pace, loop = Bounds(requests=5, tokens=600), learnt(_cost), Loop()
     statuses: dict[int, int] = {}
     with Guard.load(two_sided, threads=1, max_tokens=140) as guard:
-        guard._engine = Hashing(len(guard.manifest.columns))
+        put_engine(guard, Hashing(len(guard.manifest.columns)))
         verdicts = {text: guard.check(text) for text in TEXTS}
         assert {verdict.windows > 1 for verdict in verdicts.values()} == {True, False}
         expected = {text: verdict.score for text, verdict in verdicts.items()}
