@@ -17,9 +17,13 @@ load_hypothesis()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--without", action="append", default=[], metavar="MARKER", choices=sorted({*BY_IMPORT.values()}),
+        "--without",
+        action="append",
+        default=[],
+        metavar="MARKER",
+        choices=sorted({*BY_IMPORT.values()}),
         help="leave out, and do not even import, the modules with a marker that follows from their imports",
-    )  # fmt: skip
+    )
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

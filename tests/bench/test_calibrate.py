@@ -150,9 +150,13 @@ class _Random:
 
 
 _GUARDS = (
-    "kanana-safeguard-8b", "wildguard-ko-3b", "two deciding fields", "shieldgemma-2b", "llama-guard-3-1b",
+    "kanana-safeguard-8b",
+    "wildguard-ko-3b",
+    "two deciding fields",
+    "shieldgemma-2b",
+    "llama-guard-3-1b",
     "qwen3guard-gen-0.6b",
-)  # fmt: skip
+)
 
 
 def _opened(path: Path, several: bool, given: Lines) -> Guard:
@@ -511,10 +515,16 @@ def test_info_shows_the_gate(guard: Path) -> None:
     manifest = open_guard(guard)
     digest = "0" * 64
     gate = Gate(
-        texts=400, source="built-in", sha256=digest, agreement=0.9975,
-        flips=(Flip(digest, "prompt", "verdict", -0.1, 0.2),), mean_score_change=0.0011,
-        worst_score_change=0.061, kl=0.00042, max_flip_rate=0.01,
-    )  # fmt: skip
+        texts=400,
+        source="built-in",
+        sha256=digest,
+        agreement=0.9975,
+        flips=(Flip(digest, "prompt", "verdict", -0.1, 0.2),),
+        mean_score_change=0.0011,
+        worst_score_change=0.061,
+        kl=0.00042,
+        max_flip_rate=0.01,
+    )
     changed: Manifest = replace(manifest, gate=gate, ungated=None)
     (guard / "guard.json").write_bytes(dumps(changed))
     (line,) = [line for line in _run("info", guard)[0].splitlines() if line.startswith("gate")]

@@ -73,9 +73,11 @@ def test_it_says_what_the_guards_say(guards: list[Path], held_out: Path, argmax:
     assert report.texts == len(pairs)
     assert told == [(done, 3 * len(pairs)) for done in range(1, 3 * len(pairs) + 1)]
     assert [each.guard for each in report.guards] == list(map(str, guards))
-    bounds = {} if argmax else {
-        mode: {"verdict": spec.thresholds["verdict"].score} for mode, spec in open_guard(guards[2]).modes.items()
-    }  # fmt: skip
+    bounds = (
+        {}
+        if argmax
+        else {mode: {"verdict": spec.thresholds["verdict"].score} for mode, spec in open_guard(guards[2]).modes.items()}
+    )
     assert report.guards[2].thresholds == bounds
     expected = [[accuracy_score(one, other) for other in safe] for one in safe]
     assert np.allclose(report.agreement, expected)

@@ -22,10 +22,18 @@ from ..support.twins import SHARED, Twins
 
 # Published, in billions; a tied head counts once.
 BILLIONS = {
-    "wildguard-ko-3b": 3.21, "shieldgemma-2b": 2.61, "shieldgemma-9b": 9.24, "shieldgemma-27b": 27.2,
-    "llama-guard-3-1b": 1.5, "llama-guard-3-8b": 8.03, "wildguard-7b": 7.25, "qwen3guard-gen-0.6b": 0.6,
-    "qwen3guard-gen-4b": 4.0, "qwen3guard-gen-8b": 8.2, "llama-safetyguard-binary": 8.03,
-}  # fmt: skip
+    "wildguard-ko-3b": 3.21,
+    "shieldgemma-2b": 2.61,
+    "shieldgemma-9b": 9.24,
+    "shieldgemma-27b": 27.2,
+    "llama-guard-3-1b": 1.5,
+    "llama-guard-3-8b": 8.03,
+    "wildguard-7b": 7.25,
+    "qwen3guard-gen-0.6b": 0.6,
+    "qwen3guard-gen-4b": 4.0,
+    "qwen3guard-gen-8b": 8.2,
+    "llama-safetyguard-binary": 8.03,
+}
 REAL = {"llama3": "kanana-safeguard-8b", "gemma": "gemma3", "mistral": "mistral-v3", "qwen": "qwen3"}
 # As the real vocabularies cut them; the tokens' own spelling of spaces and newlines is left out.
 ANSWERS: dict[str, list[list[str]]] = {
@@ -52,9 +60,16 @@ ANSWERS: dict[str, list[list[str]]] = {
     ],
 }  # fmt: skip
 TEXTS = (
-    "Hello <b>a  b</b>\n\n\nx 한글 뷁 é e\u0301", " lead", "", "[INST] x [/INST]\n<|assistant|>\n", "▁▁ ▁",
-    "<|im_start|>user\n<think>\n\n</think>\n\n", "<start_of_turn>\nHuman\t q\n<end_of_turn>", "<SAFE> <UNSAFE>", "\x00",
-)  # fmt: skip
+    "Hello <b>a  b</b>\n\n\nx 한글 뷁 é e\u0301",
+    " lead",
+    "",
+    "[INST] x [/INST]\n<|assistant|>\n",
+    "▁▁ ▁",
+    "<|im_start|>user\n<think>\n\n</think>\n\n",
+    "<start_of_turn>\nHuman\t q\n<end_of_turn>",
+    "<SAFE> <UNSAFE>",
+    "\x00",
+)
 
 names = pytest.mark.parametrize("name", BILLIONS)
 kinds = pytest.mark.parametrize("kind", REAL)
@@ -73,8 +88,10 @@ def _format(kind: str) -> Format:
 
 def test_every_twin_is_known_here() -> None:
     assert {row.name for row in TWINS} == BILLIONS.keys() | {
-        "kanana-safeguard-8b", "kanana-safeguard-siren-8b", "kanana-safeguard-prompt-2.1b",
-    }  # fmt: skip
+        "kanana-safeguard-8b",
+        "kanana-safeguard-siren-8b",
+        "kanana-safeguard-prompt-2.1b",
+    }
 
 
 @names

@@ -64,9 +64,12 @@ def test_a_branch_scores_the_same_alone(quant: str, threads: int, made: Callable
             path = np.flatnonzero(request.sees[row])
             kept = [*range(span), *(span + path)]
             alone = replace(
-                request, tokens=request.tokens[:, kept], positions=request.positions[:, kept],
-                slots=np.array([[len(kept) - 1]]), sees=np.tri(len(path), dtype=np.bool_),
-            )  # fmt: skip
+                request,
+                tokens=request.tokens[:, kept],
+                positions=request.positions[:, kept],
+                slots=np.array([[len(kept) - 1]]),
+                sees=np.tri(len(path), dtype=np.bool_),
+            )
             np.testing.assert_allclose(engine_of(guard).run(alone)[0, 0], whole[slot], rtol=0, atol=2e-6)
 
 

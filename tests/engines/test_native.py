@@ -184,9 +184,13 @@ def test_a_branch_scores_the_same_whatever_stands_beside_it(
     own = np.flatnonzero(request.sees[slot - text]) if slot >= text else np.zeros(0, np.int64)
     rows = np.concatenate([np.arange(text), text + own])
     alone = Pass(
-        request.tokens[:, rows], request.positions[:, rows], np.flatnonzero(rows == slot)[None], chain, request.baked,
+        request.tokens[:, rows],
+        request.positions[:, rows],
+        np.flatnonzero(rows == slot)[None],
+        chain,
+        request.baked,
         request.sees[np.ix_(own, own)],
-    )  # fmt: skip
+    )
     np.testing.assert_array_equal(model.run(alone)[0], scores[-1])
 
 

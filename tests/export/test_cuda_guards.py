@@ -94,8 +94,10 @@ def test_the_command_says_what_it_is_for(tmp_path: Path) -> None:
     assert json.loads(_printed(*options, "--force", "--json"))["device"] == "cuda"
     info = json.loads(_printed("info", out, "--json"))
     assert {key: info[key] for key in ("engine", "quant", "device")} == {
-        "engine": "onnx", "quant": "fp16", "device": "cuda"
-    }  # fmt: skip
+        "engine": "onnx",
+        "quant": "fp16",
+        "device": "cuda",
+    }
 
 
 def _printed(*arguments: str) -> str:

@@ -70,8 +70,11 @@ def test_the_example_is_what_it_says(own: Guard) -> None:
     fields = [list(dict.fromkeys(slot.field for slot in mode.tree.slots)) for mode in manifest.modes.values()]
     assert fields == [["harmful_request"], ["harmful_request", "response_refusal"]]
     assert [(label.name, label.text, label.severity) for label in manifest.labels] == [
-        ("yes", " yes", "unsafe"), ("no", " no", "safe"), ("yes", " yes", "safe"), ("no", " no", "unsafe"),
-    ]  # fmt: skip
+        ("yes", " yes", "unsafe"),
+        ("no", " no", "safe"),
+        ("yes", " yes", "safe"),
+        ("no", " no", "unsafe"),
+    ]
 
 
 @settings(max_examples=60)
@@ -115,8 +118,11 @@ def test_verdicts_of_the_example_are_greedy_decoding(own: Guard, llama: Path, to
         assert verdict.safe == (expected[0] == "no")
         if response is not None:
             assert found[1].score == pytest.approx(1 - scores[1], abs=1e-4)  # of no refusal, which is unsafe of itself
-        categories = {("yes",): ["harmful request"], ("yes", "yes"): ["harmful request"],
-                      ("yes", "no"): ["harmful request", "not refused"]}  # fmt: skip
+        categories = {
+            ("yes",): ["harmful request"],
+            ("yes", "yes"): ["harmful request"],
+            ("yes", "no"): ["harmful request", "not refused"],
+        }
         assert list(verdict.categories) == categories.get(tuple(expected), [])
         seen.add(tuple(expected))
     assert {answer[0] for answer in seen} == {"yes", "no"}, "the random weights should give both answers"
@@ -125,8 +131,10 @@ def test_verdicts_of_the_example_are_greedy_decoding(own: Guard, llama: Path, to
 def _command(*arguments: object, code: int = 0) -> tuple[str, str]:
     child = subprocess.run(
         [sys.executable, "-m", "guardpass", *map(os.fsencode, map(str, arguments))],
-        capture_output=True, timeout=120, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
     out, err = child.stdout.decode(), child.stderr.decode()
     assert (child.returncode, "Traceback" in err) == (code, False), err
     return out, err
@@ -135,9 +143,7 @@ def _command(*arguments: object, code: int = 0) -> tuple[str, str]:
 def test_the_example_by_command_line(own: Guard, llama: Path, tmp_path: Path) -> None:
     """As docs/families.md has it; the guard is the same, byte for byte."""
     path, out = write_family(tmp_path, EXAMPLE), tmp_path / "guard"
-    made, err = _command(
-        "export", llama, "--out", out, "--family", path, "--date", _DATE, "--quant", "fp32", "--json"
-    )  # fmt: skip
+    made, err = _command("export", llama, "--out", out, "--family", path, "--date", _DATE, "--quant", "fp32", "--json")
     assert (json.loads(made)["family"], err) == ("my-guard", "")
     assert Guard.load(out).manifest == own.manifest
     drawn, _ = _command("info", out, "--tree")
@@ -216,8 +222,9 @@ def _row(answer: str, *texts: str, message: str = "{prompt}", **options: Any) ->
 
 _BEFORE = replace(
     _row("{verdict}", "No", "Yes!", message="{title}: {description}\n\n{prompt}"),
-    asked=("a",), policies=(Policy("a", "A", "is a."), Policy("b", "B", "is b.")),
-)  # fmt: skip
+    asked=("a",),
+    policies=(Policy("a", "A", "is a."), Policy("b", "B", "is b.")),
+)
 
 
 @pytest.mark.parametrize(

@@ -55,15 +55,25 @@ def test_every_architecture_scores_with_the_stored_head(name: str, tmp_path: Pat
     _with_head(tmp_path, _other)
     model = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
     tokens = np.random.default_rng(0).integers(0, 300, 40)
-    feeds = {"tokens": tokens[None], "positions": np.arange(40)[None], "mask": np.tri(40, dtype=bool)[None, None],
-             "slots": np.arange(40)[None]}  # fmt: skip
+    feeds = {
+        "tokens": tokens[None],
+        "positions": np.arange(40)[None],
+        "mask": np.tri(40, dtype=bool)[None, None],
+        "slots": np.arange(40)[None],
+    }
     (found,) = unbaked(tmp_path, list(range(30)), tmp_path).run(None, feeds)
     np.testing.assert_allclose(found[0], logits(model, tokens.tolist())[:, :30], atol=1e-4)
 
 
-@pytest.mark.parametrize(("engine", "quant", "near"), [
-    ("onnx", "fp32", 1e-3), ("llamacpp", "f32", 2e-2), ("onnx", "int8", 0.2), ("native", "int8", 0.2),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("engine", "quant", "near"),
+    [
+        ("onnx", "fp32", 1e-3),
+        ("llamacpp", "f32", 2e-2),
+        ("onnx", "int8", 0.2),
+        ("native", "int8", 0.2),
+    ],
+)
 def test_every_engine_scores_with_the_stored_head(
     engine: Any, quant: str, near: float, tied: Path, tmp_path: Path
 ) -> None:

@@ -140,7 +140,7 @@ _LIES: dict[str, tuple[Callable[[Table], Any], str]] = {
     "a negative window": (_config("windows", "[-1, 0]"), "expected a count for each"),
     "a rotation of 3": (_config("ffn_block", "3"), "power of two"),
     "a rotation of 0": (_config("residual_block", "0"), "positive count"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("lie", _LIES)
@@ -228,8 +228,9 @@ def test_a_prefix_that_is_not_the_guards_is_refused(guard_path: Path, tmp_path: 
     with pytest.raises(GuardError, match=r"prefix.positions are not"):
         _opened(
             (guard_path / "model.packed").read_bytes(),
-            replace(manifest, prefix=replace(manifest.prefix, parents=parents)), tmp_path,
-        )  # fmt: skip
+            replace(manifest, prefix=replace(manifest.prefix, parents=parents)),
+            tmp_path,
+        )
 
 
 def test_a_file_that_was_changed_is_refused(guard_path: Path, tmp_path: Path) -> None:

@@ -132,8 +132,11 @@ def test_the_worse_form_counts_and_both_are_the_reference(guard: Guard, text: st
     assert not any(form.normalized for form in forms)
     expected = _worse(*forms)
     assert (verdict.safe, verdict.label, verdict.score, verdict.windows) == (
-        expected.safe, expected.label, expected.score, 1,
-    )  # fmt: skip
+        expected.safe,
+        expected.label,
+        expected.score,
+        1,
+    )
 
 
 def test_both_forms_are_admitted_windowed_and_searched(guard: Guard, two_sided: Path) -> None:

@@ -108,10 +108,14 @@ def test_thresholds_by_policy(shield: Guard) -> None:
     # A threshold of a policy that is not asked is none of this check's business; of one there is not, a mistake.
     shield.check("x", policies=["hate"], threshold={"sexual": 0.5})
     for bad, says in [
-        ({"poetry": 0.5}, "there is no such field.*expected some of .'dangerous'"), ({"hate": 1.5}, "from 0 to 1"),
-        ({"hate": None}, "from 0 to 1"), ({"hate": 1, "x": 1}, "no such field"), (math.nan, "from 0 to 1"),
-        (True, "from 0 to 1"), ("0.5", "from 0 to 1"),
-    ]:  # fmt: skip
+        ({"poetry": 0.5}, "there is no such field.*expected some of .'dangerous'"),
+        ({"hate": 1.5}, "from 0 to 1"),
+        ({"hate": None}, "from 0 to 1"),
+        ({"hate": 1, "x": 1}, "no such field"),
+        (math.nan, "from 0 to 1"),
+        (True, "from 0 to 1"),
+        ("0.5", "from 0 to 1"),
+    ]:
         with pytest.raises(InputError, match=says):
             shield.check("x", threshold=bad)  # type: ignore[arg-type]
 

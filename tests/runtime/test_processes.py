@@ -228,8 +228,13 @@ def test_every_error_is_pickled_and_copied(kind: type[GuardpassError]) -> None:
 
 
 def test_verdicts_are_pickled_and_copied(guard: Guard) -> None:
-    found = [guard.check(TEXT), guard.check("\ud800", on_error="block"), guard.submit(TEXT).result(LONG),
-             Panel([guard, guard]).check(TEXT), asyncio.run(Panel([guard]).acheck(TEXT))]  # fmt: skip
+    found = [
+        guard.check(TEXT),
+        guard.check("\ud800", on_error="block"),
+        guard.submit(TEXT).result(LONG),
+        Panel([guard, guard]).check(TEXT),
+        asyncio.run(Panel([guard]).acheck(TEXT)),
+    ]
     for verdict in found:
         for other in (_received(pickle.dumps(verdict)), copy.copy(verdict), copy.deepcopy(verdict)):
             assert other == verdict

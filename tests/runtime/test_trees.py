@@ -127,9 +127,12 @@ def test_one_pass_equals_free_greedy_decoding(twins: Twins, tmp_path: Path) -> N
         text, response = rng.sample(_WORDS, 2)
         ((_, ids),) = case.prompts(subject.tokenizer, text, response).values()
         written = subject.model.generate(
-            torch.tensor([ids]), max_new_tokens=20, do_sample=False, pad_token_id=0,
+            torch.tensor([ids]),
+            max_new_tokens=20,
+            do_sample=False,
+            pad_token_id=0,
             eos_token_id=subject.tokenizer.eos_token_id,
-        )[0, len(ids) :]  # fmt: skip
+        )[0, len(ids) :]
         written_fields = answers.get(subject.tokenizer.decode(written, skip_special_tokens=False))
         if written_fields:
             inside += 1

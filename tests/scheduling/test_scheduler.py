@@ -31,7 +31,7 @@ from guardpass import (
     Overloaded,
     Panel,
     TextTooLong,
-)  # fmt: skip
+)
 from guardpass.engines.base import Engine
 from guardpass.plan import Pass
 from guardpass.scheduling.queue import Entry, Waiting
@@ -223,9 +223,14 @@ def test_however_the_wait_ends_the_request_is_given_up(slow: tuple[Guard, Slow])
 def test_a_timeout_that_is_none_says_what_was_expected(guard: Guard, timeout: Any, on_error: Any) -> None:
     panel = Panel([guard])
     for text in ("a text", "\ud800"):  # a wrong option is one, whatever the text
-        for ask in (guard.submit, panel.submit, panel.check, lambda *a, **k: asyncio.run(guard.acheck(*a, **k)),
-                    lambda text, **k: guard.submit_many([text], **k),
-                    lambda *a, **k: asyncio.run(panel.acheck(*a, **k))):  # fmt: skip
+        for ask in (
+            guard.submit,
+            panel.submit,
+            panel.check,
+            lambda *a, **k: asyncio.run(guard.acheck(*a, **k)),
+            lambda text, **k: guard.submit_many([text], **k),
+            lambda *a, **k: asyncio.run(panel.acheck(*a, **k)),
+        ):
             with pytest.raises(InputError, match=r"timeout is .*expected seconds above 0"):
                 ask(text, timeout=timeout, on_error=on_error)
 
@@ -233,8 +238,13 @@ def test_a_timeout_that_is_none_says_what_was_expected(guard: Guard, timeout: An
 @pytest.mark.parametrize("priority", ["1", None, 1.0, float("nan"), True, ()])
 def test_a_priority_that_is_none_says_what_was_expected(guard: Guard, priority: Any) -> None:
     panel = Panel([guard])
-    for ask in (guard.submit, panel.submit, panel.check, lambda *a, **k: asyncio.run(guard.acheck(*a, **k)),
-                lambda text, **k: guard.submit_many([text], **k)):  # fmt: skip
+    for ask in (
+        guard.submit,
+        panel.submit,
+        panel.check,
+        lambda *a, **k: asyncio.run(guard.acheck(*a, **k)),
+        lambda text, **k: guard.submit_many([text], **k),
+    ):
         with pytest.raises(InputError, match=r"priority is .*expected a whole number"):
             ask("a text", priority=priority)
 

@@ -29,8 +29,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def paths(exported: Callable[..., Path]) -> dict[str, Path]:
-    return {"both": exported(PLAIN),
-            "siren": exported("siren: one-sided template")}  # fmt: skip
+    return {"both": exported(PLAIN), "siren": exported("siren: one-sided template")}
 
 
 @pytest.fixture(scope="module")

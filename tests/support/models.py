@@ -29,9 +29,15 @@ from guardpass.format.manifest import Prefix
 
 ROTATED = replace(RECIPES["int8"], name="fp32", linear=fp32)
 SIZES: dict[str, Any] = {
-    "vocab_size": 300, "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 512,
-}  # fmt: skip
+    "vocab_size": 300,
+    "hidden_size": 48,
+    "intermediate_size": 96,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 512,
+}
 # Softcaps and windows small enough to bite on 60 tokens; a query scalar that is not the head's size.
 _GEMMA = {"sliding_window": 12, "query_pre_attn_scalar": 20, "attn_logit_softcapping": 5.0}
 MODELS: dict[str, Callable[[], torch.nn.Module]] = {
