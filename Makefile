@@ -33,7 +33,7 @@ format: $(VENV)/.test  ## Apply ruff's fixes, ruff format and clang-format
 	$(BIN)/clang-format -i $(CXX_SOURCES)
 
 quick: $(VENV)/.test  ## The tests without torch, llama.cpp, the server, and what is slow: under 90 seconds
-	GUARDPASS_TESTS=quick $(PYTEST) -q $(PARALLEL) -m 'not (slow or serial or llamacpp)' \
+	GUARDPASS_TESTS=quick $(PYTEST) -q $(PARALLEL) -m 'not (slow or serial or torch or llamacpp)' \
 		--without torch --without llamacpp --without serve
 
 test: setup      ## Everything: check, pytest, the tests of optimum, and the kernels' own under sanitizers

@@ -26,6 +26,8 @@ from guardpass.format.tree import pruned
 from ..support.published import CASES
 from ..support.twins import wide
 
+pytestmark = pytest.mark.llamacpp  # which a peer's process runs
+
 
 def _checkpoint(name: str, folder: Path) -> Path:
     path = folder / name

@@ -44,7 +44,7 @@ _SECRET = "a text that must not be told"
 @pytest.fixture(scope="module")
 def demo(twins: Twins) -> Path:
     """The demo guard."""
-    return twins.exported(CHECKPOINT, "int8", gate=True)
+    return twins.exported(CHECKPOINT, "int8")
 
 
 @pytest.fixture
@@ -467,6 +467,7 @@ def _run(*arguments: object, code: int = 0, bare: bool = False) -> tuple[str, st
     return out, err
 
 
+@pytest.mark.slow
 def test_the_command(guard: Path, blind: Path, tmp_path: Path) -> None:
     out, err = _run("calibrate", guard, blind, "--at", "recall=0.95", "--bootstrap", 20, "--plots", tmp_path / "plots")
     assert not err

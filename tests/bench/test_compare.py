@@ -36,7 +36,7 @@ def guards(twins: Twins, tmp_path_factory: pytest.TempPathFactory) -> list[Path]
     """The demo guard at two precisions, and one calibrated so that it flags little."""
     folder = tmp_path_factory.mktemp("guards")
     for quant in ("int8", "int4"):
-        shutil.copytree(twins.exported(CHECKPOINT, quant, gate=True), folder / quant)
+        shutil.copytree(twins.exported(CHECKPOINT, quant), folder / quant)
     shutil.copytree(folder / "int4", folder / "calibrated")
     calibrate(
         folder / "calibrated",
@@ -58,6 +58,7 @@ def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("argmax", [False, True], ids=["as they judge", "argmax"])
 def test_it_says_what_the_guards_say(guards: list[Path], held_out: Path, argmax: bool) -> None:
     told = []
@@ -152,6 +153,7 @@ def test_bad_input(guards: list[Path], exported: Callable[..., Path], held_out: 
         assert type(caught.value) is (TextTooLong if "takes" in says else InputError)
 
 
+@pytest.mark.slow
 def test_the_table(guards: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It names lines and ids as a terminal can bear them, tells no text, and shows no more than twenty flips."""
     rows = lines_of(held_out_set(), labelled=False)
@@ -184,6 +186,7 @@ def test_the_tables_fit_80_columns(count: int, capsys: pytest.CaptureFixture[str
     assert out.count("-12.346") == out.count("0.9123") == 2 * len(pairs)
 
 
+@pytest.mark.slow
 def test_the_command(guards: list[Path], held_out: Path, tmp_path: Path) -> None:
     def run(*arguments: object, code: int = 0) -> tuple[str, str]:
         command = [sys.executable, "-m", "guardpass", "compare", *map(str, arguments)]

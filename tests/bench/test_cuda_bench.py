@@ -27,6 +27,8 @@ def test_a_floor_is_of_reading_or_of_multiplying() -> None:
     assert floor(config, 2, Machine("no torch", None, None, None), 128, 1) is None
 
 
+@pytest.mark.torch
+@pytest.mark.slow
 def test_a_dry_run_measures_everybody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "cuda.json"
     main([

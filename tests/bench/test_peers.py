@@ -38,6 +38,8 @@ from ..support.helpers import texts
 from ..support.published import CASES, Case
 from ..support.twins import Twins, wide
 
+pytestmark = pytest.mark.llamacpp  # which a peer's process runs
+
 # Answers what it is told to in `ids`: the label's index, or a way to misbehave.
 _FAKE = """
 import os, subprocess, sys, time

@@ -87,6 +87,7 @@ def test_fp32_for_cuda_scores_as_fp32_for_the_cpu(tmp_path: Path) -> None:
         assert made["fp16"].run(request) == pytest.approx(expected, abs=0.05)
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_is_for(tmp_path: Path) -> None:
     out = str(tmp_path / "guard")
     options = ["export", str(CHECKPOINT), "--out", out, "--device", "cuda", "--quant", "fp16", "--no-gate"]

@@ -191,7 +191,7 @@ def test_bad_input(two_sided: Path, plain_checkpoint: Path, tmp_path: Path) -> N
         (("check", two_sided, "a", "--threshold", "0.1", "--threshold", "0.9"), "is given twice, expected once"),
         (("check", two_sided, "a", "--threshold", "0.1", "--threshold", "verdict=0.9"), "found both"),
         (("check", two_sided, "a", "--threshold", "high"), "expected a number, or FIELD=NUMBER"),
-        (("check", two_sided, "a", "--long-text", "cut"), "expected one of: windows, refuse, truncate"),
+        (("check", two_sided, "a", "--long-text", "cut"), "is not one of 'windows', 'refuse', 'truncate'"),
         (("check", two_sided, "a", "--max-tokens", 0), "max_tokens is 0"),
         (("check", two_sided, "\udcff"), "lone surrogate"),
         (("export", plain_checkpoint, "--out", two_sided), "exists"),

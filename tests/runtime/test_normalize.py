@@ -100,7 +100,7 @@ _DISGUISES: dict[str, Callable[[str], str]] = {
 
 @pytest.fixture(scope="module")
 def demo(twins: Twins) -> Guard:
-    return Guard.load(twins.exported(CHECKPOINT, "int8", gate=True))
+    return Guard.load(twins.exported(CHECKPOINT, "int8"))
 
 
 @pytest.mark.parametrize("disguise", _DISGUISES.values(), ids=list(_DISGUISES))

@@ -75,7 +75,7 @@ def test_policies_are_what_python_says_they_are(trio: tuple[dict[str, Guard], An
             assert found.safe is not flagged, (policy, order)
             for name, verdict in found.members.items():
                 assert verdict is None or (verdict.safe, verdict.score) == (alone[name].safe, alone[name].score)
-            assert set(found.decided_by) <= {name for name, verdict in found.members.items() if verdict}
+            assert set(found.decided_by) <= {name for name, verdict in found.members.items() if verdict is not None}
             assert found.to_json()["members"].keys() == guards.keys()
 
 
@@ -104,7 +104,7 @@ def test_together_gives_up_those_not_needed(trio: tuple[dict[str, Guard], dict[s
         guards[name].submit("in front")
     found = Panel(guards).check(TEXT, threshold=line)  # the others never come to it
     assert not found.safe
-    assert [name for name, verdict in found.members.items() if verdict] == [first]
+    assert [name for name, verdict in found.members.items() if verdict is not None] == [first]
     before = {name: engines[name].ran for name in others}
     for name in others:
         engines[name].door.set()
@@ -115,7 +115,7 @@ def test_together_gives_up_those_not_needed(trio: tuple[dict[str, Guard], dict[s
 def test_members_without_the_mode_are_not_asked(trio: tuple[dict[str, Guard], Any]) -> None:
     guards, _ = trio
     found = Panel(guards).check("a text", "a reply")
-    assert [name for name, verdict in found.members.items() if verdict] == ["8b"]
+    assert [name for name, verdict in found.members.items() if verdict is not None] == ["8b"]
     with pytest.raises(InputError, match="mode"):
         Panel([guards["siren"], guards["prompt"]]).check("a text", "a reply")
 

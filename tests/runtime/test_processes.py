@@ -135,7 +135,7 @@ def test_a_pickled_guard_is_the_same_or_an_error(two_sided: Path, tmp_path: Path
     with Guard.load(place, threads=1, max_tokens=200, long_text="refuse", queue=Bounds(3, 1000)) as first:
         sent = pickle.dumps(first)
         other = _received(sent)
-        assert other._limits == first._limits
+        assert other.judge.limits == first.judge.limits
         assert other.check(TEXT).score == first.check(TEXT).score
         assert copy.copy(first) is copy.deepcopy(first) is first
         assert Panel([first]).guards == copy.deepcopy(Panel([first])).guards

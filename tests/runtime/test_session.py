@@ -39,6 +39,7 @@ def _chunks(text: str, seed: int) -> list[str]:
     return [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
 
 
+@pytest.mark.llamacpp
 @pytest.mark.parametrize("twin", _TWINS)
 @pytest.mark.parametrize("quant", ["f32", "q8_0"])
 def test_every_step_is_a_fresh_check(made: Callable[[str, str], Path], twin: str, quant: str) -> None:

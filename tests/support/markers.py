@@ -13,7 +13,7 @@ BY_IMPORT = {
     "llama_cpp": "llamacpp",
     "guardpass.engines.llamacpp.library": "llamacpp",
     "guardpass.engines.llamacpp.engine": "llamacpp",
-    "guardpass.export.gguf_guard": "llamacpp",
+    "guardpass.export.to_gguf.write": "llamacpp",
     "guardpass.serve": "serve",
     "guardpass.bench.service": "serve",
     "starlette": "serve",
