@@ -44,7 +44,7 @@ TESTS = {path.name: path.read_text(encoding="utf-8") for path in Path(__file__).
 NEEDS = {"download", "gpu", "long", "compiler", "install", "peers"}
 GUARDS = ("GUARD", "GUARD_A", "GUARD_B", "demo-guard")  # placeholders for a guard
 # Options of other programs that the documents name.
-FOREIGN = {"--local-dir", "--no-deps", "--help", "--version"}
+FOREIGN = {"--local-dir", "--no-deps", "--preload", "--help", "--version"}
 
 
 @dataclass(frozen=True)

@@ -218,8 +218,11 @@ def test_pictures_of_little(made: Report, tmp_path: Path) -> None:
     own = replace(own, contender=replace(own.contender, subject="../가드/$x$", setting="$y_1^2$"))
     paths = draw(Report(1, "", latency=(own,)), tmp_path / "plots")
     assert [path.name.partition("-2-threads")[2] for path in paths] == [
-        "-distribution-prompt.png", "-distribution-prompt.svg", "-roofline-prompt.png", "-roofline-prompt.svg",
-    ]  # fmt: skip
+        "-distribution-prompt.png",
+        "-distribution-prompt.svg",
+        "-roofline-prompt.png",
+        "-roofline-prompt.svg",
+    ]
     assert all(path.parent == tmp_path / "plots" for path in paths)
     assert "guardpass $y_1^2$" in paths[1].read_text()
     assert draw(Report(1, ""), tmp_path / "none") == ()
@@ -314,8 +317,11 @@ def test_other_machines_versions_and_rows_are_told(made: Report) -> None:
     assert text.index("**The machine differs**") < text.index("## kanana")
     titles = [title for title, _ in _parts(text)]
     assert titles == [
-        "guardpass bench compare", f"{SUBJECT} (shape twin, random weights), 2 threads", "Only before", "Only after",
-    ]  # fmt: skip
+        "guardpass bench compare",
+        f"{SUBJECT} (shape twin, random weights), 2 threads",
+        "Only before",
+        "Only after",
+    ]
 
 
 def test_what_got_worse_comes_first(made: Report) -> None:

@@ -42,9 +42,11 @@ def _of(kind: Any) -> st.SearchStrategy[Any]:
     if origin is typing.Literal:
         return st.sampled_from(args)
     plain: dict[Any, st.SearchStrategy[Any]] = {
-        int: st.integers(), bool: st.booleans(), str: st.text(max_size=8),
+        int: st.integers(),
+        bool: st.booleans(),
+        str: st.text(max_size=8),
         float: st.floats(allow_nan=False, allow_infinity=False),
-    }  # fmt: skip
+    }
     return plain[kind]
 
 

@@ -84,9 +84,10 @@ def test_ratios_of_separate_runs_hold_the_truth_as_often_as_they_say(n: int, m: 
     for _ in range(1000):
         slow, fast = (2 * rng.lognormal(sigma=0.3, size=n)).tolist(), rng.lognormal(sigma=0.3, size=m).tolist()
         medians = float(np.median(slow)), float(np.median(fast))
-        ends = ratio_interval(
-            medians[0], quantile_interval(slow, 0.5), medians[1], quantile_interval(fast, 0.5)
-        ) or (0, 0)  # fmt: skip
+        ends = ratio_interval(medians[0], quantile_interval(slow, 0.5), medians[1], quantile_interval(fast, 0.5)) or (
+            0,
+            0,
+        )
         assert ends[0] <= medians[0] / medians[1] <= ends[1]
         held += ends[0] <= 2 <= ends[1]
     assert scipy.stats.binom.ppf(1e-6, 1000, 0.95) <= held < 1000
@@ -153,9 +154,16 @@ def test_arrivals_are_the_same_wherever_they_are_drawn() -> None:
 
 
 _SIZES: dict[str, Any] = {
-    "vocab_size": 300, "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 512, "attn_implementation": "eager",
-}  # fmt: skip
+    "vocab_size": 300,
+    "hidden_size": 48,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 512,
+    "attn_implementation": "eager",
+}
 _MODELS: dict[str, Callable[[], Any]] = {
     "llama": lambda: LlamaForCausalLM(LlamaConfig(**_SIZES)),
     "gemma2": lambda: Gemma2ForCausalLM(Gemma2Config(**_SIZES, sliding_window=12, query_pre_attn_scalar=20)),

@@ -23,8 +23,10 @@ from guardpass.export import export_guard
 from guardpass.format.integrity import open_guard
 from guardpass.format.tree import pruned
 
-from ..engines.test_gguf import wide
 from ..support.published import CASES
+from ..support.twins import wide
+
+pytestmark = pytest.mark.llamacpp  # which a peer's process runs
 
 
 def _checkpoint(name: str, folder: Path) -> Path:
@@ -46,8 +48,10 @@ def test_policies_at_once_and_one_by_one(tmp_path: Path) -> None:
     made = _measured(_checkpoint("shieldgemma-2b", tmp_path), tmp_path / "work", Options(family="shieldgemma"))
     one, four, apart = made.latency
     assert [row.contender.setting for row in made.latency] == [
-        "fp32", "fp32, 4 policies in one pass", "fp32, 4 policies in passes of their own",
-    ]  # fmt: skip
+        "fp32",
+        "fp32, 4 policies in one pass",
+        "fp32, 4 policies in passes of their own",
+    ]
     # The text is run once in one pass, and four times in passes of their own.
     (guard,) = (tmp_path / "work" / "guards").iterdir()
     spec = open_guard(guard / "guard").modes["prompt"]

@@ -26,27 +26,25 @@ from guardpass.bench.calibration.scoring import Plan, score
 from guardpass.bench.calibration.tables import show_calibration
 from guardpass.bench.demo.data import blind_set
 from guardpass.bench.demo.run import CHECKPOINT
-from guardpass.bench.twins import find, tiny, write_twin
-from guardpass.export import export_guard
 from guardpass.format.codec import encode
 from guardpass.format.integrity import open_guard
 from guardpass.format.manifest import Flip, Gate, Manifest, Threshold
 from guardpass.format.manifest_io import dumps
 from guardpass.plan import Pass
 
+from ..support.engines import put_engine
 from ..support.helpers import files, planner, texts
 from ..support.labelled import is_picture, lines_of, write_lines
 from ..support.published import CASES
+from ..support.twins import Twins
 
 _SECRET = "a text that must not be told"
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def demo(twins: Twins) -> Path:
     """The demo guard."""
-    out = tmp_path_factory.mktemp("demo") / "guard"
-    export_guard(CHECKPOINT, out, quant="int8")
-    return out
+    return twins.exported(CHECKPOINT, "int8")
 
 
 @pytest.fixture
@@ -62,23 +60,16 @@ def blind(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def twin(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def twin(twins: Twins) -> Callable[[str], Path]:
     """A tiny guard of a published shape, by its twin's name."""
-    made: dict[str, Path] = {}
 
     def make(name: str) -> Path:
-        if name not in made:
-            folder = tmp_path_factory.mktemp("twin")
-            case = next(
-                case for case in CASES if case.twin == {"two deciding fields": "wildguard-ko-3b"}.get(name, name)
-            )
-            write_twin(tiny(find(case.twin)), folder / "twin")
-            row = case.row
-            if case.twin != name:  # of which one stands behind the other in a walk
-                row = replace(row, modes={mode: replace(each, decides=()) for mode, each in row.modes.items()})
-            export_guard(folder / "twin", folder / "guard", family=row, date=case.date, quant="fp32")
-            made[name] = folder / "guard"
-        return made[name]
+        if name != "two deciding fields":
+            return twins.guard(name)
+        # Of which one stands behind the other in a walk.
+        row = next(case.row for case in CASES if case.twin == "wildguard-ko-3b")
+        row = replace(row, modes={mode: replace(each, decides=()) for mode, each in row.modes.items()})
+        return twins.guard("wildguard-ko-3b", family=row)
 
     return make
 
@@ -159,9 +150,13 @@ class _Random:
 
 
 _GUARDS = (
-    "kanana-safeguard-8b", "wildguard-ko-3b", "two deciding fields", "shieldgemma-2b", "llama-guard-3-1b",
+    "kanana-safeguard-8b",
+    "wildguard-ko-3b",
+    "two deciding fields",
+    "shieldgemma-2b",
+    "llama-guard-3-1b",
     "qwen3guard-gen-0.6b",
-)  # fmt: skip
+)
 
 
 def _opened(path: Path, several: bool, given: Lines) -> Guard:
@@ -171,7 +166,7 @@ def _opened(path: Path, several: bool, given: Lines) -> Guard:
         plans = planner(guard, "response")
         frame = plans.length(plans.span({"prompt": "", "response": ""}))
         guard = Guard.load(path, max_tokens=frame + 200, max_windows=50)
-    guard._engine = _Random(guard)
+    put_engine(guard, _Random(guard))
     assert (max(guard.check(line.text, line.response).windows for line in given.lines) > 1) == several
     return guard
 
@@ -521,10 +516,16 @@ def test_info_shows_the_gate(guard: Path) -> None:
     manifest = open_guard(guard)
     digest = "0" * 64
     gate = Gate(
-        texts=400, source="built-in", sha256=digest, agreement=0.9975,
-        flips=(Flip(digest, "prompt", "verdict", -0.1, 0.2),), mean_score_change=0.0011,
-        worst_score_change=0.061, kl=0.00042, max_flip_rate=0.01,
-    )  # fmt: skip
+        texts=400,
+        source="built-in",
+        sha256=digest,
+        agreement=0.9975,
+        flips=(Flip(digest, "prompt", "verdict", -0.1, 0.2),),
+        mean_score_change=0.0011,
+        worst_score_change=0.061,
+        kl=0.00042,
+        max_flip_rate=0.01,
+    )
     changed: Manifest = replace(manifest, gate=gate, ungated=None)
     (guard / "guard.json").write_bytes(dumps(changed))
     (line,) = [line for line in _run("info", guard)[0].splitlines() if line.startswith("gate")]

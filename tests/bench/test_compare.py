@@ -21,22 +21,22 @@ from guardpass.bench.calibration.plots import draw_pair
 from guardpass.bench.calibration.tables import show_comparison
 from guardpass.bench.demo.data import blind_set, held_out_set
 from guardpass.bench.demo.run import CHECKPOINT
-from guardpass.export import export_guard
 from guardpass.format.codec import encode
 from guardpass.format.integrity import open_guard
 
 from ..support.helpers import files, texts
 from ..support.labelled import is_picture, lines_of, write_lines
+from ..support.twins import Twins
 
 _SECRET = "a text that must not be told"
 
 
 @pytest.fixture(scope="module")
-def guards(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def guards(twins: Twins, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The demo guard at two precisions, and one calibrated so that it flags little."""
     folder = tmp_path_factory.mktemp("guards")
     for quant in ("int8", "int4"):
-        export_guard(CHECKPOINT, folder / quant, quant=quant, gate=False)
+        shutil.copytree(twins.exported(CHECKPOINT, quant), folder / quant)
     shutil.copytree(folder / "int4", folder / "calibrated")
     calibrate(
         folder / "calibrated",
@@ -74,9 +74,11 @@ def test_it_says_what_the_guards_say(guards: list[Path], held_out: Path, argmax:
     assert report.texts == len(pairs)
     assert told == [(done, 3 * len(pairs)) for done in range(1, 3 * len(pairs) + 1)]
     assert [each.guard for each in report.guards] == list(map(str, guards))
-    bounds = {} if argmax else {
-        mode: {"verdict": spec.thresholds["verdict"].score} for mode, spec in open_guard(guards[2]).modes.items()
-    }  # fmt: skip
+    bounds = (
+        {}
+        if argmax
+        else {mode: {"verdict": spec.thresholds["verdict"].score} for mode, spec in open_guard(guards[2]).modes.items()}
+    )
     assert report.guards[2].thresholds == bounds
     expected = [[accuracy_score(one, other) for other in safe] for one in safe]
     assert np.allclose(report.agreement, expected)

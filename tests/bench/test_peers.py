@@ -34,9 +34,11 @@ from guardpass.bench.twins import tiny, write_twin
 from guardpass.export import export_guard
 from guardpass.export.checkpoint.files import Checkpoint
 
-from ..engines.test_gguf import wide
 from ..support.helpers import texts
 from ..support.published import CASES, Case
+from ..support.twins import Twins, wide
+
+pytestmark = pytest.mark.llamacpp  # which a peer's process runs
 
 # Answers what it is told to in `ids`: the label's index, or a way to misbehave.
 _FAKE = """
@@ -231,15 +233,14 @@ class Subject:
 
 
 @pytest.fixture(scope="module")
-def subjects(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Subject]:
+def subjects(twins: Twins) -> Callable[[str], Subject]:
     """Of a family whose first slot lies right behind the prompt; made once."""
     made: dict[str, Subject] = {}
 
     def make(family: str) -> Subject:
         if family not in made:
             case = next(case for case in CASES if case.family == family)
-            path = tmp_path_factory.mktemp(family) / "twin"
-            write_twin(wide(tiny(find_twin(case.twin))), path)
+            path = twins.checkpoint(wide(tiny(find_twin(case.twin))))
             tokenizer = PreTrainedTokenizerFast.from_pretrained(path)
             prompts = []
             for text, reply in zip(texts(12, seed=31, longest=20), texts(12, seed=32, longest=20), strict=True):

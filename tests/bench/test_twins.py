@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,22 @@ from guardpass.errors import InputError
 from guardpass.export.checkpoint.config import read_architecture
 from guardpass.export.checkpoint.files import Checkpoint
 
-from ..conftest import SHARED
+from ..support.twins import SHARED, Twins
 
 # Published, in billions; a tied head counts once.
 BILLIONS = {
-    "wildguard-ko-3b": 3.21, "shieldgemma-2b": 2.61, "shieldgemma-9b": 9.24, "shieldgemma-27b": 27.2,
-    "llama-guard-3-1b": 1.5, "llama-guard-3-8b": 8.03, "wildguard-7b": 7.25, "qwen3guard-gen-0.6b": 0.6,
-    "qwen3guard-gen-4b": 4.0, "qwen3guard-gen-8b": 8.2, "llama-safetyguard-binary": 8.03,
-}  # fmt: skip
+    "wildguard-ko-3b": 3.21,
+    "shieldgemma-2b": 2.61,
+    "shieldgemma-9b": 9.24,
+    "shieldgemma-27b": 27.2,
+    "llama-guard-3-1b": 1.5,
+    "llama-guard-3-8b": 8.03,
+    "wildguard-7b": 7.25,
+    "qwen3guard-gen-0.6b": 0.6,
+    "qwen3guard-gen-4b": 4.0,
+    "qwen3guard-gen-8b": 8.2,
+    "llama-safetyguard-binary": 8.03,
+}
 REAL = {"llama3": "kanana-safeguard-8b", "gemma": "gemma3", "mistral": "mistral-v3", "qwen": "qwen3"}
 # As the real vocabularies cut them; the tokens' own spelling of spaces and newlines is left out.
 ANSWERS: dict[str, list[list[str]]] = {
@@ -53,26 +60,19 @@ ANSWERS: dict[str, list[list[str]]] = {
     ],
 }  # fmt: skip
 TEXTS = (
-    "Hello <b>a  b</b>\n\n\nx 한글 뷁 é e\u0301", " lead", "", "[INST] x [/INST]\n<|assistant|>\n", "▁▁ ▁",
-    "<|im_start|>user\n<think>\n\n</think>\n\n", "<start_of_turn>\nHuman\t q\n<end_of_turn>", "<SAFE> <UNSAFE>", "\x00",
-)  # fmt: skip
+    "Hello <b>a  b</b>\n\n\nx 한글 뷁 é e\u0301",
+    " lead",
+    "",
+    "[INST] x [/INST]\n<|assistant|>\n",
+    "▁▁ ▁",
+    "<|im_start|>user\n<think>\n\n</think>\n\n",
+    "<start_of_turn>\nHuman\t q\n<end_of_turn>",
+    "<SAFE> <UNSAFE>",
+    "\x00",
+)
 
 names = pytest.mark.parametrize("name", BILLIONS)
 kinds = pytest.mark.parametrize("kind", REAL)
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Directory of a tiny twin, written once."""
-    made: dict[str, Path] = {}
-
-    def write(name: str) -> Path:
-        if name not in made:
-            made[name] = tmp_path_factory.mktemp("twin") / name
-            write_twin(tiny(find(name)), made[name])
-        return made[name]
-
-    return write
 
 
 def _real(kind: str) -> Path:
@@ -88,8 +88,10 @@ def _format(kind: str) -> Format:
 
 def test_every_twin_is_known_here() -> None:
     assert {row.name for row in TWINS} == BILLIONS.keys() | {
-        "kanana-safeguard-8b", "kanana-safeguard-siren-8b", "kanana-safeguard-prompt-2.1b",
-    }  # fmt: skip
+        "kanana-safeguard-8b",
+        "kanana-safeguard-siren-8b",
+        "kanana-safeguard-prompt-2.1b",
+    }
 
 
 @names
@@ -108,20 +110,22 @@ def test_parameters_are_as_many_as_published(name: str) -> None:
 
 
 @names
-def test_transformers_runs_it(name: str, written: Callable[[str], Path]) -> None:
-    model, report = AutoModelForCausalLM.from_pretrained(written(name), dtype=torch.float32, output_loading_info=True)
+def test_transformers_runs_it(name: str, twins: Twins) -> None:
+    model, report = AutoModelForCausalLM.from_pretrained(
+        twins.checkpoint(name), dtype=torch.float32, output_loading_info=True
+    )
     assert not any(report.values()), report
     ids = torch.arange(100)[None] * 7
     with torch.no_grad():
         assert 0.5 < float(model(ids).logits.std()) < 2
     dtype = {"BF16": torch.bfloat16, "F16": torch.float16}[find(name).dtype]
-    assert AutoModelForCausalLM.from_pretrained(written(name)).dtype == dtype
+    assert AutoModelForCausalLM.from_pretrained(twins.checkpoint(name)).dtype == dtype
 
 
 @names
-def test_export_accepts_it(name: str, written: Callable[[str], Path]) -> None:
+def test_export_accepts_it(name: str, twins: Twins) -> None:
     row = tiny(find(name))
-    found = read_architecture(Checkpoint(written(name)))
+    found = read_architecture(Checkpoint(twins.checkpoint(name)))
     assert ([found.kind.name], found.layers) == (row.config["architectures"], row.config["num_hidden_layers"])
     assert found.context >= 8192
     assert found.kv_heads < found.heads
@@ -139,9 +143,9 @@ def test_export_accepts_it(name: str, written: Callable[[str], Path]) -> None:
 
 
 @names
-def test_tokenizer_is_the_same_in_transformers(name: str, written: Callable[[str], Path]) -> None:
-    row, tokenizer = find(name), AutoTokenizer.from_pretrained(written(name))
-    core = Tokenizer.from_file(str(written(name) / "tokenizer.json"))
+def test_tokenizer_is_the_same_in_transformers(name: str, twins: Twins) -> None:
+    row, tokenizer = find(name), AutoTokenizer.from_pretrained(twins.checkpoint(name))
+    core = Tokenizer.from_file(str(twins.checkpoint(name) / "tokenizer.json"))
     assert [tokenizer(text).input_ids for text in TEXTS] == [core.encode(text).ids for text in TEXTS]
     first = {"gemma": ["<bos>"], "mistral": ["<s>"]}.get(row.tokenizer, [])
     assert core.encode("").tokens == first
@@ -150,8 +154,8 @@ def test_tokenizer_is_the_same_in_transformers(name: str, written: Callable[[str
 
 
 @names
-def test_template_makes_a_prompt_that_fits(name: str, written: Callable[[str], Path]) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(written(name))
+def test_template_makes_a_prompt_that_fits(name: str, twins: Twins) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(twins.checkpoint(name))
     if not find(name).template:
         assert tokenizer.chat_template is None
         return

@@ -19,6 +19,7 @@ from guardpass.engines.onnx.cuda_session import ON_CPU
 from guardpass.engines.single_thread import SingleThread
 from guardpass.plan import Pass
 
+from ..support.engines import engine_of, put_engine
 from ..support.helpers import planner
 from ..support.tiny_attention import POISON, texts, write
 
@@ -133,7 +134,7 @@ def test_the_lane_is_one_thread_that_no_failure_ends() -> None:
 def batching(two_sided: Path, engine: CudaEngine) -> Guard:
     """A guard whose engine gains from batches."""
     guard = Guard.load(two_sided, normalize="off")
-    guard._engine = engine
+    put_engine(guard, engine)
     assert isinstance(engine, Batching)
     return guard
 
@@ -161,7 +162,7 @@ def test_verdicts_do_not_depend_on_company(batching: Guard) -> None:
 
 
 def test_a_text_that_brings_no_numbers_fails_alone(batching: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = batching._engine
+    engine = engine_of(batching)
     good = batching.check("a text").score
     sizes = list[int]()
 

@@ -39,9 +39,11 @@ def test_padding_leaves_a_pass_what_it_is(requests: list[Pass], batch: int, leng
     shapes = {name: array.shape for name, array in feeds.items()}
     rows = len(requests) + batch
     assert shapes == {
-        "tokens": (rows, length), "positions": (rows, length), "slots": (rows, slots),
+        "tokens": (rows, length),
+        "positions": (rows, length),
+        "slots": (rows, slots),
         "mask": (rows, 1, length, _BAKED + length),
-    }  # fmt: skip
+    }
     for row in range(rows):
         request = requests[row] if row < len(requests) else requests[0]
         total, scored = request.tokens.size, request.slots.size
@@ -81,5 +83,7 @@ def test_passes_that_are_alike_run_at_once() -> None:
     assert [(shape and shape.batch, len(indices)) for shape, indices in packs([65] * 9)] == [(8, 8), (1, 1)]
     assert [(shape and shape.batch, len(indices)) for shape, indices in packs([90] * 7)] == [(8, 7)]
     assert [(shape and shape.batch, len(indices)) for shape, indices in packs([500] * 9 + [513])] == [
-        (None, 1), (8, 8), (1, 1)
-    ]  # fmt: skip
+        (None, 1),
+        (8, 8),
+        (1, 1),
+    ]

@@ -1,20 +1,19 @@
 """Guards exported for CUDA in fp32, run by the engine for CUDA on the CPU, beside the same guards for the CPU."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from guardpass import Guard, InputError
-from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.engines.onnx.cpu import OnnxEngine
 from guardpass.engines.onnx.cuda import CudaEngine
 from guardpass.engines.onnx.cuda_session import ON_CPU
-from guardpass.export import export_guard
 
+from ..support.engines import engine_of, put_engine
 from ..support.helpers import planner, texts
+from ..support.twins import Twins
 
 # float32 sums in another order, through three or four layers; scores are some units.
 CLOSE = {"rtol": 1e-3, "atol": 1e-3}
@@ -22,21 +21,9 @@ TWINS = ("kanana-safeguard-8b", "shieldgemma-2b", "wildguard-ko-3b")  # one slot
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Path]]:
-    """A tiny twin for the CPU and for CUDA, exported once."""
-    made: dict[str, tuple[Path, Path]] = {}
-
-    def make(name: str) -> tuple[Path, Path]:
-        if name not in made:
-            base, row = tmp_path_factory.mktemp("both"), tiny(find(name))
-            write_twin(row, base / name)
-            export = partial(export_guard, base / name, quant="fp32", family=row.family, date=row.date, gate=False)
-            export(base / "cpu")
-            export(base / "cuda", device="cuda")
-            made[name] = base / "cpu", base / "cuda"
-        return made[name]
-
-    return make
+def both(twins: Twins) -> Callable[[str], tuple[Path, Path]]:
+    """A tiny twin for the CPU and for CUDA."""
+    return lambda name: (twins.guard(name), twins.guard(name, device="cuda"))
 
 
 @pytest.mark.parametrize("name", TWINS)
@@ -52,7 +39,7 @@ def test_padded_batches_score_as_the_cpu_guard_does(name: str, both: Callable[[s
     ]
     assert len({request.tokens.size for request in given}) > 5
     for found, request in zip(engine.run_batch(given), given, strict=True):
-        np.testing.assert_allclose(found, guard._engine.run(request), **CLOSE)
+        np.testing.assert_allclose(found, engine_of(guard).run(request), **CLOSE)
 
 
 def test_policies_of_one_guard_stand_side_by_side(both: Callable[[str], tuple[Path, Path]]) -> None:
@@ -62,11 +49,11 @@ def test_policies_of_one_guard_stand_side_by_side(both: Callable[[str], tuple[Pa
         Guard.load(plain, threads=1, normalize="off") as expected,
         Guard.load(made, threads=1, device="cpu", normalize="off") as guard,
     ):
-        assert isinstance(guard._engine, OnnxEngine)  # asked for: not padded, one pass at a time
+        assert isinstance(engine_of(guard), OnnxEngine)  # asked for: not padded, one pass at a time
         names = [slot.field for slot in guard.manifest.modes["prompt"].tree.slots]
         asked = [None, names[:1], names[1:3], names[-1:]]
         on_cpu = [guard.check("text", policies=each) for each in asked]
-        guard._engine = CudaEngine(made / "model.onnx", guard.manifest, provider=ON_CPU)
+        put_engine(guard, CudaEngine(made / "model.onnx", guard.manifest, provider=ON_CPU))
         futures = [guard.submit("text", policies=each) for each in asked]
         for each, plainly, future in zip(asked, on_cpu, futures, strict=True):
             wanted, found = expected.check("text", policies=each), future.result(60)
@@ -75,8 +62,7 @@ def test_policies_of_one_guard_stand_side_by_side(both: Callable[[str], tuple[Pa
                 assert one.score == pytest.approx(wanted.score, abs=1e-3)
 
 
-def test_bf16_is_not_run_on_the_cpu(tmp_path: Path, both: Callable[[str], tuple[Path, Path]]) -> None:
-    _, made = both("kanana-safeguard-8b")
-    export_guard(made.parent / "kanana-safeguard-8b", tmp_path / "guard", device="cuda", quant="bf16", gate=False)
+def test_bf16_is_not_run_on_the_cpu(twins: Twins) -> None:
+    made = twins.guard("kanana-safeguard-8b", "bf16", device="cuda")
     with pytest.raises(InputError, match="device is 'cpu', and this guard was exported for 'cuda' in bf16"):
-        Guard.load(tmp_path / "guard", device="cpu", normalize="off")
+        Guard.load(made, device="cpu", normalize="off")

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import llama_cpp
 import numpy as np
@@ -14,53 +13,36 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from guardpass import CheckpointError, Guard, InputError
 from guardpass.bench.peers.adapters.llama_cpp import repacking
-from guardpass.bench.twins import Twin, find, tiny, write_twin
+from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.engines.llamacpp.library import has_tiles
 from guardpass.export import export_guard
 from guardpass.export.to_gguf.quantize import QUANTS
 from guardpass.format.gguf_header import BLOCKS, read_header
 
-from ..conftest import LLAMA3_ROPE
-from ..runtime.test_trees import Subject, expected_fields, fields, reference
+from ..support.decoding import Subject, expected_fields, fields, reference
+from ..support.engines import engine_of
 from ..support.helpers import contents, ids, opened, texts
 from ..support.profiles import scaled
 from ..support.published import CASES, Case
+from ..support.twins import LLAMA3_ROPE, Twins, wide
 
 _TEXTS, _NEAR = scaled(100, least=50), 2e-2
 _Q4_K, _Q6_K = 12, 14  # ggml's numbers
 
 
-def wide(row: Twin) -> Twin:
-    """A tiny twin whose rows are whole blocks of 256, as k-quants want them."""
-    sizes = {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "head_dim": 64}
-    return replace(row, config=row.config | sizes | {"num_key_value_heads": 2, "query_pre_attn_scalar": 64})
+@pytest.fixture(scope="session")
+def made(twins: Twins) -> Callable[[Case], Path]:
+    """The checkpoint of a case."""
+    return lambda case: twins.checkpoint(wide(tiny(find(case.twin))))
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Case], Path]:
-    """The checkpoint of a case, written once."""
-    known: dict[str, Path] = {}
-
-    def make(case: Case) -> Path:
-        if case.twin not in known:
-            known[case.twin] = tmp_path_factory.mktemp("wide") / "twin"
-            write_twin(wide(tiny(find(case.twin))), known[case.twin])
-        return known[case.twin]
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def guards(made: Callable[[Case], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[Case, str], Path]:
-    """Guard directory of a case at a quant of either format, exported once."""
-    known: dict[tuple[str, str], Path] = {}
+def guards(twins: Twins) -> Callable[[Case, str], Path]:
+    """Guard directory of a case at a quant of either format."""
 
     def make(case: Case, quant: str) -> Path:
-        if (case.family, quant) not in known:
-            out = known[case.family, quant] = tmp_path_factory.mktemp("guard") / "guard"
-            engine: Any = "onnx" if quant == "fp32" else "gguf"
-            export_guard(made(case), out, family=case.family, date=case.date, engine=engine, quant=quant, gate=False)
-        return known[case.family, quant]
+        engine = "onnx" if quant == "fp32" else "llamacpp"
+        return twins.guard(wide(tiny(find(case.twin))), quant, engine=engine, family=case.family, date=case.date)
 
     return make
 
@@ -81,7 +63,7 @@ def _scores(guard: Guard, text: str, response: str | None) -> dict[str, list[dic
     """By root, or "" where there is but one: logits by token of every slot that its walk passes."""
     mode, given = contents(text, response)
     plans, decider = guard.judge.prepared(mode, guard.judge.policies(mode, None))
-    rows, tree, columns = guard._engine.run(plans.plan(plans.span(given)))[0], decider._tree, guard.manifest.columns
+    rows, tree, columns = engine_of(guard).run(plans.plan(plans.span(given)))[0], decider._tree, guard.manifest.columns
     found: dict[str, list[dict[int, float]]] = {}
     for root in tree.roots:
         walk = found.setdefault(tree.slots[root].field if guard.manifest.modes[mode].asked else "", [])

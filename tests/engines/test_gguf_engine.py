@@ -14,44 +14,32 @@ import numpy as np
 import pytest
 
 from guardpass import Cancelled, EngineError, Guard, InputError, MissingDependency
-from guardpass.bench.twins import find, tiny, write_twin
+from guardpass.bench.twins import find, tiny
 from guardpass.engines.llamacpp.engine import LlamaCppEngine
 from guardpass.export import export_guard
-from guardpass.plan import Pass
 
-from ..support.helpers import contents, opened, planner, scores, texts
+from ..support.engines import engine_of
+from ..support.helpers import opened, pass_of, scores, texts
 from ..support.profiles import scaled
+from ..support.twins import Twins, wide
 
 _QUANTS = ("f16", "q8_0", "q4_k_m", "q4_0")
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Guard directory of a family at a quant, exported once; rows are whole blocks of 256."""
-    known: dict[tuple[str, str], Path] = {}
+def made(twins: Twins) -> Callable[..., Path]:
+    """Guard directory of a family at a quant; rows are whole blocks of 256."""
 
-    def make(quant: str = "f16", twin: str = "qwen3guard-gen-0.6b", family: str = "qwen3guard-gen") -> Path:
-        if (twin, quant) not in known:
-            folder = tmp_path_factory.mktemp("engine")
-            row, sizes = tiny(find(twin)), {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64}
-            row = replace(row, config=row.config | sizes | {"query_pre_attn_scalar": 64})
-            write_twin(row, folder / "twin")
-            export_guard(folder / "twin", folder / "guard", family=family, engine="llamacpp", quant=quant, gate=False)
-            known[twin, quant] = folder / "guard"
-        return known[twin, quant]
+    def make(quant: str = "f16", twin: str = "qwen3guard-gen-0.6b") -> Path:
+        return twins.guard(wide(tiny(find(twin))), quant, engine="llamacpp")
 
     return make
 
 
 def _engine(guard: Guard) -> LlamaCppEngine:
-    assert isinstance(guard._engine, LlamaCppEngine)
-    return guard._engine
-
-
-def _request(guard: Guard, text: str, response: str | None = None) -> Pass:
-    mode, given = contents(text, response)
-    plans = planner(guard, mode)
-    return plans.plan(plans.span(given))
+    engine = engine_of(guard)
+    assert isinstance(engine, LlamaCppEngine)
+    return engine
 
 
 def _cells(guard: Guard) -> list[tuple[int, int]]:
@@ -70,20 +58,23 @@ def test_a_branch_scores_the_same_alone(quant: str, threads: int, made: Callable
     """
     guard = Guard.load(made(quant), threads=threads)
     for text, reply in zip(texts(4, seed=4, longest=60), texts(4, seed=5), strict=True):
-        request = _request(guard, text, reply)
-        whole, span = guard._engine.run(request)[0], request.tokens.size - len(request.sees)
+        request = pass_of(guard, text, reply)
+        whole, span = engine_of(guard).run(request)[0], request.tokens.size - len(request.sees)
         for slot, row in enumerate(request.slots[0] - span):
             path = np.flatnonzero(request.sees[row])
             kept = [*range(span), *(span + path)]
             alone = replace(
-                request, tokens=request.tokens[:, kept], positions=request.positions[:, kept],
-                slots=np.array([[len(kept) - 1]]), sees=np.tri(len(path), dtype=np.bool_),
-            )  # fmt: skip
-            np.testing.assert_allclose(guard._engine.run(alone)[0, 0], whole[slot], rtol=0, atol=2e-6)
+                request,
+                tokens=request.tokens[:, kept],
+                positions=request.positions[:, kept],
+                slots=np.array([[len(kept) - 1]]),
+                sees=np.tri(len(path), dtype=np.bool_),
+            )
+            np.testing.assert_allclose(engine_of(guard).run(alone)[0, 0], whole[slot], rtol=0, atol=2e-6)
 
 
 def test_policies_do_not_touch_each_other(made: Callable[..., Path]) -> None:
-    guard = opened(made("q8_0", "shieldgemma-2b", "shieldgemma"))
+    guard = opened(made("q8_0", "shieldgemma-2b"))
     for text in texts(5, seed=9):
         together = guard.check(text)
         for policy, found in together.fields.items():
@@ -149,7 +140,7 @@ def test_a_pass_that_runs_is_ended(made: Callable[..., Path]) -> None:
 
 
 def test_ten_thousand_requests_do_not_grow_memory(made: Callable[..., Path]) -> None:
-    guard = opened(made("f16", "kanana-safeguard-8b", "kanana-safeguard"))
+    guard = opened(made("f16", "kanana-safeguard-8b"))
     given = texts(50, seed=13, longest=8)
 
     def resident() -> int:

@@ -23,16 +23,18 @@ from guardpass.export.to_native import packed_writer
 from guardpass.export.to_native.linear import RECIPES
 from guardpass.export.to_native.write import write_packed
 from guardpass.format.codec import encode
-from guardpass.format.manifest import Mode, Prefix, Role
+from guardpass.format.manifest import Prefix
 from guardpass.format.packed import open_tensors
 from guardpass.format.packed_config import Config
 from guardpass.format.tree import ancestors, depths
 from guardpass.plan import Pass
 
-from ..export.test_architectures import MODELS
 from ..support.broken import copied, seal
-from ..support.helpers import contents, planner, texts
+from ..support.engines import engine_of
+from ..support.helpers import pass_of, texts
+from ..support.models import MODELS
 from ..support.published import CASES, Case
+from ..support.twins import Twins
 
 kernels = pytest.importorskip("guardpass_kernels")
 
@@ -182,9 +184,13 @@ def test_a_branch_scores_the_same_whatever_stands_beside_it(
     own = np.flatnonzero(request.sees[slot - text]) if slot >= text else np.zeros(0, np.int64)
     rows = np.concatenate([np.arange(text), text + own])
     alone = Pass(
-        request.tokens[:, rows], request.positions[:, rows], np.flatnonzero(rows == slot)[None], chain, request.baked,
+        request.tokens[:, rows],
+        request.positions[:, rows],
+        np.flatnonzero(rows == slot)[None],
+        chain,
+        request.baked,
         request.sees[np.ix_(own, own)],
-    )  # fmt: skip
+    )
     np.testing.assert_array_equal(model.run(alone)[0], scores[-1])
 
 
@@ -208,22 +214,12 @@ _GUARDS = ("onnx fp32", "onnx int8", "native int8", "native int4")
 
 
 @pytest.fixture(scope="module")
-def exports(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Case], Path]:
-    """The folder of a case's guards, which are called after engine and quant; exported once."""
-    known: dict[str, Path] = {}
+def exports(twins: Twins) -> Callable[[Case, str], Path]:
+    """A case's guard, by engine and quant."""
 
-    def make(case: Case) -> Path:
-        if case.family not in known:
-            folder = known[case.family] = tmp_path_factory.mktemp("family")
-            write_twin(tiny(find(case.twin)), folder / "twin")
-            for name in _GUARDS:
-                engine: Any
-                engine, quant = name.split()
-                export_guard(
-                    folder / "twin", folder / name, family=case.family, date=case.date, engine=engine, quant=quant,
-                    gate=False,
-                )  # fmt: skip
-        return known[case.family]
+    def make(case: Case, name: str) -> Path:
+        engine, quant = name.split()
+        return twins.guard(case.twin, quant, engine=engine, family=case.family, date=case.date)
 
     return make
 
@@ -237,23 +233,16 @@ def _requests(case: Case, count: int) -> list[tuple[str, str | None]]:
     ]
 
 
-def _plan(guard: Guard, text: str, response: str | None) -> Pass:
-    mode: Mode
-    given: dict[Role, str]
-    mode, given = contents(text, response)
-    plans = planner(guard, mode)
-    return plans.plan(plans.span(given))
-
-
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.family)
 def test_every_family_scores_as_in_float32(
-    case: Case, exports: Callable[[Case], Path], capsys: pytest.CaptureFixture[str]
+    case: Case, exports: Callable[[Case, str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Native int8 is as near to float32 as ONNX Runtime's, or nearer, and verdicts differ where scores nearly tie."""
-    opened = {name: Guard.load(exports(case) / name, threads=1, normalize="off") for name in _GUARDS}
-    requests = [_plan(opened["onnx fp32"], *each) for each in _requests(case, 60)]
+    opened = {name: Guard.load(exports(case, name), threads=1, normalize="off") for name in _GUARDS}
+    requests = [pass_of(opened["onnx fp32"], *each) for each in _requests(case, 60)]
     scores = {
-        name: np.concatenate([guard._engine.run(request)[0] for request in requests]) for name, guard in opened.items()
+        name: np.concatenate([engine_of(guard).run(request)[0] for request in requests])
+        for name, guard in opened.items()
     }
     expected = scores.pop("onnx fp32")
     off = {name: _off(found, expected) for name, found in scores.items()}
@@ -271,10 +260,10 @@ def test_every_family_scores_as_in_float32(
             assert same or min(abs(found.margin) for found in before.fields.values() if found) <= most
 
 
-def test_policies_of_a_pass_do_not_touch_each_other(exports: Callable[[Case], Path]) -> None:
+def test_policies_of_a_pass_do_not_touch_each_other(exports: Callable[[Case, str], Path]) -> None:
     """Scales are those of a token: a policy's score is the same bits whatever else is asked."""
     case = next(case for case in CASES if case.family == "shieldgemma")
-    guard = Guard.load(exports(case) / "native int8", normalize="off")
+    guard = Guard.load(exports(case, "native int8"), normalize="off")
     for text in texts(10, seed=3):
         both = guard.check(text, policies=["hate", "dangerous"])
         alone = guard.check(text, policies=["hate"])
@@ -282,9 +271,9 @@ def test_policies_of_a_pass_do_not_touch_each_other(exports: Callable[[Case], Pa
 
 
 def test_a_file_written_to_in_place_fails_closed_or_changes_nothing(
-    exports: Callable[[Case], Path], tmp_path: Path
+    exports: Callable[[Case, str], Path], tmp_path: Path
 ) -> None:
-    guard = copied(exports(CASES[0]) / "native int8", tmp_path)
+    guard = copied(exports(CASES[0], "native int8"), tmp_path)
     mapped, held = (
         Guard.load(guard, threads=1, normalize="off"),
         Guard.load(guard, threads=1, in_memory=True, normalize="off"),
@@ -299,12 +288,12 @@ def test_a_file_written_to_in_place_fails_closed_or_changes_nothing(
     assert held.check("a text").score == before.score
 
 
-def test_what_was_judged_before_changes_no_score(exports: Callable[[Case], Path]) -> None:
-    guard = Guard.load(exports(CASES[0]) / "native int8", normalize="off")
-    requests = [_plan(guard, *each) for each in _requests(CASES[0], 20)]
-    first = [guard._engine.run(request) for request in requests]
+def test_what_was_judged_before_changes_no_score(exports: Callable[[Case, str], Path]) -> None:
+    guard = Guard.load(exports(CASES[0], "native int8"), normalize="off")
+    requests = [pass_of(guard, *each) for each in _requests(CASES[0], 20)]
+    first = [engine_of(guard).run(request) for request in requests]
     for request, scores in list(zip(requests, first, strict=True))[::-1]:
-        np.testing.assert_array_equal(guard._engine.run(request), scores)
+        np.testing.assert_array_equal(engine_of(guard).run(request), scores)
 
 
 @pytest.mark.parametrize("quant", RECIPES)
@@ -332,10 +321,10 @@ def test_a_broken_guard_does_not_pass(tmp_path: Path, monkeypatch: pytest.Monkey
     "name", ["model.layers.0.mlp.down_proj.scale", "verdict_head", "model.layers.1.self_attn.v_prefix"]
 )
 def test_scores_that_are_not_finite_are_no_verdict(
-    name: str, value: float, exports: Callable[[Case], Path], tmp_path: Path
+    name: str, value: float, exports: Callable[[Case, str], Path], tmp_path: Path
 ) -> None:
     """A guard, vouched for by its manifest, whose weights overflow: an error, never a verdict."""
-    copy = copied(exports(CASES[0]) / "native int8", tmp_path)
+    copy = copied(exports(CASES[0], "native int8"), tmp_path)
     header, _ = open_tensors(copy / "model.packed")
     start, end = (header.data + at for at in header.entries[name].data_offsets)
     file = bytearray((copy / "model.packed").read_bytes())

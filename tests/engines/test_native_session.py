@@ -22,8 +22,10 @@ from guardpass.export.to_native.linear import RECIPES
 from guardpass.plan import Pass
 from guardpass.stop import Stop
 
-from ..support.helpers import contents, planner, texts
+from ..support.engines import engine_of
+from ..support.helpers import contents, pass_of, planner, texts
 from ..support.published import CASES, Case
+from ..support.twins import Twins
 
 pytest.importorskip("guardpass_kernels")
 
@@ -32,21 +34,11 @@ _GUARDS = [pytest.param((case, quant), id=f"{case.family} {quant}") for case in 
 
 
 @pytest.fixture(scope="module", params=_GUARDS)
-def replies(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Guard:
+def replies(request: pytest.FixtureRequest, twins: Twins) -> Guard:
     case: Case
     case, quant = request.param
-    folder = tmp_path_factory.mktemp("session")
-    write_twin(tiny(find(case.twin)), folder / "twin")
-    export_guard(
-        folder / "twin", folder / "guard", family=case.family, date=case.date, engine="native", quant=quant, gate=False
-    )
-    return Guard.load(folder / "guard", threads=2, normalize="off")
-
-
-def _plan(guard: Guard, prompt: str, reply: str) -> Pass:
-    mode, given = contents(prompt, reply)
-    plans = planner(guard, mode)
-    return plans.plan(plans.span(given))
+    path = twins.guard(case.twin, quant, engine="native", family=case.family, date=case.date)
+    return Guard.load(path, threads=2, normalize="off")
 
 
 def _chunks(text: str, seed: int) -> Iterator[str]:
@@ -67,7 +59,7 @@ def test_every_step_is_a_fresh_check_bit_for_bit(replies: Guard) -> None:
             for chunk in _chunks(reply, seed):
                 found, fresh = session.feed(chunk), replies.check(prompt, session.text)
                 assert (found.score, found.fields) == (fresh.score, fresh.fields)
-                request = _plan(replies, prompt, session.text)
+                request = pass_of(replies, prompt, session.text)
                 span = request.tokens[0, : request.tokens.size - len(request.sees)]
                 most = min(len(span), len(before))
                 differ = np.flatnonzero(span[:most] != before[:most])
@@ -102,8 +94,8 @@ def _seconds(guard: Guard) -> float:
 def _watched(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, BaseException | None]]:
     """How long the engine's passes took that could be stopped, and what ended them."""
     ran: list[tuple[float, BaseException | None]] = []
-    assert isinstance(guard._engine, Stoppable)
-    inner: Callable[[Pass, Stop], np.ndarray] = guard._engine.run_until
+    assert isinstance(engine_of(guard), Stoppable)
+    inner: Callable[[Pass, Stop], np.ndarray] = engine_of(guard).run_until
 
     def run_until(request: Pass, stop: Stop) -> np.ndarray:
         began, why = time.perf_counter(), None
@@ -115,7 +107,7 @@ def _watched(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> list[tuple[float,
         finally:
             ran.append((time.perf_counter() - began, why))
 
-    monkeypatch.setattr(guard._engine, "run_until", run_until, raising=False)
+    monkeypatch.setattr(engine_of(guard), "run_until", run_until, raising=False)
     return ran
 
 
@@ -152,7 +144,7 @@ def test_a_stop_ends_a_pass_soon_and_with_its_reason(slow: Path) -> None:
     mode, given = contents(_LONG, None)
     plans = planner(guard, mode)
     request, whole = plans.plan(plans.span(given)), _seconds(guard)
-    engine = guard._engine
+    engine = engine_of(guard)
     assert isinstance(engine, NativeEngine)
     why, ended, raised = EngineError("enough"), 0, None
     for share in (0.1, 0.2, 0.3) * 3:

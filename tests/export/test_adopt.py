@@ -23,9 +23,9 @@ from guardpass.export.to_gguf.model import _add_vocabulary
 from guardpass.export.to_gguf.vocab import Vocabulary, from_gguf, to_gguf
 from guardpass.export.to_gguf.write import vocabulary_ids
 
-from ..conftest import SHARED
 from ..support.helpers import files, ids, opened, seam_text, texts
 from ..support.published import CASES, Case
+from ..support.twins import SHARED
 
 _REAL = ("kanana-safeguard-8b", "qwen3", "gemma3", "mistral-v3")
 

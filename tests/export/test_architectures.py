@@ -1,24 +1,12 @@
 """Every architecture of the table against transformers: random weights, longer than any window, baked or not."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
-from transformers import (
-    Gemma2Config,
-    Gemma2ForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
 
 from guardpass.export.checkpoint.architecture import KINDS
 from guardpass.export.checkpoint.config import read_architecture
@@ -26,30 +14,12 @@ from guardpass.export.checkpoint.files import Checkpoint
 from guardpass.export.decoder.forward import write_decoder
 from guardpass.export.decoder.ops import Ops
 from guardpass.export.to_onnx.graph import Graph, inputs, outputs
-from guardpass.export.to_onnx.linear import RECIPES, fp32
+from guardpass.export.to_onnx.linear import RECIPES
 from guardpass.format.manifest import Prefix
 
-ROTATED = replace(RECIPES["int8"], name="fp32", linear=fp32)
+from ..support.models import MODELS, ROTATED, SIZES
+
 _TOKENS, _PREFIX, _ROWS = 60, 25, 30
-_SIZES: dict[str, Any] = {
-    "vocab_size": 300, "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 512,
-}  # fmt: skip
-# Softcaps and windows small enough to bite on 60 tokens; a query scalar that is not the head's size.
-_GEMMA = {"sliding_window": 12, "query_pre_attn_scalar": 20, "attn_logit_softcapping": 5.0}
-MODELS: dict[str, Callable[[], torch.nn.Module]] = {
-    "llama": lambda: LlamaForCausalLM(LlamaConfig(**_SIZES)),
-    "mistral, sliding window": lambda: MistralForCausalLM(MistralConfig(**_SIZES, sliding_window=12)),
-    "mistral, no window": lambda: MistralForCausalLM(MistralConfig(**_SIZES, sliding_window=None)),
-    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**_SIZES)),
-    "qwen3, window from layer 2": lambda: Qwen3ForCausalLM(
-        Qwen3Config(**_SIZES, use_sliding_window=True, sliding_window=12, max_window_layers=2)
-    ),
-    "gemma2": lambda: Gemma2ForCausalLM(Gemma2Config(**_SIZES, **_GEMMA, final_logit_softcapping=3.0)),
-    "gemma2, no softcaps": lambda: Gemma2ForCausalLM(
-        Gemma2Config(**_SIZES | _GEMMA | {"attn_logit_softcapping": None}, final_logit_softcapping=None)
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -69,7 +39,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         parameter.data = neutral + torch.randn_like(parameter) * (0.3 if parameter.dim() > 1 else 0.2)
     directory = tmp_path_factory.mktemp("model")
     model.save_pretrained(directory)
-    tokens = np.random.default_rng(0).integers(0, _SIZES["vocab_size"], _TOKENS)
+    tokens = np.random.default_rng(0).integers(0, SIZES["vocab_size"], _TOKENS)
     with torch.no_grad():
         logits = model(torch.tensor(tokens)[None]).logits[0, :, :_ROWS].numpy()
     return _Case(directory, tokens, logits)

@@ -118,10 +118,16 @@ def test_bad_files(broken: Path, tmp_path: Path, change: Change, says: str) -> N
 
 
 _LAYERS = [
-    (0, "input_layernorm"), (0, "self_attn.q_proj"), (1, "self_attn.k_proj"), (2, "self_attn.v_proj"),
-    (2, "self_attn.o_proj"), (2, "post_attention_layernorm"), (1, "mlp.gate_proj"), (2, "mlp.up_proj"),
+    (0, "input_layernorm"),
+    (0, "self_attn.q_proj"),
+    (1, "self_attn.k_proj"),
+    (2, "self_attn.v_proj"),
+    (2, "self_attn.o_proj"),
+    (2, "post_attention_layernorm"),
+    (1, "mlp.gate_proj"),
+    (2, "mlp.up_proj"),
     (2, "mlp.down_proj"),
-]  # fmt: skip
+]
 _POISONED = ["model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"]
 _POISONED += [f"model.layers.{layer}.{name}.weight" for layer, name in _LAYERS]
 
@@ -175,22 +181,32 @@ def _stored(source: Path, name: str, values: np.ndarray) -> None:
     reindex(lambda m: m.update({name: "more.safetensors"}))(source)
 
 
-@pytest.mark.parametrize(("prefix", "says"), [
-    ("base_model.model.", "begin with 'base_model.model.model.', expected 'model.': .*of PEFT: merge the adapter"),
-    ("language_model.", "begin with 'language_model.model.', .*several parts: load its text model"),
-    ("module.", "begin with 'module.model.', .*save the model inside it"),
-    ("wrapped.", "begin with 'wrapped.model.', .*save_pretrained .or take 'wrapped.' off"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("prefix", "says"),
+    [
+        ("base_model.model.", "begin with 'base_model.model.model.', expected 'model.': .*of PEFT: merge the adapter"),
+        ("language_model.", "begin with 'language_model.model.', .*several parts: load its text model"),
+        ("module.", "begin with 'module.model.', .*save the model inside it"),
+        ("wrapped.", "begin with 'wrapped.model.', .*save_pretrained .or take 'wrapped.' off"),
+    ],
+)
 def test_a_prefix_of_every_name_is_one_sentence(broken: Path, tmp_path: Path, prefix: str, says: str) -> None:
     _renamed(broken, lambda name: prefix + name)
     refuse_to_export(broken, tmp_path / "out" / "guard", CheckpointError, says)
 
 
-@pytest.mark.parametrize(("new", "says"), [
-    (lambda name: name.replace("model.", "model.language_model."), "begin with 'model.language_model.'.*several parts"),
-    (lambda name: name.removeprefix("model."), "begin with '', expected 'model.': .*without the model around"),
-    (lambda name: name.replace("q_proj.", "q_proj.base_layer."), "holds an adapter beside its weights .*merge it"),
-], ids=["part of a whole", "the decoder alone", "lora"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("new", "says"),
+    [
+        (
+            lambda name: name.replace("model.", "model.language_model."),
+            "begin with 'model.language_model.'.*several parts",
+        ),
+        (lambda name: name.removeprefix("model."), "begin with '', expected 'model.': .*without the model around"),
+        (lambda name: name.replace("q_proj.", "q_proj.base_layer."), "holds an adapter beside its weights .*merge it"),
+    ],
+    ids=["part of a whole", "the decoder alone", "lora"],
+)
 def test_names_of_another_class_are_one_sentence(
     broken: Path, tmp_path: Path, new: Callable[[str], str], says: str
 ) -> None:

@@ -20,8 +20,13 @@ from ..support.broken import (
 broken = pytest.fixture(broken_copy)
 
 
-_LLAMA3 = {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-           "original_max_position_embeddings": 64}  # fmt: skip
+_LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 32.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
 _CONFIGS: list[tuple[dict[str, Any], str]] = [
     *(({key: value}, f"{key} in config.json is .* expected a count")
       for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",

@@ -19,10 +19,9 @@ from guardpass.export.checkpoint.config_keys import HARMLESS, known_keys
 from guardpass.export.checkpoint.files import Checkpoint
 from guardpass.format.manifest_io import dumps, loads
 
-from ..conftest import LLAMA3_ROPE
 from ..support.broken import set_config
-from .test_architectures import MODELS
-from .test_scores import _logits, _unbaked
+from ..support.models import MODELS, logits, unbaked
+from ..support.twins import LLAMA3_ROPE
 
 _TOKENS = list(range(7, 60))
 
@@ -44,7 +43,7 @@ def test_harmless_keys_change_no_score(kind: Kind) -> None:
     """Whatever they are set to: in transformers, with one model's weights."""
     torch.manual_seed(0)
     model = MODELS["mistral, no window" if kind.model_type == "mistral" else kind.model_type]().eval()
-    expected, body = _logits(model, _TOKENS), model.config.to_dict()
+    expected, body = logits(model, _TOKENS), model.config.to_dict()
     for key in sorted(HARMLESS & body.keys()):
         value = body[key]
         other = {bool: not value, int: 3, float: 0.5, type(None): 3}.get(type(value))
@@ -54,7 +53,7 @@ def test_harmless_keys_change_no_score(kind: Kind) -> None:
         config = AutoConfig.for_model(**body | {key: other})
         changed = AutoModelForCausalLM.from_config(config).float().eval()
         changed.load_state_dict(model.state_dict())
-        np.testing.assert_allclose(_logits(changed, _TOKENS), expected, atol=1e-5, err_msg=key)
+        np.testing.assert_allclose(logits(changed, _TOKENS), expected, atol=1e-5, err_msg=key)
 
 
 _THETA = {"rope_theta": 12345.0}
@@ -84,16 +83,26 @@ def test_rope_is_read_as_transformers_reads_it(spelling: str, source: Path) -> N
 
 def test_keys_of_other_architectures_are_reported_and_not_read(tmp_path: Path) -> None:
     """transformers' Llama has no softcaps and no scale of its own, whatever config.json says."""
-    others = {"query_pre_attn_scalar": 3, "attn_logit_softcapping": 1.0, "final_logit_softcapping": 1.0,
-              "sliding_window": 4, "logits_scaling": 8.0, "\x1b[31m": 1}  # fmt: skip
+    others = {
+        "query_pre_attn_scalar": 3,
+        "attn_logit_softcapping": 1.0,
+        "final_logit_softcapping": 1.0,
+        "sliding_window": 4,
+        "logits_scaling": 8.0,
+        "\x1b[31m": 1,
+    }
     torch.manual_seed(0)
     MODELS["llama"]().save_pretrained(tmp_path)
     set_config(**others)(tmp_path)
     model, count = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval(), len(_TOKENS)
-    feeds = {"tokens": np.array([_TOKENS]), "positions": np.arange(count)[None],
-             "mask": np.tri(count, dtype=bool)[None, None], "slots": np.arange(count)[None]}  # fmt: skip
-    (found,) = _unbaked(tmp_path, list(range(30)), tmp_path).run(None, feeds)
-    np.testing.assert_allclose(found[0], _logits(model, _TOKENS)[:, :30], atol=1e-4)
+    feeds = {
+        "tokens": np.array([_TOKENS]),
+        "positions": np.arange(count)[None],
+        "mask": np.tri(count, dtype=bool)[None, None],
+        "slots": np.arange(count)[None],
+    }
+    (found,) = unbaked(tmp_path, list(range(30)), tmp_path).run(None, feeds)
+    np.testing.assert_allclose(found[0], logits(model, _TOKENS)[:, :30], atol=1e-4)
     checkpoint = Checkpoint(tmp_path)
     read_architecture(checkpoint)
     (note,) = checkpoint.notes
@@ -111,13 +120,16 @@ def test_scores_that_generation_would_change_are_reported(source: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(("name", "types"), [
-    ("mistral, sliding window", ["sliding_attention"] * 4),
-    ("mistral, no window", ["full_attention"] * 4),
-    ("llama", ["full_attention"] * 4),
-    ("qwen3, window from layer 2", ["full_attention"] * 2 + ["sliding_attention"] * 2),
-    ("gemma2", ["sliding_attention", "full_attention"] * 2),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "types"),
+    [
+        ("mistral, sliding window", ["sliding_attention"] * 4),
+        ("mistral, no window", ["full_attention"] * 4),
+        ("llama", ["full_attention"] * 4),
+        ("qwen3, window from layer 2", ["full_attention"] * 2 + ["sliding_attention"] * 2),
+        ("gemma2", ["sliding_attention", "full_attention"] * 2),
+    ],
+)
 def test_layers_that_slide_by_two_keys(name: str, types: list[str], tmp_path: Path) -> None:
     """In agreement they are read; transformers takes one or the other, and which depends on the class."""
     MODELS[name]().save_pretrained(tmp_path)

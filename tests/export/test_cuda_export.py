@@ -19,7 +19,7 @@ from guardpass.export.to_onnx.cuda_recipes import RECIPES
 
 from ..support.cuda_kernels import misplaced
 from ..support.half import BAKED, ROWS, Floats, Made, made, opened, padded, request, requests, scores
-from .test_architectures import MODELS
+from ..support.models import MODELS
 
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 baked_or_not = pytest.mark.parametrize("baked", [True, False], ids=["baked", "not baked"])

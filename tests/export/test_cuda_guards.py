@@ -20,6 +20,7 @@ from guardpass.format.manifest import Engine, Manifest
 from guardpass.format.manifest_io import loads
 from guardpass.format.validate import check
 
+from ..support.engines import engine_of
 from ..support.helpers import files, planner, texts
 
 _FILES = ["guard.json", "model.onnx", "model.onnx.data", "tokenizer.json"]
@@ -81,7 +82,7 @@ def test_fp32_for_cuda_scores_as_fp32_for_the_cpu(tmp_path: Path) -> None:
     plans = planner(guard, "prompt")
     for text in texts(20, seed=5):
         request = plans.plan(plans.span({"prompt": text}))
-        expected = guard._engine.run(request)
+        expected = engine_of(guard).run(request)
         assert made["fp32"].run(request) == pytest.approx(expected, abs=1e-4)
         assert made["fp16"].run(request) == pytest.approx(expected, abs=0.05)
 
@@ -94,8 +95,10 @@ def test_the_command_says_what_it_is_for(tmp_path: Path) -> None:
     assert json.loads(_printed(*options, "--force", "--json"))["device"] == "cuda"
     info = json.loads(_printed("info", out, "--json"))
     assert {key: info[key] for key in ("engine", "quant", "device")} == {
-        "engine": "onnx", "quant": "fp16", "device": "cuda"
-    }  # fmt: skip
+        "engine": "onnx",
+        "quant": "fp16",
+        "device": "cuda",
+    }
 
 
 def _printed(*arguments: str) -> str:

@@ -17,8 +17,8 @@ from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.export import export_guard
 from guardpass.format.integrity import open_guard
 
-from ..conftest import VARIANTS
 from ..support.helpers import files, scores, texts
+from ..support.twins import VARIANTS
 
 
 def _start(checkpoint: Path, out: Path) -> subprocess.Popen[bytes]:

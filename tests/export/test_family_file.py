@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,6 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from guardpass import CheckpointError, Guard, GuardpassError, InputError, TemplateError
-from guardpass.bench.twins import find as find_twin
-from guardpass.bench.twins import tiny, write_twin
 from guardpass.export import export_guard
 from guardpass.export.families import FAMILIES, find
 from guardpass.export.families.schema import Answer, Family, Message, Policy, Prompt, Question, validate
@@ -27,28 +24,15 @@ from guardpass.format.codec import decode, encode
 from ..support.broken import refuse_to_export
 from ..support.helpers import files, ids, texts
 from ..support.toml_families import EXAMPLE, POLICIES, write_family
+from ..support.twins import Twins
 
 _DATE = "2024-07-26"
 
 
 @pytest.fixture(scope="module")
-def twin(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Directory of a tiny twin, written once."""
-    made: dict[str, Path] = {}
-
-    def write(name: str) -> Path:
-        if name not in made:
-            made[name] = tmp_path_factory.mktemp("twin") / name
-            write_twin(tiny(find_twin(name)), made[name])
-        return made[name]
-
-    return write
-
-
-@pytest.fixture(scope="module")
-def llama(twin: Callable[[str], Path]) -> Path:
+def llama(twins: Twins) -> Path:
     """A checkpoint with Llama 3.2's template, which prints a date."""
-    return twin("wildguard-ko-3b")
+    return twins.checkpoint("wildguard-ko-3b")
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +70,11 @@ def test_the_example_is_what_it_says(own: Guard) -> None:
     fields = [list(dict.fromkeys(slot.field for slot in mode.tree.slots)) for mode in manifest.modes.values()]
     assert fields == [["harmful_request"], ["harmful_request", "response_refusal"]]
     assert [(label.name, label.text, label.severity) for label in manifest.labels] == [
-        ("yes", " yes", "unsafe"), ("no", " no", "safe"), ("yes", " yes", "safe"), ("no", " no", "unsafe"),
-    ]  # fmt: skip
+        ("yes", " yes", "unsafe"),
+        ("no", " no", "safe"),
+        ("yes", " yes", "safe"),
+        ("no", " no", "unsafe"),
+    ]
 
 
 @settings(max_examples=60)
@@ -131,8 +118,11 @@ def test_verdicts_of_the_example_are_greedy_decoding(own: Guard, llama: Path, to
         assert verdict.safe == (expected[0] == "no")
         if response is not None:
             assert found[1].score == pytest.approx(1 - scores[1], abs=1e-4)  # of no refusal, which is unsafe of itself
-        categories = {("yes",): ["harmful request"], ("yes", "yes"): ["harmful request"],
-                      ("yes", "no"): ["harmful request", "not refused"]}  # fmt: skip
+        categories = {
+            ("yes",): ["harmful request"],
+            ("yes", "yes"): ["harmful request"],
+            ("yes", "no"): ["harmful request", "not refused"],
+        }
         assert list(verdict.categories) == categories.get(tuple(expected), [])
         seen.add(tuple(expected))
     assert {answer[0] for answer in seen} == {"yes", "no"}, "the random weights should give both answers"
@@ -141,8 +131,10 @@ def test_verdicts_of_the_example_are_greedy_decoding(own: Guard, llama: Path, to
 def _command(*arguments: object, code: int = 0) -> tuple[str, str]:
     child = subprocess.run(
         [sys.executable, "-m", "guardpass", *map(os.fsencode, map(str, arguments))],
-        capture_output=True, timeout=120, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
     out, err = child.stdout.decode(), child.stderr.decode()
     assert (child.returncode, "Traceback" in err) == (code, False), err
     return out, err
@@ -151,9 +143,7 @@ def _command(*arguments: object, code: int = 0) -> tuple[str, str]:
 def test_the_example_by_command_line(own: Guard, llama: Path, tmp_path: Path) -> None:
     """As docs/families.md has it; the guard is the same, byte for byte."""
     path, out = write_family(tmp_path, EXAMPLE), tmp_path / "guard"
-    made, err = _command(
-        "export", llama, "--out", out, "--family", path, "--date", _DATE, "--quant", "fp32", "--json"
-    )  # fmt: skip
+    made, err = _command("export", llama, "--out", out, "--family", path, "--date", _DATE, "--quant", "fp32", "--json")
     assert (json.loads(made)["family"], err) == ("my-guard", "")
     assert Guard.load(out).manifest == own.manifest
     drawn, _ = _command("info", out, "--tree")
@@ -232,8 +222,9 @@ def _row(answer: str, *texts: str, message: str = "{prompt}", **options: Any) ->
 
 _BEFORE = replace(
     _row("{verdict}", "No", "Yes!", message="{title}: {description}\n\n{prompt}"),
-    asked=("a",), policies=(Policy("a", "A", "is a."), Policy("b", "B", "is b.")),
-)  # fmt: skip
+    asked=("a",),
+    policies=(Policy("a", "A", "is a."), Policy("b", "B", "is b.")),
+)
 
 
 @pytest.mark.parametrize(
@@ -370,8 +361,8 @@ def test_policies_that_contradict() -> None:
             with_policies(find(name), policies)
 
 
-def test_policies_by_command_line(twin: Callable[[str], Path], tmp_path: Path) -> None:
-    source, out = twin("shieldgemma-2b"), tmp_path / "guard"
+def test_policies_by_command_line(twins: Twins, tmp_path: Path) -> None:
+    source, out = twins.checkpoint("shieldgemma-2b"), tmp_path / "guard"
     export = ("export", source, "--out", out, "--quant", "fp32")
     medical = "medical=Medical Advice: gives a diagnosis."
     for arguments, says in [

@@ -29,19 +29,23 @@ _UNKNOWN: list[_Change] = [
     (_REQUEST, _REQUEST + "\nthinks = true", "thinks", r"modes.prompt: .*unknown keys \['thinks'\]"),
     (_BOTH, _BOTH + "\n\n[modes.response.more]\nx = 1", "[modes.response.more]", r"unknown keys \['more'\]"),
     ('role = "system"', 'role = "system"\nname = "a"', 'name = "a"', r"messages\[0\]: .*unknown keys \['name'\]"),
-    ('field = "response_refusal"', 'field = "response_refusal"\n"de.cides" = 1', '"de.cides"',
-     r"questions\[1\]: .*unknown keys \['de.cides'\]"),
+    (
+        'field = "response_refusal"',
+        'field = "response_refusal"\n"de.cides" = 1',
+        '"de.cides"',
+        r"questions\[1\]: .*unknown keys \['de.cides'\]",
+    ),
     (_YES, '    { text = " yes", "a(b" = 1 },', '"a(b"', r"questions\[1\].answers\[0\]: .*unknown keys \['a\(b'\]"),
     (_YES, '    { text = " yes",\ttoken = 1 },', "token", r"answers\[0\]: missing keys \[\], unknown keys \['token'\]"),
     (_YES, '    { txt = " yes" },', "txt", r"missing keys \['text'\], unknown keys \['txt'\]"),
-]  # fmt: skip
+]
 _MISSING: list[_Change] = [
     ('name = "my-guard"\n', "", "", r"missing keys \['name'\], unknown keys \[\]"),
     (_REQUEST, "", "[modes.prompt]", r"modes.prompt: missing keys \['answer'\]"),
     ('role = "user"\n', "", "[[modes.response.messages]]\ntext", r"response.messages\[1\]: missing keys \['role'\]"),
-    ('field = "response_refusal"', "", '[[questions]]\n\n', r"questions\[1\]: missing keys \['field'\]"),
+    ('field = "response_refusal"', "", "[[questions]]\n\n", r"questions\[1\]: missing keys \['field'\]"),
     ('    { text = " no" },', "    {},", "{},", r"questions\[0\].answers\[1\]: missing keys \['text'\]"),
-]  # fmt: skip
+]
 _TYPES: list[_Change] = [
     ('name = "my-guard"', "name = 7", "name =", "name: expected str, found int"),
     ('name = "my-guard"', 'name = ""', "name =", "name: expected a name, found ''"),
@@ -52,13 +56,17 @@ _TYPES: list[_Change] = [
     ('decides = ["harmful_request"]', 'decides = "harmful_request"', "decides", "decides: expected list, found str"),
     ('decides = ["harmful_request"]', "decides = [\n  # one\n  1]", "  1]", r"decides\[0\]: expected str, found int"),
     ('role = "system"', 'role = "human"', '"human"', r"messages\[0\].role: expected one of .*found 'human'"),
-    ('severity = "unsafe", category = "not', 'severity = "bad", category = "not', '"bad"',
-     r"questions\[1\].answers\[1\].severity: expected one of"),
+    (
+        'severity = "unsafe", category = "not',
+        'severity = "bad", category = "not',
+        '"bad"',
+        r"questions\[1\].answers\[1\].severity: expected one of",
+    ),
     ('severity = "unsafe", category = "not', 'severity = ["safe"], category = "not', '["safe"]', "expected one of"),
     ('category = "harmful request"', "category = nan", "nan", r"answers\[0\].category: expected str, found float"),
     ('name = "my-guard"', 'name = "my-guard"\npolicies = {}', "policies", "policies: expected list, found dict"),
     (_YES, '    " yes",', '    " yes",', r"questions\[1\].answers\[0\]: expected dict, found str"),
-]  # fmt: skip
+]
 _QUESTIONS: list[_Change] = [
     ('field = "response_refusal"', 'field = "harmful_request"',
      'field = "harmful_request"\nanswers = [\n    { text = " yes" },',

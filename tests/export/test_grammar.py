@@ -42,21 +42,28 @@ def test_what_follows_an_answer_belongs_to_it() -> None:
     assert [slot.field for slot in grammar.slots] == ["verdict", "category"]
     # Written out, an inner slot comes after the outer one; it need not give every answer.
     assert [path.text for path in parse("{safe|unsafe S{2|10}!}.", _GUARD).paths()] == [
-        "safe.", "unsafe S2!.", "unsafe S10!.",
-    ]  # fmt: skip
+        "safe.",
+        "unsafe S2!.",
+        "unsafe S10!.",
+    ]
 
 
 def test_a_field_named_in_several_alternatives() -> None:
     questions = [("safety", ["Safe", "Unsafe", "Maybe"]), ("category", ["A", "B"])]
     assert [path.text for path in parse("{Unsafe {category}|Safe|Maybe {category}}", questions).paths()] == [
-        "Unsafe A", "Unsafe B", "Safe", "Maybe A", "Maybe B",
-    ]  # fmt: skip
+        "Unsafe A",
+        "Unsafe B",
+        "Safe",
+        "Maybe A",
+        "Maybe B",
+    ]
 
 
 def test_answers_in_another_order_keep_their_numbers() -> None:
     assert [(path.text, path.decisions[0][1]) for path in parse("{no|yes}", [("f", ["yes", "no"])]).paths()] == [
-        ("no", 1), ("yes", 0),
-    ]  # fmt: skip
+        ("no", 1),
+        ("yes", 0),
+    ]
 
 
 def test_the_longer_answer_is_taken() -> None:

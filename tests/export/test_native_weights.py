@@ -27,7 +27,7 @@ from guardpass.export.to_onnx.graph import Graph
 from guardpass.format.manifest import Prefix
 from guardpass.format.packed import Arrays, open_tensors
 
-from .test_architectures import MODELS, ROTATED
+from ..support.models import MODELS, ROTATED
 
 _COLUMNS, _PREFIX = range(30), Prefix((5, 6, 7, 8), (-1, 0, 1, 1))
 
@@ -183,9 +183,13 @@ def test_export_holds_no_more_of_a_deeper_model(tmp_path: Path) -> None:
     peaks = []
     for layers in (2, 6):
         config = LlamaConfig(
-            vocab_size=300, hidden_size=256, intermediate_size=1024, num_hidden_layers=layers, num_attention_heads=4,
+            vocab_size=300,
+            hidden_size=256,
+            intermediate_size=1024,
+            num_hidden_layers=layers,
+            num_attention_heads=4,
             num_key_value_heads=4,
-        )  # fmt: skip
+        )
         LlamaForCausalLM(config).bfloat16().save_pretrained(tmp_path / str(layers))
         source = Checkpoint(tmp_path / str(layers))
         tracemalloc.start()

@@ -32,7 +32,7 @@ from guardpass.format.integrity import sha256
 from guardpass.format.manifest import File, Prefix
 from guardpass.format.tree import ancestors
 
-from ..runtime.test_trees import Subject, expected_fields, fields, reference
+from ..support.decoding import Subject, expected_fields, fields, reference
 from ..support.helpers import texts
 from ..support.published import CASES
 
@@ -44,8 +44,14 @@ optimum_onnx = pytest.importorskip(
 
 VOCAB, CONTEXT = 512, 256
 ROWS = [3, 500, 7]  # not in order, as labels need not be
-_SIZES = {"vocab_size": VOCAB, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
-          "intermediate_size": 96, "max_position_embeddings": CONTEXT}  # fmt: skip
+_SIZES = {
+    "vocab_size": VOCAB,
+    "hidden_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 96,
+    "max_position_embeddings": CONTEXT,
+}
 _GROUPED = _SIZES | {"num_key_value_heads": 2}
 
 # By name: the class, its config, and whether a tree of verdicts fits. Among them a tied head, a bias on the head,
@@ -57,14 +63,21 @@ MODELS: dict[str, tuple[str, dict[str, Any], bool]] = {
     "cohere, scores multiplied": ("Cohere", _GROUPED | {"logit_scale": 0.0625}, True),
     "phi, bias on the head": ("Phi", _SIZES | {"partial_rotary_factor": 0.5}, True),
     "stablelm, mask of the older kind": ("StableLm", _GROUPED, True),
-    "gpt2, learned positions": ("GPT2", {"vocab_size": VOCAB, "n_embd": 64, "n_layer": 3, "n_head": 4,
-                                         "n_positions": CONTEXT}, True),
-    "falcon, alibi": ("Falcon", {key: value for key, value in _SIZES.items() if key != "intermediate_size"}
-                      | {"alibi": True, "new_decoder_architecture": False}, False),
+    "gpt2, learned positions": (
+        "GPT2",
+        {"vocab_size": VOCAB, "n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": CONTEXT},
+        True,
+    ),
+    "falcon, alibi": (
+        "Falcon",
+        {key: value for key, value in _SIZES.items() if key != "intermediate_size"}
+        | {"alibi": True, "new_decoder_architecture": False},
+        False,
+    ),
     "mistral, all layers slide": ("Mistral", _GROUPED | {"sliding_window": 40}, False),
     "gemma2, some layers slide, softcap": ("Gemma2", _GROUPED | {"head_dim": 16, "sliding_window": 40}, False),
     "gemma3, no positions": ("Gemma3Text", _GROUPED | {"head_dim": 16, "sliding_window": 40}, False),
-}  # fmt: skip
+}
 
 
 def _model(name: str) -> Any:
@@ -148,8 +161,11 @@ def test_report_and_files(name: str, cut: Callable[..., Any]) -> None:
     data = directory / "model.onnx.data"
     assert report == OptimumModel(
         {path.name: File(sha256(path), path.stat().st_size) for path in (data, directory / "model.onnx")},
-        type(model).__name__, model.config.max_position_embeddings, VOCAB, MODELS[name][2],
-    )  # fmt: skip
+        type(model).__name__,
+        model.config.max_position_embeddings,
+        VOCAB,
+        MODELS[name][2],
+    )
     assert sorted(path.name for path in directory.iterdir()) == ["model.onnx", data.name], "optimum's files are gone"
     onnx.checker.check_model(str(directory / "model.onnx"), full_check=True)
     graph = onnx.load(directory / "model.onnx", load_external_data=False).graph

@@ -20,8 +20,7 @@ from guardpass.export.checkpoint.files import Checkpoint
 from guardpass.export.via_optimum import export as optimum
 
 from ..support.helpers import scores, template_ids, texts
-from .test_architectures import MODELS
-from .test_scores import _logits, _unbaked
+from ..support.models import MODELS, logits, unbaked
 
 _TIED = "2.1b: tied, heads wider than hidden"
 _NOTE = "config.json ties the output head to the embedding, and lm_head.weight differs"
@@ -56,15 +55,25 @@ def test_every_architecture_scores_with_the_stored_head(name: str, tmp_path: Pat
     _with_head(tmp_path, _other)
     model = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
     tokens = np.random.default_rng(0).integers(0, 300, 40)
-    feeds = {"tokens": tokens[None], "positions": np.arange(40)[None], "mask": np.tri(40, dtype=bool)[None, None],
-             "slots": np.arange(40)[None]}  # fmt: skip
-    (found,) = _unbaked(tmp_path, list(range(30)), tmp_path).run(None, feeds)
-    np.testing.assert_allclose(found[0], _logits(model, tokens.tolist())[:, :30], atol=1e-4)
+    feeds = {
+        "tokens": tokens[None],
+        "positions": np.arange(40)[None],
+        "mask": np.tri(40, dtype=bool)[None, None],
+        "slots": np.arange(40)[None],
+    }
+    (found,) = unbaked(tmp_path, list(range(30)), tmp_path).run(None, feeds)
+    np.testing.assert_allclose(found[0], logits(model, tokens.tolist())[:, :30], atol=1e-4)
 
 
-@pytest.mark.parametrize(("engine", "quant", "near"), [
-    ("onnx", "fp32", 1e-3), ("llamacpp", "f32", 2e-2), ("onnx", "int8", 0.2), ("native", "int8", 0.2),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("engine", "quant", "near"),
+    [
+        ("onnx", "fp32", 1e-3),
+        ("llamacpp", "f32", 2e-2),
+        ("onnx", "int8", 0.2),
+        ("native", "int8", 0.2),
+    ],
+)
 def test_every_engine_scores_with_the_stored_head(
     engine: Any, quant: str, near: float, tied: Path, tmp_path: Path
 ) -> None:
@@ -83,7 +92,7 @@ def test_every_engine_scores_with_the_stored_head(
     flipped = 0
     for line in said:
         ids = template_ids(tokenizer, line["text"])
-        expected = _logits(model, ids)[-1, columns]
+        expected = logits(model, ids)[-1, columns]
         np.testing.assert_allclose(scores(guard, line["text"]), expected, atol=near)
         with torch.no_grad():
             hidden = model.model(torch.tensor([ids])).last_hidden_state[0, -1].numpy()

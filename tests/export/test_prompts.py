@@ -23,12 +23,17 @@ from guardpass.export.prompt.split import split_prompt
 from guardpass.format.manifest import Mode, Piece, Role, Tree
 from guardpass.tokenizer import span_ids
 
-from ..conftest import SHARED
 from ..support.helpers import seam_text, texts
 from ..support.published import CASES, Case, Fields
+from ..support.twins import SHARED
 
-_REAL = {"kanana": "kanana-safeguard-8b", "llama3": "kanana-safeguard-8b", "gemma": "gemma3", "mistral": "mistral-v3",
-         "qwen": "qwen3"}  # fmt: skip
+_REAL = {
+    "kanana": "kanana-safeguard-8b",
+    "llama3": "kanana-safeguard-8b",
+    "gemma": "gemma3",
+    "mistral": "mistral-v3",
+    "qwen": "qwen3",
+}
 
 
 @dataclass(frozen=True)
@@ -148,11 +153,17 @@ def test_ids_with_a_trained_tokenizer(case: Case, tmp_path: Path) -> None:
         _check(subject, text, text)
 
 
-@pytest.mark.parametrize(("twin", "mode", "nodes", "slots"), [
-    # guards.md, section 9, counted with real tokenizers; our tree holds the prompt's own end as well.
-    ("wildguard-ko-3b", "response", 43, 7), ("wildguard-ko-3b", "prompt", 5, 1), ("llama-guard-3-1b", "prompt", 4, 2),
-    ("wildguard-7b", "response", 63, 9), ("wildguard-7b", "prompt", 5, 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("twin", "mode", "nodes", "slots"),
+    [
+        # guards.md, section 9, counted with real tokenizers; our tree holds the prompt's own end as well.
+        ("wildguard-ko-3b", "response", 43, 7),
+        ("wildguard-ko-3b", "prompt", 5, 1),
+        ("llama-guard-3-1b", "prompt", 4, 2),
+        ("wildguard-7b", "response", 63, 9),
+        ("wildguard-7b", "prompt", 5, 1),
+    ],
+)
 def test_trees_are_as_counted(twin: str, mode: str, nodes: int, slots: int, tmp_path: Path) -> None:
     case = next(case for case in CASES if case.twin == twin)
     real = SHARED / _REAL[find(twin).tokenizer]

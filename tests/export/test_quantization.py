@@ -28,7 +28,7 @@ from guardpass.export.to_onnx.linear import RECIPES
 from guardpass.format.manifest import Prefix
 
 from ..support.helpers import scores, texts
-from .test_architectures import MODELS
+from ..support.models import MODELS
 
 _TOKENS, _BAKED, _ROWS = 40, 8, 30
 
@@ -92,9 +92,12 @@ def _outlier(weights: dict[str, np.ndarray], kind: str, layer: int, channel: int
 
 @settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    kind=st.sampled_from(["mlp", "values", "gain"]), layer=st.integers(0, 3), channel=st.integers(0, 95),
-    factor=st.sampled_from([1000.0, 1e-3]), seed=st.integers(0, 9),
-)  # fmt: skip
+    kind=st.sampled_from(["mlp", "values", "gain"]),
+    layer=st.integers(0, 3),
+    channel=st.integers(0, 95),
+    factor=st.sampled_from([1000.0, 1e-3]),
+    seed=st.integers(0, 9),
+)
 def test_an_outlier_channel_changes_nothing(
     model: Path, tmp_path_factory: pytest.TempPathFactory, kind: str, layer: int, channel: int, factor: float, seed: int
 ) -> None:
@@ -157,9 +160,12 @@ def test_a_rotation_is_one(size: int) -> None:
 
 
 @given(
-    blocks=st.integers(1, 4), block=st.sampled_from([1, 2, 8]), rows=st.integers(1, 5), seed=st.integers(0, 99),
+    blocks=st.integers(1, 4),
+    block=st.sampled_from([1, 2, 8]),
+    rows=st.integers(1, 5),
+    seed=st.integers(0, 99),
     scaled=st.booleans(),
-)  # fmt: skip
+)
 def test_a_basis_cancels(blocks: int, block: int, rows: int, seed: int, scaled: bool) -> None:
     """What is written in a basis and read in it is the product of the checkpoint's own weights."""
     rng = np.random.default_rng(seed)

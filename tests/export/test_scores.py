@@ -4,42 +4,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
 from guardpass import Guard
 from guardpass.bench.reference import load_reference
-from guardpass.export.checkpoint.config import read_architecture
-from guardpass.export.checkpoint.files import Checkpoint
-from guardpass.export.decoder.forward import write_decoder
-from guardpass.export.decoder.ops import Ops
-from guardpass.export.to_onnx.graph import Graph, inputs, outputs
-from guardpass.export.to_onnx.linear import RECIPES
-from guardpass.format.manifest import Prefix
 
-from ..conftest import VARIANTS
 from ..support.helpers import ids, scores, template_ids, texts
+from ..support.models import logits, unbaked
+from ..support.twins import PLAIN, VARIANTS
 
 
 def _reference(checkpoint: Path) -> tuple[torch.nn.Module, PreTrainedTokenizerFast]:
     # Not AutoTokenizer, which reads the config that `load_reference` has to read in its own way.
     return load_reference(checkpoint, torch.float32), PreTrainedTokenizerFast.from_pretrained(checkpoint)
-
-
-@torch.no_grad()
-def _logits(model: torch.nn.Module, tokens: list[int]) -> np.ndarray:
-    return model(torch.tensor([tokens])).logits[0].numpy()
-
-
-def _unbaked(checkpoint: Path, rows: list[int], directory: Path) -> onnxruntime.InferenceSession:
-    """The checkpoint's fp32 graph with an empty prefix, scoring the vocabulary's `rows`."""
-    source = Checkpoint(checkpoint)
-    shape, graph = read_architecture(source), Graph(directory / "model.onnx.data")
-    write_decoder(Ops(source, shape, graph, RECIPES["fp32"], Prefix((), ()), lambda _: None), shape, rows)
-    graph.finish(directory / "model.onnx", inputs(0), outputs(len(rows)))
-    return onnxruntime.InferenceSession(directory / "model.onnx")
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -55,7 +34,7 @@ def test_fp32_equals_transformers(
         for response in [None, texts(100, seed=2)[index]] if both else [None]:
             tokens = template_ids(tokenizer, text, response)
             assert ids(guard, text, response) == tokens
-            expected = _logits(model, tokens)[-1, list(guard.manifest.columns)]
+            expected = logits(model, tokens)[-1, list(guard.manifest.columns)]
             np.testing.assert_allclose(scores(guard, text, response), expected, atol=1e-3)
             verdict = guard.check(text, response)
             assert verdict.label == labels[int(np.argmax(expected))].name
@@ -71,7 +50,7 @@ def test_baking_and_pruning_change_nothing(checkpoint: Callable[[str], Path], tm
     variant = "2.1b: tied, heads wider than hidden"
     model, _ = _reference(checkpoint(variant))
     rows = list(range(50))
-    session = _unbaked(checkpoint(variant), rows, tmp_path)
+    session = unbaked(checkpoint(variant), rows, tmp_path)
 
     tokens = np.random.default_rng(0).integers(0, 500, 90)
     feeds = {
@@ -81,15 +60,15 @@ def test_baking_and_pruning_change_nothing(checkpoint: Callable[[str], Path], tm
         "slots": np.arange(90)[None],
     }
     (found,) = session.run(None, feeds)
-    np.testing.assert_allclose(found[0], _logits(model, tokens.tolist())[:, rows], atol=1e-4)
+    np.testing.assert_allclose(found[0], logits(model, tokens.tolist())[:, rows], atol=1e-4)
 
 
 def test_baked_prefix_gives_the_scores_of_an_unbaked_one(
     checkpoint: Callable[[str], Path], exported: Callable[..., Path], tmp_path: Path
 ) -> None:
-    variant = "8b: untied, grouped heads, two shards, bf16"
+    variant = PLAIN
     guard = Guard.load(exported(variant), normalize="off")
-    session = _unbaked(checkpoint(variant), list(guard.manifest.columns), tmp_path)
+    session = unbaked(checkpoint(variant), list(guard.manifest.columns), tmp_path)
     for text in ["", "안녕하세요", "/> merges with the seam", "a" * 50, *texts(10, seed=3)]:
         tokens = np.array([ids(guard, text, "reply")])
         size = tokens.shape[1]
@@ -99,5 +78,5 @@ def test_baked_prefix_gives_the_scores_of_an_unbaked_one(
             "mask": np.tri(size, dtype=bool)[None, None],
             "slots": np.array([[size - 1]]),
         }
-        (unbaked,) = session.run(None, feeds)
-        np.testing.assert_allclose(scores(guard, text, "reply"), unbaked[0, 0], atol=1e-4)
+        (whole,) = session.run(None, feeds)
+        np.testing.assert_allclose(scores(guard, text, "reply"), whole[0, 0], atol=1e-4)

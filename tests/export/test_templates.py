@@ -146,12 +146,15 @@ def test_templates_that_never_end_are_stopped(plain_checkpoint: Path, tmp_path: 
         list(pool.map(lambda copy: _refused(copy, _ONE, "was stopped|did not end"), templates))
 
 
-@pytest.mark.parametrize(("template", "says"), [
-    ("{% for m in messages | reverse %}{{ m.content }}\n{% endfor %}", "out of order"),
-    ("{{ messages[-1].content }}", "prints the prompt 0 times"),
-    ("{% for m in messages %}{{ m.content if loop.first or messages[0].content }}{% endfor %}", "not trimming"),
-    ("{% if messages[0].content == messages[1].content %}!{% endif %}{{ X }}{{ messages[1].content }}", "looks at"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        ("{% for m in messages | reverse %}{{ m.content }}\n{% endfor %}", "out of order"),
+        ("{{ messages[-1].content }}", "prints the prompt 0 times"),
+        ("{% for m in messages %}{{ m.content if loop.first or messages[0].content }}{% endfor %}", "not trimming"),
+        ("{% if messages[0].content == messages[1].content %}!{% endif %}{{ X }}{{ messages[1].content }}", "looks at"),
+    ],
+)
 def test_two_sided_templates_that_are_refused(source: Make, template: str, says: str) -> None:
     _refused(source(template), _TWO, says)
 
@@ -172,7 +175,7 @@ _ACCEPTED = {
     "{{ f(m) }}{% endset %}{% filter trim %} {{ c ~ '.' }} {% endfilter %}{% endfor %}",
     "filters over messages": "{% set u = messages | selectattr('role', 'equalto', 'user') | list %}{{ u[0].content }}|"
     "{% if messages | length > 1 %}{{ (messages | last)['content'] | default('', true) }}{% endif %}|",
-}  # fmt: skip
+}
 
 
 def _equals_transformers(directory: Path) -> None:
@@ -218,7 +221,7 @@ _PARTS = {
     "{% endif %}>{% endfor %}",
     "both, in two ways": "{% for m in messages %}<{% if m.content is string %}{{ m.content }}{% else %}+"
     "{{ m.content[0].text }}{% endif %}>{% endfor %}",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", _PARTS)
@@ -241,12 +244,16 @@ def test_content_given_as_text_or_as_parts(case: str, source: Make) -> None:
     assert [note.partition(";")[0] for note in checkpoint.notes] == notes
 
 
-@pytest.mark.parametrize("template", [
-    "{% for m in messages %}{% if m.content is string %}{{ m.content.split('x')[0] }}{% else %}{{ m.content[0].text }}"
-    "{% endif %}{% endfor %}",
-    "{% for m in messages %}{{ m.content if m.content is string else m.content[0].text }}{% if m.content == '' %}"
-    "{{ raise_exception('empty') }}{% endif %}{% endfor %}",
-], ids=["text is looked at", "text is refused where it is empty"])  # fmt: skip
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for m in messages %}{% if m.content is string %}{{ m.content.split('x')[0] }}"
+        "{% else %}{{ m.content[0].text }}{% endif %}{% endfor %}",
+        "{% for m in messages %}{{ m.content if m.content is string else m.content[0].text }}{% if m.content == '' %}"
+        "{{ raise_exception('empty') }}{% endif %}{% endfor %}",
+    ],
+    ids=["text is looked at", "text is refused where it is empty"],
+)
 def test_text_that_is_printed_decides(template: str, source: Make) -> None:
     """Given as parts it would be static; but as text, which is what is usual, it is not."""
     _refused(source(template), _ONE, "looks at the text|refuses the conversation: empty")
@@ -269,7 +276,8 @@ _OTHERS: dict[str, tuple[Callable[[Path], None], str | None]] = {
         None,
     ),
     "a file, and the config in agreement": (
-        lambda at: _files(at, chat_template=_ACCEPTED["each message"], config=_ACCEPTED["each message"]), None,
+        lambda at: _files(at, chat_template=_ACCEPTED["each message"], config=_ACCEPTED["each message"]),
+        None,
     ),
     "a file, and another in the config": (
         lambda at: _files(at, chat_template=_ACCEPTED["each message"], config="old"),
@@ -280,9 +288,10 @@ _OTHERS: dict[str, tuple[Callable[[Path], None], str | None]] = {
         "of several chat templates ('default', 'rag') the one called default is used",
     ),
     "a default in the folder": (
-        lambda at: _files(at, chat_template="old", config=None, default=_ACCEPTED["each message"]), None,
+        lambda at: _files(at, chat_template="old", config=None, default=_ACCEPTED["each message"]),
+        None,
     ),
-}  # fmt: skip
+}
 
 
 def _files(directory: Path, chat_template: str, config: str | None, **folder: str) -> None:
@@ -343,7 +352,13 @@ def test_special_tokens_of_the_file_that_older_versions_wrote(keys: tuple[str, .
 def test_special_tokens_written_as_objects(source: Make) -> None:
     directory = source(_ACCEPTED["special tokens"] + "{{ cls_token is defined }}")
     path = directory / "tokenizer_config.json"
-    token = {"__type": "AddedToken", "content": "<|begin_of_text|>", "lstrip": False, "normalized": False,
-             "rstrip": False, "single_word": False}  # fmt: skip
+    token = {
+        "__type": "AddedToken",
+        "content": "<|begin_of_text|>",
+        "lstrip": False,
+        "normalized": False,
+        "rstrip": False,
+        "single_word": False,
+    }
     path.write_text(json.dumps(json.loads(path.read_text()) | {"bos_token": token, "cls_token": None}))
     _equals_transformers(directory)

@@ -56,14 +56,16 @@ _DIRECTORIES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a link within it": (_link(lambda _: Path("tokenizer.json")), "model.onnx in .* is a link"),
     "a link to nothing": (_link(lambda _: Path("nowhere")), "model.onnx in .* is a link"),
     "an extra link": (lambda g: (g / "x").symlink_to("/etc/passwd"), "x in .* is a link"),
-    "a linked manifest": (lambda g: shutil.move(g / "guard.json", g.parent) and (g / "guard.json").symlink_to(
-        g.parent / "guard.json"), "guard.json in .* is a link"),
+    "a linked manifest": (
+        lambda g: shutil.move(g / "guard.json", g.parent) and (g / "guard.json").symlink_to(g.parent / "guard.json"),
+        "guard.json in .* is a link",
+    ),
     "a folder": (lambda g: (g / "sub").mkdir(), "sub in .* is a link, folder or device"),
     "a pipe": (lambda g: os.mkfifo(g / "pipe"), "pipe in .* is a link, folder or device"),
     "nothing": (lambda g: shutil.rmtree(g), "cannot open guard"),
     "a file": (lambda g: (shutil.rmtree(g), g.write_text("")), "cannot open guard"),
     "an empty folder": (lambda g: (shutil.rmtree(g), g.mkdir()), "no guard.json"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", _DIRECTORIES)
@@ -77,13 +79,16 @@ def test_a_path_that_cannot_be() -> None:
     refuse_to_load(Path("a\0b"), "cannot open guard")
 
 
-@pytest.mark.parametrize(("name", "data", "error", "says"), [
-    ("tokenizer.json", b"{}", GuardError, "tokenizer.json is not a tokenizer"),
-    ("tokenizer.json", b"[" * 100_000, GuardError, "tokenizer.json is not a tokenizer"),
-    ("tokenizer.json", b"\xff", GuardError, "tokenizer.json is not a tokenizer"),
-    ("model.onnx", b"x", EngineError, "cannot open model.onnx"),
-    ("model.onnx.data", b"x", EngineError, "cannot open model.onnx"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "data", "error", "says"),
+    [
+        ("tokenizer.json", b"{}", GuardError, "tokenizer.json is not a tokenizer"),
+        ("tokenizer.json", b"[" * 100_000, GuardError, "tokenizer.json is not a tokenizer"),
+        ("tokenizer.json", b"\xff", GuardError, "tokenizer.json is not a tokenizer"),
+        ("model.onnx", b"x", EngineError, "cannot open model.onnx"),
+        ("model.onnx.data", b"x", EngineError, "cannot open model.onnx"),
+    ],
+)
 def test_sealed_files_that_are_no_model(copy: Path, name: str, data: bytes, error: type[Exception], says: str) -> None:
     (copy / name).write_bytes(data)
     seal(copy)
@@ -100,8 +105,14 @@ def test_a_tokenizer_that_knows_control_tokens(copy: Path, plain_checkpoint: Pat
 def test_a_tokenizer_that_cuts_text_cuts_nothing(copy: Path, guard: Guard) -> None:
     spec = json.loads((copy / "tokenizer.json").read_text())
     spec["truncation"] = {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0}
-    spec["padding"] = {"strategy": {"Fixed": 99}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0,
-                       "pad_type_id": 0, "pad_token": "!"}  # fmt: skip
+    spec["padding"] = {
+        "strategy": {"Fixed": 99},
+        "direction": "Right",
+        "pad_to_multiple_of": None,
+        "pad_id": 0,
+        "pad_type_id": 0,
+        "pad_token": "!",
+    }
     (copy / "tokenizer.json").write_text(json.dumps(spec))
     seal(copy)
     text = "one two three four five six"

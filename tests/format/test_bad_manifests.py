@@ -166,8 +166,10 @@ _SEALED: list[tuple[Callable[[Manifest], Any], str]] = [
     (lambda m: replace(m, engine=replace(m.engine, name="pickle")), "expected one of .'onnx',"),
     (lambda m: replace(m, schema=2), "has schema 2"),
     (lambda m: replace(m, files={}), r"expected \['model.onnx', 'tokenizer.json'\] among them"),
-    *((_file(name), "not a plain file name")
-      for name in ("../x", "/etc/passwd", "sub/x", "..", ".", "", ".x", "a\\b", "a\0", "guard.json", "x\n", "가")),
+    *(
+        (_file(name), "not a plain file name")
+        for name in ("../x", "/etc/passwd", "sub/x", "..", ".", "", ".x", "a\\b", "a\0", "guard.json", "x\n", "가")
+    ),
     *((_file("x", size), "out of range|expected int") for size in (0, -1, 1 << 50, _HUGE, True, 1.5)),
     *((_file("x", 1, digest), "out of range") for digest in ("", "0" * 63, "G" * 64, "0" * 64 + "\n")),
     (lambda m: replace(m, ungated=None), "gate, ungated: expected one of them"),
@@ -184,7 +186,7 @@ _SEALED: list[tuple[Callable[[Manifest], Any], str]] = [
     (_threshold(score=float("nan")), "thresholds.verdict: expected a field of"),
     (_threshold(texts=0), "thresholds.verdict: texts or sha256"),
     (_file("x"), r"missing \['x'\]"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("change", "says"), _SEALED, ids=[says for _, says in _SEALED])

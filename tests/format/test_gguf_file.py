@@ -44,9 +44,15 @@ def _write(path: Path, name: str = "llama", keys: Keys = NOTHING, tensors: Mappi
         tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "a"]
     writer = gguf.GGUFWriter(path, name)
     for size, value in {
-        "context_length": 64, "embedding_length": 4, "block_count": 1, "feed_forward_length": 8,
-        "attention.head_count": 2, "attention.head_count_kv": 1, "attention.key_length": 2, "attention.value_length": 2,
-    }.items():  # fmt: skip
+        "context_length": 64,
+        "embedding_length": 4,
+        "block_count": 1,
+        "feed_forward_length": 8,
+        "attention.head_count": 2,
+        "attention.head_count_kv": 1,
+        "attention.key_length": 2,
+        "attention.value_length": 2,
+    }.items():
         writer.add_uint32(f"{name}.{size}", value)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_tokenizer_model("llama" if spm else "gpt2")
@@ -65,10 +71,17 @@ def _write(path: Path, name: str = "llama", keys: Keys = NOTHING, tensors: Mappi
         if value is not None:
             writer.kv_data[0][key] = GGUFValue(*value)
     shapes: dict[str, tuple[int, ...]] = {
-        "token_embd": (len(tokens), 4), "output_norm": (4,), "blk.0.attn_norm": (4,), "blk.0.attn_q": (4, 4),
-        "blk.0.attn_k": (2, 4), "blk.0.attn_v": (2, 4), "blk.0.attn_output": (4, 4), "blk.0.ffn_norm": (4,),
-        "blk.0.ffn_gate": (8, 4), "blk.0.ffn_up": (8, 4),
-    }  # fmt: skip
+        "token_embd": (len(tokens), 4),
+        "output_norm": (4,),
+        "blk.0.attn_norm": (4,),
+        "blk.0.attn_q": (4, 4),
+        "blk.0.attn_k": (2, 4),
+        "blk.0.attn_v": (2, 4),
+        "blk.0.attn_output": (4, 4),
+        "blk.0.ffn_norm": (4,),
+        "blk.0.ffn_gate": (8, 4),
+        "blk.0.ffn_up": (8, 4),
+    }
     shapes |= {"blk.0.post_attention_norm": (4,), "blk.0.post_ffw_norm": (4,)} if name == "gemma2" else {}
     shapes |= {"blk.0.attn_q_norm": (2,), "blk.0.attn_k_norm": (2,)} if name == "qwen3" else {}
     shapes["blk.0.ffn_down"] = (4, 8)  # the last, so that the file does not end in padding
@@ -90,8 +103,13 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _export(folder: Path, twin: str, quant: str) -> Path:
     write_twin(tiny(find(twin)), folder / "twin")
-    export_guard(folder / "twin", folder / "guard", family="wildguard" * (twin == "wildguard-7b") or None,
-                 engine="llamacpp", quant=quant)  # fmt: skip
+    export_guard(
+        folder / "twin",
+        folder / "guard",
+        family="wildguard" * (twin == "wildguard-7b") or None,
+        engine="llamacpp",
+        quant=quant,
+    )
     return folder / "guard"
 
 
@@ -149,40 +167,43 @@ def _swap(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
     return lambda data: data.replace(old, new, 1)
 
 
-@pytest.mark.parametrize(("change", "says"), [
-    (_swap(b"GGUF", b"GGML"), "begins with b'GGML'"),
-    (_put(b"GGUF", 0, "<I", 1), "version 1,"),
-    (_put(b"GGUF", 0, ">I", 3), "version 50331648,"),
-    (_put(b"GGUF", 4, "<Q", _HUGE), f"{_HUGE} tensors"),
-    (_put(b"GGUF", 12, "<Q", _HUGE), f"{_HUGE} keys"),
-    (_put(b"GGUF", 20, "<Q", _HUGE), f"a text of {_HUGE} bytes"),
-    (_put(b"ggml.tokens", 8, "<Q", _HUGE), f"{_HUGE} items in an array"),
-    (_put(b"ggml.tokens", 8, "<Q", 1 << 22), f"{1 << 22} items in an array"),
-    (_put(b"ggml.tokens", 16, "<Q", 1 << 20), "ends at byte"),
-    (_put(b"ggml.tokens", 4, "<I", 9), "an array of type 9"),
-    (_put(b"ggml.tokens", 4, "<I", 13), "an array of type 13"),
-    (_put(b"ggml.tokens", 0, "<I", 13), "a value of type 13"),
-    (_swap(b"llama.embedding_length", b"llama.embedding length"), "a key 'llama.embedding length'"),
-    (_swap(b"attention.head_count_kv", b"attention.layer_norm_xx"), "llama.attention.layer_norm_xx"),
-    (_swap(b"token_type", b"token_list"), "tokenizer.ggml.token_type"),
-    (_swap(b"general.other", b"general.thing"), "the key general.thing comes twice"),
-    (_swap(b"tok3", b"tok\xff"), "not UTF-8"),
-    (_swap(b"tok3", b"tok\0"), "NUL"),
-    (_swap(b"blk.0.attn_k", b"blk.0.attn_v"), "blk.0.attn_v.weight comes twice"),
-    (_swap(b"blk.0.attn_k", b"blk.1.attn_k"), "lacks blk.0.attn_k.weight"),
-    (_put(b"embd.weight", 0, "<I", 0), "token_embd.weight has 0 dimensions"),
-    (_put(b"embd.weight", 0, "<I", 5), "token_embd.weight has 5 dimensions"),
-    (_put(b"embd.weight", 4, "<Q", 0), r"token_embd.weight has the shape \(0, 16\)"),
-    (_put(b"embd.weight", 12, "<Q", _HUGE), rf"token_embd.weight has the shape \(4, {_HUGE}\)"),
-    (_put(b"embd.weight", 12, "<Q", (1 << 32) - 1), "token_embd.weight ends at byte 687"),
-    (_put(b"embd.weight", 20, "<I", 4), "token_embd.weight has the type 4"),
-    (_put(b"embd.weight", 20, "<I", 99), "token_embd.weight has the type 99"),
-    (_put(b"embd.weight", 20, "<I", 8), r"the shape \(4, 16\), expected positive sides, of whole blocks of 32"),
-    (_put(b"embd.weight", 24, "<Q", 32), "token_embd.weight begins at 32 .* expected 0"),
-    (_put(b"output_norm.weight", 12, "<I", 1), r"output_norm.weight has the type 1, expected one of \[0\]"),
-    (_put(b"output_norm.weight", 16, "<Q", 0), "output_norm.weight begins at 0 .* expected 256"),
-    (_put(b"output_norm.weight", 16, "<Q", _HUGE), f"output_norm.weight begins at {_HUGE}"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (_swap(b"GGUF", b"GGML"), "begins with b'GGML'"),
+        (_put(b"GGUF", 0, "<I", 1), "version 1,"),
+        (_put(b"GGUF", 0, ">I", 3), "version 50331648,"),
+        (_put(b"GGUF", 4, "<Q", _HUGE), f"{_HUGE} tensors"),
+        (_put(b"GGUF", 12, "<Q", _HUGE), f"{_HUGE} keys"),
+        (_put(b"GGUF", 20, "<Q", _HUGE), f"a text of {_HUGE} bytes"),
+        (_put(b"ggml.tokens", 8, "<Q", _HUGE), f"{_HUGE} items in an array"),
+        (_put(b"ggml.tokens", 8, "<Q", 1 << 22), f"{1 << 22} items in an array"),
+        (_put(b"ggml.tokens", 16, "<Q", 1 << 20), "ends at byte"),
+        (_put(b"ggml.tokens", 4, "<I", 9), "an array of type 9"),
+        (_put(b"ggml.tokens", 4, "<I", 13), "an array of type 13"),
+        (_put(b"ggml.tokens", 0, "<I", 13), "a value of type 13"),
+        (_swap(b"llama.embedding_length", b"llama.embedding length"), "a key 'llama.embedding length'"),
+        (_swap(b"attention.head_count_kv", b"attention.layer_norm_xx"), "llama.attention.layer_norm_xx"),
+        (_swap(b"token_type", b"token_list"), "tokenizer.ggml.token_type"),
+        (_swap(b"general.other", b"general.thing"), "the key general.thing comes twice"),
+        (_swap(b"tok3", b"tok\xff"), "not UTF-8"),
+        (_swap(b"tok3", b"tok\0"), "NUL"),
+        (_swap(b"blk.0.attn_k", b"blk.0.attn_v"), "blk.0.attn_v.weight comes twice"),
+        (_swap(b"blk.0.attn_k", b"blk.1.attn_k"), "lacks blk.0.attn_k.weight"),
+        (_put(b"embd.weight", 0, "<I", 0), "token_embd.weight has 0 dimensions"),
+        (_put(b"embd.weight", 0, "<I", 5), "token_embd.weight has 5 dimensions"),
+        (_put(b"embd.weight", 4, "<Q", 0), r"token_embd.weight has the shape \(0, 16\)"),
+        (_put(b"embd.weight", 12, "<Q", _HUGE), rf"token_embd.weight has the shape \(4, {_HUGE}\)"),
+        (_put(b"embd.weight", 12, "<Q", (1 << 32) - 1), "token_embd.weight ends at byte 687"),
+        (_put(b"embd.weight", 20, "<I", 4), "token_embd.weight has the type 4"),
+        (_put(b"embd.weight", 20, "<I", 99), "token_embd.weight has the type 99"),
+        (_put(b"embd.weight", 20, "<I", 8), r"the shape \(4, 16\), expected positive sides, of whole blocks of 32"),
+        (_put(b"embd.weight", 24, "<Q", 32), "token_embd.weight begins at 32 .* expected 0"),
+        (_put(b"output_norm.weight", 12, "<I", 1), r"output_norm.weight has the type 1, expected one of \[0\]"),
+        (_put(b"output_norm.weight", 16, "<Q", 0), "output_norm.weight begins at 0 .* expected 256"),
+        (_put(b"output_norm.weight", 16, "<Q", _HUGE), f"output_norm.weight begins at {_HUGE}"),
+    ],
+)
 def test_bytes_that_are_no_header(small: Path, tmp_path: Path, change: Callable[[bytes], bytes], says: str) -> None:
     (tmp_path / "bad.gguf").write_bytes(change(small.read_bytes()))
     with pytest.raises(ValueError, match=says):
@@ -256,15 +277,18 @@ def test_keys_that_are_no_plain_decoder(tmp_path: Path, name: str, keys: Keys, s
         read_header(_write(tmp_path / "bad.gguf", name, keys))
 
 
-@pytest.mark.parametrize(("name", "tensor", "shape", "says"), [
-    ("llama", "x" * 64, (4,), "more than 63 bytes"),
-    ("llama", "blk.0.attn_q.bias", (4,), "it has blk.0.attn_q.bias"),
-    ("llama", "blk.0.ffn_up.weight", None, "lacks blk.0.ffn_up.weight"),
-    ("llama", "rope_freqs.weight", (2,), r"rope_freqs.weight has the shape \(2,\), expected \(1,\)"),
-    ("llama", "output.weight", (15, 4), r"output.weight has the shape \(4, 15\), expected \(4, 16\)"),
-    ("gemma2", "output.weight", (16, 4), "it has output.weight"),
-    ("qwen3", "rope_freqs.weight", (1,), "it has rope_freqs.weight"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "tensor", "shape", "says"),
+    [
+        ("llama", "x" * 64, (4,), "more than 63 bytes"),
+        ("llama", "blk.0.attn_q.bias", (4,), "it has blk.0.attn_q.bias"),
+        ("llama", "blk.0.ffn_up.weight", None, "lacks blk.0.ffn_up.weight"),
+        ("llama", "rope_freqs.weight", (2,), r"rope_freqs.weight has the shape \(2,\), expected \(1,\)"),
+        ("llama", "output.weight", (15, 4), r"output.weight has the shape \(4, 15\), expected \(4, 16\)"),
+        ("gemma2", "output.weight", (16, 4), "it has output.weight"),
+        ("qwen3", "rope_freqs.weight", (1,), "it has rope_freqs.weight"),
+    ],
+)
 def test_tensors_that_are_no_plain_decoder(tmp_path: Path, name: str, tensor: str, shape: Any, says: str) -> None:
     array = None if shape is None else np.ones(shape, np.float32)
     with pytest.raises(ValueError, match=says):
@@ -314,12 +338,26 @@ def test_random_mutations(small: Path, tmp_path: Path, rng: random.Random) -> No
 
 
 # Every key that the gguf package knows, and values of every kind.
-_KNOWN = sorted({key for group in vars(gguf.Keys).values() if isinstance(group, type)
-                 for key in vars(group).values() if isinstance(key, str) and "." in key})  # fmt: skip
+_KNOWN = sorted(
+    {
+        key
+        for group in vars(gguf.Keys).values()
+        if isinstance(group, type)
+        for key in vars(group).values()
+        if isinstance(key, str) and "." in key
+    }
+)
 _VALUES: list[tuple[Any, ...]] = [
-    (0, Type.UINT32), (1, Type.UINT32), (7, Type.INT32), (0.0, Type.FLOAT32), (-3e38, Type.FLOAT32), (False, Type.BOOL),
-    ("x", Type.STRING), ([1], Type.ARRAY, Type.INT32), ([True] * 600, Type.ARRAY, Type.BOOL),
-]  # fmt: skip
+    (0, Type.UINT32),
+    (1, Type.UINT32),
+    (7, Type.INT32),
+    (0.0, Type.FLOAT32),
+    (-3e38, Type.FLOAT32),
+    (False, Type.BOOL),
+    ("x", Type.STRING),
+    ([1], Type.ARRAY, Type.INT32),
+    ([True] * 600, Type.ARRAY, Type.BOOL),
+]
 _OPEN = """
 import ctypes, sys
 from pathlib import Path
@@ -390,8 +428,11 @@ def test_a_hostile_model_that_the_manifest_vouches_for(tmp_path: Path, monkeypat
         Guard.load(guard)
     data = (guard / "model.gguf").read_bytes()
     twice = _write(tmp_path / "twice.gguf", keys=_texts(_TOKENS, "tok0", *_WORDS[:15])).read_bytes()
-    for hostile, says in [(data[:-1], "download or copy it again"), (data[:40], "within its header"),
-                          (twice, "two of its tokens are alike")]:  # fmt: skip
+    for hostile, says in [
+        (data[:-1], "download or copy it again"),
+        (data[:40], "within its header"),
+        (twice, "two of its tokens are alike"),
+    ]:
         (guard / "model.gguf").write_bytes(hostile)
         seal(guard)
         refuse_to_load(guard, f"model.gguf is no GGUF that can be opened safely: .*{says}")

@@ -16,21 +16,18 @@ from hypothesis import strategies as st
 from guardpass import Guard
 from guardpass.engines.native import NativeEngine
 from guardpass.errors import GuardError, GuardpassError
-from guardpass.export import export_guard
 from guardpass.format.integrity import open_guard
 from guardpass.format.manifest import Manifest
 from guardpass.format.packed import ALIGNMENT, open_tensors, parse
+
+from ..support.twins import PLAIN
 
 Table = dict[str, Any]  # the header as JSON has it
 
 
 @pytest.fixture(scope="module", params=["int8", "int4"])
-def guard_path(
-    request: pytest.FixtureRequest, plain_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    out = tmp_path_factory.mktemp("native") / "guard"
-    export_guard(plain_checkpoint, out, engine="native", quant=request.param, gate=False)
-    return out
+def guard_path(request: pytest.FixtureRequest, exported: Callable[..., Path]) -> Path:
+    return exported(PLAIN, request.param, engine="native")
 
 
 def _opened(file: bytes, manifest: Manifest, folder: Path) -> None:
@@ -143,7 +140,7 @@ _LIES: dict[str, tuple[Callable[[Table], Any], str]] = {
     "a negative window": (_config("windows", "[-1, 0]"), "expected a count for each"),
     "a rotation of 3": (_config("ffn_block", "3"), "power of two"),
     "a rotation of 0": (_config("residual_block", "0"), "positive count"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("lie", _LIES)
@@ -231,8 +228,9 @@ def test_a_prefix_that_is_not_the_guards_is_refused(guard_path: Path, tmp_path: 
     with pytest.raises(GuardError, match=r"prefix.positions are not"):
         _opened(
             (guard_path / "model.packed").read_bytes(),
-            replace(manifest, prefix=replace(manifest.prefix, parents=parents)), tmp_path,
-        )  # fmt: skip
+            replace(manifest, prefix=replace(manifest.prefix, parents=parents)),
+            tmp_path,
+        )
 
 
 def test_a_file_that_was_changed_is_refused(guard_path: Path, tmp_path: Path) -> None:

@@ -78,11 +78,14 @@ class _Own(Case):
 
 
 @pytest.mark.parametrize("twin", ["llama-guard-3-8b", "shieldgemma-2b", "wildguard-7b"])
-@pytest.mark.parametrize("answer", [
-    '{{"판정": "{괜찮음|위험", "종류": "{kind}}"}}',  # text behind the last slot
-    "판정: {괜찮음|위험 / {kind}}",
-    "판정{괜찮음|위험{kind}}끝",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '{{"판정": "{괜찮음|위험", "종류": "{kind}}"}}',  # text behind the last slot
+        "판정: {괜찮음|위험 / {kind}}",
+        "판정{괜찮음|위험{kind}}끝",
+    ],
+)
 def test_any_grammar_is_written_to_its_end(answer: str, twin: str) -> None:
     """Labels of several tokens that begin in the middle of a character, and text behind them."""
     case = _Own(twin, "own", lambda _mode: {}, answer=answer)

@@ -25,8 +25,11 @@ def _run(*arguments: object, stdin: str | bytes = b"", code: int = 0, **environm
     child = subprocess.run(
         [sys.executable, "-m", "guardpass", *map(os.fsencode, map(str, arguments))],
         input=stdin.encode() if isinstance(stdin, str) else stdin,
-        capture_output=True, timeout=120, check=False, env={**os.environ, **environment},
-    )  # fmt: skip
+        capture_output=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, **environment},
+    )
     out, err = child.stdout.decode(), child.stderr.decode()
     assert (child.returncode, "Traceback" in err) == (code, False), err
     return out, err
@@ -54,9 +57,16 @@ def test_from_twin_to_verdict(tmp_path: Path) -> None:
     made = _object("export", twin, "--out", guard, "--quant", "fp32")
     size = sum((guard / name).stat().st_size for name in files(guard) if name != "guard.json")
     assert made == {
-        "guard": str(guard), "family": "kanana-safeguard", "engine": "onnx", "quant": "fp32",
-        "device": "cpu", "bytes": size, "notes": [], "gate": None, "ungated": "unquantized",
-    }  # fmt: skip
+        "guard": str(guard),
+        "family": "kanana-safeguard",
+        "engine": "onnx",
+        "quant": "fp32",
+        "device": "cpu",
+        "bytes": size,
+        "notes": [],
+        "gate": None,
+        "ungated": "unquantized",
+    }
 
     info = _object("info", guard)
     assert info.keys() >= {"name", "family", "engine", "quant", "modes", "labels", "files"}
@@ -143,9 +153,16 @@ def test_jsonl(two_sided: Path, guard: Guard, tmp_path: Path, source: str) -> No
     path.write_bytes(data)
     given = {"stdin": data} if source == "-" else {}
     out, err = _run(
-        "check", two_sided, "--jsonl", "-" if source == "-" else path, "--max-tokens", 256,
-        code=2, PYTHONIOENCODING="ascii", **given,
-    )  # fmt: skip
+        "check",
+        two_sided,
+        "--jsonl",
+        "-" if source == "-" else path,
+        "--max-tokens",
+        256,
+        code=2,
+        PYTHONIOENCODING="ascii",
+        **given,
+    )
     answers = [_strict(line) for line in out.splitlines()]
     assert f"{len(_BAD)} lines could not be judged" in err
     assert len(answers) == 2 * len(_BAD)
@@ -163,7 +180,9 @@ def test_jsonl(two_sided: Path, guard: Guard, tmp_path: Path, source: str) -> No
 
 def test_bad_input(two_sided: Path, plain_checkpoint: Path, tmp_path: Path) -> None:
     for arguments, says in [
-        ((), "Usage"), (("check",), "Missing argument"), (("check", two_sided), "expected either TEXT or --jsonl"),
+        ((), "Usage"),
+        (("check",), "Missing argument"),
+        (("check", two_sided), "expected either TEXT or --jsonl"),
         (("check", two_sided, "a", "--jsonl", "-"), "expected either TEXT or --jsonl"),
         (("check", two_sided, "--jsonl", "-", "--response", "a"), "--response goes with TEXT"),
         (("check", two_sided, "--jsonl", tmp_path / "absent"), "cannot read"),
@@ -184,7 +203,7 @@ def test_bad_input(two_sided: Path, plain_checkpoint: Path, tmp_path: Path) -> N
         (("export", plain_checkpoint, "--out", tmp_path / "x", "--name", " "), "name is ' ', expected printable text"),
         (("twin", "gpt-5", tmp_path / "x"), "expected one of: kanana-safeguard-8b"),
         (("twin", "kanana-safeguard-8b", tmp_path), "exists"),
-    ]:  # fmt: skip
+    ]:
         code, out = (2, says) if arguments else (2, "")
         stdout, stderr = _run(*arguments, code=code)
         assert out in stderr

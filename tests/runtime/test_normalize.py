@@ -1,7 +1,7 @@
 """The plain form of a text beside the properties of Unicode, and verdicts that no invisible character changes."""
 
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from guardpass import Guard, InputError, Panel, Verdict
 from guardpass.bench.demo.data import held_out_set
-from guardpass.bench.demo.run import demo_guard
+from guardpass.bench.demo.run import CHECKPOINT
 from guardpass.normalize import normalized
 
 from ..support.helpers import texts
+from ..support.twins import PLAIN, Twins
 
 _ALL = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
 _IGNORABLE = regex.compile(r"\p{Default_Ignorable_Code_Point}")
@@ -98,9 +99,8 @@ _DISGUISES: dict[str, Callable[[str], str]] = {
 
 
 @pytest.fixture(scope="module")
-def demo() -> Iterator[Guard]:
-    with demo_guard("int8") as guard:
-        yield guard
+def demo(twins: Twins) -> Guard:
+    return Guard.load(twins.exported(CHECKPOINT, "int8"))
 
 
 @pytest.mark.parametrize("disguise", _DISGUISES.values(), ids=list(_DISGUISES))
@@ -132,8 +132,11 @@ def test_the_worse_form_counts_and_both_are_the_reference(guard: Guard, text: st
     assert not any(form.normalized for form in forms)
     expected = _worse(*forms)
     assert (verdict.safe, verdict.label, verdict.score, verdict.windows) == (
-        expected.safe, expected.label, expected.score, 1,
-    )  # fmt: skip
+        expected.safe,
+        expected.label,
+        expected.score,
+        1,
+    )
 
 
 def test_both_forms_are_admitted_windowed_and_searched(guard: Guard, two_sided: Path) -> None:
@@ -181,13 +184,9 @@ def test_a_session_keeps_both_forms(made_native: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def made_native(plain_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from guardpass.export import export_guard
-
+def made_native(exported: Callable[..., Path]) -> Path:
     pytest.importorskip("guardpass_kernels")
-    out = tmp_path_factory.mktemp("normalize") / "guard"
-    export_guard(plain_checkpoint, out, engine="native", gate=False)
-    return out
+    return exported(PLAIN, "int8", engine="native")
 
 
 @pytest.mark.parametrize("options", [{"normalize": "yes"}, {"normalize": True}, {"polices": ["hate"]}, {"timeout": 2}])

@@ -15,6 +15,9 @@ from hypothesis import strategies as st
 from guardpass import DeadlineExceeded, EngineError, Guard, InputError, Panel
 from guardpass.panel_policy import settle
 
+from ..support.engines import engine_of, put_engine
+from ..support.twins import PLAIN
+
 LONG = 30.0
 
 
@@ -37,12 +40,11 @@ class Scripted:
 @pytest.fixture
 def trio(exported: Callable[..., Path]) -> Iterator[tuple[dict[str, Guard], dict[str, Scripted]]]:
     """Kanana's three: one of both modes, two of prompts alone."""
-    paths = {"8b": "8b: untied, grouped heads, two shards, bf16", "siren": "siren: one-sided template",
-             "prompt": "2.1b: tied, heads wider than hidden"}  # fmt: skip
+    paths = {"8b": PLAIN, "siren": "siren: one-sided template", "prompt": "2.1b: tied, heads wider than hidden"}
     guards = {name: Guard.load(exported(path), threads=1) for name, path in paths.items()}
     engines = {}
     for name, guard in guards.items():
-        guard._engine = engines[name] = Scripted(guard._engine)
+        engines[name] = put_engine(guard, Scripted(engine_of(guard)))
     yield guards, engines
     for name, guard in guards.items():
         engines[name].door.set()
@@ -154,8 +156,13 @@ def test_deadlines_and_cancelling_hold_for_all(trio: tuple[dict[str, Guard], dic
 
 
 def test_what_a_panel_refuses(guard: Guard) -> None:
-    for wrong in ({"policy": "most"}, {"order": "best"}, {"weights": {"nobody": 1}}, {"threshold": 2.0},
-                  {"weights": {"a": 0.0}}):  # fmt: skip
+    for wrong in (
+        {"policy": "most"},
+        {"order": "best"},
+        {"weights": {"nobody": 1}},
+        {"threshold": 2.0},
+        {"weights": {"a": 0.0}},
+    ):
         with pytest.raises(InputError):
             Panel({"a": guard}, **wrong)  # type: ignore[arg-type]
     with pytest.raises(InputError):
@@ -165,8 +172,10 @@ def test_what_a_panel_refuses(guard: Guard) -> None:
 
 @given(
     st.lists(st.tuples(st.floats(0, 1), st.booleans(), st.floats(0.1, 5)), min_size=1, max_size=5),
-    st.sampled_from(["any", "all", "weighted"]), st.floats(0, 1), st.integers(0, 5),
-)  # fmt: skip
+    st.sampled_from(["any", "all", "weighted"]),
+    st.floats(0, 1),
+    st.integers(0, 5),
+)
 def test_an_early_outcome_is_the_final_one(
     guard: Guard, members: list[tuple[float, bool, float]], policy: Any, threshold: float, spoken: int
 ) -> None:

@@ -2,8 +2,6 @@
 
 import json
 import math
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,44 +11,28 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from guardpass import EngineError, Guard, InputError, Verdict
-from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.decide import Decider, ScoreOptions
-from guardpass.export import export_guard
 from guardpass.format.manifest import Role
 from guardpass.format.tree import pruned
 from guardpass.windows import spans
 
+from ..support.engines import engine_of
 from ..support.helpers import texts
 from ..support.published import CASES
+from ..support.twins import Twins
 
 _ALL = ("dangerous", "harassment", "hate", "sexual", "violence", "profanity")
 _FOUR = _ALL[:4]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A tiny checkpoint ("twin") and its guard, by the twin's name, made once."""
-    known: dict[str, Path] = {}
-
-    def make(name: str) -> Path:
-        if name not in known:
-            known[name] = tmp_path_factory.mktemp("made")
-            case = next(case for case in CASES if case.twin == name)
-            write_twin(tiny(find(name)), known[name] / "twin")
-            export_guard(known[name] / "twin", known[name] / "guard", family=case.family, date=case.date, quant="fp32")
-        return known[name]
-
-    return make
+def shield(twins: Twins) -> Guard:
+    return Guard.load(twins.guard("shieldgemma-2b"), normalize="off")
 
 
 @pytest.fixture(scope="module")
-def shield(made: Callable[[str], Path]) -> Guard:
-    return Guard.load(made("shieldgemma-2b") / "guard", normalize="off")
-
-
-@pytest.fixture(scope="module")
-def qwen(made: Callable[[str], Path]) -> Guard:
-    return Guard.load(made("qwen3guard-gen-0.6b") / "guard", normalize="off")
+def qwen(twins: Twins) -> Guard:
+    return Guard.load(twins.guard("qwen3guard-gen-0.6b"), normalize="off")
 
 
 @settings(max_examples=25)
@@ -71,9 +53,9 @@ def test_a_policy_does_not_depend_on_the_others(shield: Guard, asked: list[str],
         assert together.margin == pytest.approx(single.margin, abs=1e-5)
 
 
-def test_nor_on_text_of_several_windows(made: Callable[[str], Path]) -> None:
+def test_nor_on_text_of_several_windows(twins: Twins) -> None:
     """What else is asked moves no window: their size is that of the whole tree."""
-    shield = Guard.load(made("shieldgemma-2b") / "guard", max_tokens=1500, normalize="off")
+    shield = Guard.load(twins.guard("shieldgemma-2b"), max_tokens=1500, normalize="off")
     text = " ".join(texts(14, seed=12))
     together = shield.check(text, policies=_ALL)
     assert together.windows > 1
@@ -126,19 +108,23 @@ def test_thresholds_by_policy(shield: Guard) -> None:
     # A threshold of a policy that is not asked is none of this check's business; of one there is not, a mistake.
     shield.check("x", policies=["hate"], threshold={"sexual": 0.5})
     for bad, says in [
-        ({"poetry": 0.5}, "there is no such field.*expected some of .'dangerous'"), ({"hate": 1.5}, "from 0 to 1"),
-        ({"hate": None}, "from 0 to 1"), ({"hate": 1, "x": 1}, "no such field"), (math.nan, "from 0 to 1"),
-        (True, "from 0 to 1"), ("0.5", "from 0 to 1"),
-    ]:  # fmt: skip
+        ({"poetry": 0.5}, "there is no such field.*expected some of .'dangerous'"),
+        ({"hate": 1.5}, "from 0 to 1"),
+        ({"hate": None}, "from 0 to 1"),
+        ({"hate": 1, "x": 1}, "no such field"),
+        (math.nan, "from 0 to 1"),
+        (True, "from 0 to 1"),
+        ("0.5", "from 0 to 1"),
+    ]:
         with pytest.raises(InputError, match=says):
             shield.check("x", threshold=bad)  # type: ignore[arg-type]
 
 
-def test_temperature_and_alpha_are_the_papers(shield: Guard, made: Callable[[str], Path]) -> None:
+def test_temperature_and_alpha_are_the_papers(shield: Guard, twins: Twins) -> None:
     """Equation 1 of arXiv 2407.21772, from transformers' logits; LL over Yes and No alone."""
     case = next(case for case in CASES if case.twin == "shieldgemma-2b")
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(made("shieldgemma-2b") / "twin")
-    model = AutoModelForCausalLM.from_pretrained(made("shieldgemma-2b") / "twin", dtype=torch.float32).eval()
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(twins.checkpoint("shieldgemma-2b"))
+    model = AutoModelForCausalLM.from_pretrained(twins.checkpoint("shieldgemma-2b"), dtype=torch.float32).eval()
     text = "오늘 how do I"
     _, ids = case.prompt(tokenizer, text, None, "hate")
     with torch.no_grad():
@@ -171,13 +157,11 @@ def test_policies_of_a_guard_without(qwen: Guard, guard: Guard) -> None:
     assert qwen.check("x", policies=None).failure is None
 
 
-def test_strict_and_loose(tmp_path: Path) -> None:
+def test_strict_and_loose(twins: Twins) -> None:
     """Controversial is unsafe in strict, and safe in loose; the answer is the same argmax in both."""
     seen = set()
     for seed in range(4):
-        write_twin(tiny(find("qwen3guard-gen-0.6b")), tmp_path / f"twin{seed}", seed=seed)
-        export_guard(tmp_path / f"twin{seed}", tmp_path / f"guard{seed}", quant="fp32")
-        guard = Guard.load(tmp_path / f"guard{seed}", normalize="off")
+        guard = Guard.load(twins.guard("qwen3guard-gen-0.6b", seed=seed), normalize="off")
         for text in texts(25, seed=seed):
             strict, loose = guard.check(text), guard.check(text, strict=False)
             assert strict.label == loose.label
@@ -194,8 +178,8 @@ def _unset(verdict: Verdict) -> set[str]:
     return {name for name, field in verdict.fields.items() if field is None}
 
 
-def test_fields_that_an_answer_leaves_unset(qwen: Guard, made: Callable[[str], Path]) -> None:
-    llama = Guard.load(made("llama-guard-3-1b") / "guard", normalize="off")
+def test_fields_that_an_answer_leaves_unset(qwen: Guard, twins: Twins) -> None:
+    llama = Guard.load(twins.guard("llama-guard-3-1b"), normalize="off")
     for text in texts(30, seed=9):
         for response in (None, "아니요"):
             verdict = qwen.check(text, response)
@@ -212,9 +196,9 @@ def test_fields_that_an_answer_leaves_unset(qwen: Guard, made: Callable[[str], P
     assert (passed.label, passed.categories, _unset(passed)) == ("safe", (), {"category"})
 
 
-def test_only_deciding_fields_make_a_text_unsafe(made: Callable[[str], Path]) -> None:
+def test_only_deciding_fields_make_a_text_unsafe(twins: Twins) -> None:
     """WildGuard's mode response judges the reply; what it says of the request is told, and decides nothing."""
-    wild = Guard.load(made("wildguard-7b") / "guard", normalize="off")
+    wild = Guard.load(twins.guard("wildguard-7b"), normalize="off")
     seen = set()
     for text, response in zip(texts(60, seed=10), texts(60, seed=11), strict=True):
         verdict = wild.check(text, response)
@@ -229,19 +213,19 @@ def test_only_deciding_fields_make_a_text_unsafe(made: Callable[[str], Path]) ->
     assert len(seen) > 2
 
 
-def test_windows_take_each_policy_at_its_worst(made: Callable[[str], Path]) -> None:
-    shield = Guard.load(made("shieldgemma-2b") / "guard", max_tokens=1500, normalize="off")
+def test_windows_take_each_policy_at_its_worst(twins: Twins) -> None:
+    shield = Guard.load(twins.guard("shieldgemma-2b"), max_tokens=1500, normalize="off")
     planner, decider = shield.judge.prepared("prompt", _FOUR)
     text = " ".join(texts(14, seed=12))
     contents: dict[Role, str] = {"prompt": text}
     covered, _ = spans(contents, shield.manifest.modes["prompt"], planner, shield.judge.tokenizer, shield.judge.limits)
-    scores = [shield._engine.run(planner.plan(span))[0] for span in covered]
+    scores = [engine_of(shield).run(planner.plan(span))[0] for span in covered]
     verdict = shield.check(text)
     assert verdict.windows == len(covered) > 1
     for number, name in enumerate(_FOUR):
         each = [decider.decide(score, ScoreOptions())[number].score for score in scores]
         assert verdict.fields[name].score == pytest.approx(max(each), abs=1e-6)  # type: ignore[union-attr]
-    assert Guard.load(made("shieldgemma-2b") / "guard", max_tokens=8192, normalize="off").check(text).windows == 1
+    assert Guard.load(twins.guard("shieldgemma-2b"), max_tokens=8192, normalize="off").check(text).windows == 1
 
 
 @pytest.mark.parametrize("temperature", [1e-3, 1.0, 1e3])

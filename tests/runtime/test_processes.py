@@ -22,23 +22,23 @@ from typing import Any
 import pytest
 
 from guardpass import Bounds, Closed, EngineError, Guard, GuardError, GuardpassError, Overloaded, Panel, Unsupported
-from guardpass.export import export_guard
+
+from ..support.twins import PLAIN
 
 LONG = 60.0
 TEXT = "how do I make a cake"
 
 
 @pytest.fixture(scope="module")
-def engines(plain_checkpoint: Path, two_sided: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def engines(two_sided: Path, exported: Callable[..., Path]) -> dict[str, Path]:
     """A guard of each engine that is installed."""
-    found, folder = {"onnx": two_sided}, tmp_path_factory.mktemp("engines")
+    found = {"onnx": two_sided}
     for engine, package, quant in (("native", "guardpass_kernels", "int8"), ("llamacpp", "llama_cpp", "f32")):
         try:
             import_module(package)
         except ImportError:
             continue
-        export_guard(plain_checkpoint, folder / engine, engine=engine, quant=quant, gate=False)  # type: ignore[arg-type]
-        found[engine] = folder / engine
+        found[engine] = exported(PLAIN, quant, engine=engine)
     return found
 
 
@@ -228,8 +228,13 @@ def test_every_error_is_pickled_and_copied(kind: type[GuardpassError]) -> None:
 
 
 def test_verdicts_are_pickled_and_copied(guard: Guard) -> None:
-    found = [guard.check(TEXT), guard.check("\ud800", on_error="block"), guard.submit(TEXT).result(LONG),
-             Panel([guard, guard]).check(TEXT), asyncio.run(Panel([guard]).acheck(TEXT))]  # fmt: skip
+    found = [
+        guard.check(TEXT),
+        guard.check("\ud800", on_error="block"),
+        guard.submit(TEXT).result(LONG),
+        Panel([guard, guard]).check(TEXT),
+        asyncio.run(Panel([guard]).acheck(TEXT)),
+    ]
     for verdict in found:
         for other in (_received(pickle.dumps(verdict)), copy.copy(verdict), copy.deepcopy(verdict)):
             assert other == verdict

@@ -2,42 +2,32 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from guardpass import BadText, Closed, Guard, InputError, Unsupported
-from guardpass.bench.twins import find, tiny, write_twin
-from guardpass.export import export_guard
+from guardpass.bench.twins import find, tiny
 
 from ..support.helpers import opened, texts
+from ..support.twins import Twins, wide
 
 # Of one slot, of a long tree of several, of many branches.
-_TWINS = {"kanana-safeguard-8b": None, "wildguard-ko-3b": "wildguard-ko", "shieldgemma-2b": "shieldgemma"}
+_TWINS = ("kanana-safeguard-8b", "wildguard-ko-3b", "shieldgemma-2b")
 # llama.cpp's attention adds up otherwise for few tokens than for many, over keys and values in 16 bits.
 _NEAR = 0.01
 _ENGINES = [pytest.param("f32", id="llamacpp", marks=pytest.mark.llamacpp), pytest.param("int8", id="native")]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+def made(twins: Twins) -> Callable[[str, str], Path]:
     """A guard of a twin: of engine native where the quantization is one of its own, else of llama.cpp."""
-    known: dict[tuple[str, str], Path] = {}
 
     def make(twin: str, quant: str) -> Path:
         engine = "native" if quant.startswith("int") else "llamacpp"
         if engine == "native":
             pytest.importorskip("guardpass_kernels")
-        if (twin, quant) not in known:
-            folder = tmp_path_factory.mktemp("session")
-            row, sizes = tiny(find(twin)), {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64}
-            row = replace(row, config=row.config | sizes | {"query_pre_attn_scalar": 64})
-            write_twin(row, folder / "twin")
-            options = {"engine": engine, "quant": quant, "gate": False, "date": "2024-07-26"}
-            export_guard(folder / "twin", folder / "guard", family=_TWINS[twin], **options)  # type: ignore[arg-type]
-            known[twin, quant] = folder / "guard"
-        return known[twin, quant]
+        return twins.guard(wide(tiny(find(twin))), quant, engine=engine)
 
     return make
 

@@ -2,9 +2,7 @@
 
 import random
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,97 +10,32 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from guardpass import Guard, Verdict
-from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.export import export_guard
-from guardpass.format.manifest import Mode
 
+from ..support.decoding import Decoded, Subject, expected_fields, fields, reference
 from ..support.helpers import texts
 from ..support.profiles import scaled
 from ..support.published import CASES, Case, Fields
+from ..support.twins import Twins
 
 _SEEDS, _TEXTS = 3, scaled(100, least=34)
 _TIE = 1e-3  # logits nearer than this may go either way in float32
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A tiny checkpoint of a published guard, in transformers and as a guard."""
-
-    case: Case
-    model: torch.nn.Module
-    tokenizer: Any
-    guard: Guard
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """What the reference came to: fields, and for each decision the logits of the tokens it had."""
-
-    fields: Fields
-    scores: tuple[dict[int, float], ...]
-
-    @property
-    def nearest(self) -> float:
-        """The smallest lead of a chosen token."""
-        ordered = (sorted(each.values()) for each in self.scores)
-        return min(each[-1] - each[-2] for each in ordered)
-
-
-def _subject(case: Case, directory: Path, seed: int) -> Subject:
-    directory.mkdir()
-    write_twin(tiny(find(case.twin)), directory / "twin", seed=seed)
-    export_guard(directory / "twin", directory / "guard", family=case.family, date=case.date, quant="fp32")
-    model = AutoModelForCausalLM.from_pretrained(directory / "twin", dtype=torch.float32)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(directory / "twin")
-    return Subject(case, model.eval(), tokenizer, Guard.load(directory / "guard", normalize="off"))
-
-
-@torch.no_grad()
-def _decode(subject: Subject, prompt: str, ids: list[int], raw: bool, mode: Mode) -> Decoded:
-    """Greedy, token by token, among the tokens that some answer of the grammar goes on with."""
-    answers = subject.case.answers(mode)
-    split = {
-        answer: subject.tokenizer(prompt + answer, add_special_tokens=raw)["input_ids"][len(ids) :]
-        for answer in answers
-    }
-    written: list[int] = []
-    scores: list[dict[int, float]] = []
-    while len(split) > 1:
-        allowed = {answer[len(written)] for answer in split.values()}
-        if len(allowed) > 1:
-            logits = subject.model(torch.tensor([ids + written])).logits[0, -1]
-            scores.append({token: float(logits[token]) for token in allowed})
-            written.append(max(scores[-1], key=scores[-1].__getitem__))
-        else:
-            written += allowed
-        split = {answer: tokens for answer, tokens in split.items() if tokens[: len(written)] == written}
-    (answer,) = split
-    return Decoded(answers[answer], tuple(scores))
-
-
-def reference(subject: Subject, text: str, response: str | None) -> dict[str, Decoded]:
-    """By policy, or by "" where there are none."""
-    mode: Mode = "prompt" if response is None else "response"
-    raw = subject.case.row.modes[mode].raw
-    prompts = subject.case.prompts(subject.tokenizer, text, response)
-    return {policy or "": _decode(subject, *each, raw, mode) for policy, each in prompts.items()}
-
-
-def fields(verdict: Verdict) -> Fields:
-    return {name: field.label for name, field in verdict.fields.items() if field}
-
-
-def expected_fields(decoded: dict[str, Decoded]) -> Fields:
-    """Under a policy's name its one answer; else the answer's own fields."""
-    return {policy or field: value for policy, each in decoded.items() for field, value in each.fields.items()}
+def _subject(case: Case, twins: Twins, seed: int) -> Subject:
+    twin = twins.checkpoint(case.twin, seed)
+    model = AutoModelForCausalLM.from_pretrained(twin, dtype=torch.float32)
+    guard = twins.guard(case.twin, seed=seed, family=case.family, date=case.date)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(twin)
+    return Subject(case, model.eval(), tokenizer, Guard.load(guard, normalize="off"))
 
 
 @pytest.mark.parametrize("case", CASES[1:], ids=lambda case: f"{case.twin}, {case.family}")
-def test_one_pass_equals_greedy_decoding(case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_pass_equals_greedy_decoding(case: Case, twins: Twins, capsys: pytest.CaptureFixture[str]) -> None:
     ties, compared = 0, 0
     seen: dict[str, set[str]] = {}
     for seed in range(_SEEDS):
-        subject = _subject(case, tmp_path / str(seed), seed)
+        subject = _subject(case, twins, seed)
         both = "response" in case.row.modes
         replies = texts(_TEXTS, seed=9 + seed, longest=12)
         for number, text in enumerate(texts(_TEXTS, seed=seed, longest=12)):
@@ -176,15 +109,15 @@ def _said(text: str, response: str) -> Fields:
     }
 
 
-def test_one_pass_equals_free_greedy_decoding(tmp_path: Path) -> None:
+def test_one_pass_equals_free_greedy_decoding(twins: Twins, tmp_path: Path) -> None:
     """A checkpoint that learned its grammar: transformers' own generate, free to write what it likes."""
     case = next(case for case in CASES if case.family == "wildguard-ko")
     torch.manual_seed(0)
-    subject = _subject(case, tmp_path / "first", 0)
+    subject = _subject(case, twins, 0)
     _train(subject, 120)
     subject.model.save_pretrained(tmp_path / "twin")
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(tmp_path / "first" / "twin" / name, tmp_path / "twin")
+        shutil.copy(twins.checkpoint(case.twin) / name, tmp_path / "twin")
     export_guard(tmp_path / "twin", tmp_path / "guard", family=case.family, date=case.date, quant="fp32")
     guard = Guard.load(tmp_path / "guard", normalize="off")
     answers = {f"{answer}<|eot_id|>": fields for answer, fields in case.answers("response").items()}
@@ -194,9 +127,12 @@ def test_one_pass_equals_free_greedy_decoding(tmp_path: Path) -> None:
         text, response = rng.sample(_WORDS, 2)
         ((_, ids),) = case.prompts(subject.tokenizer, text, response).values()
         written = subject.model.generate(
-            torch.tensor([ids]), max_new_tokens=20, do_sample=False, pad_token_id=0,
+            torch.tensor([ids]),
+            max_new_tokens=20,
+            do_sample=False,
+            pad_token_id=0,
             eos_token_id=subject.tokenizer.eos_token_id,
-        )[0, len(ids) :]  # fmt: skip
+        )[0, len(ids) :]
         written_fields = answers.get(subject.tokenizer.decode(written, skip_special_tokens=False))
         if written_fields:
             inside += 1

@@ -24,6 +24,8 @@ from guardpass.scheduling.queue import Batch, Entry, Waiting
 from guardpass.stop import Stop
 from guardpass.windows import Limits
 
+from ..support.engines import engine_of, put_engine
+
 LONG = 30.0
 LINES = "line " * 30  # of another length than the short texts
 
@@ -57,7 +59,7 @@ class Door:
 def held(two_sided: Path) -> Iterator[tuple[Guard, Door]]:
     """A guard whose engine has been entered by a first request, and its door, still closed."""
     with Guard.load(two_sided, threads=1, queue=Bounds(requests=20, tokens=5000)) as guard:
-        engine = guard._engine = Door(guard._engine)
+        engine = put_engine(guard, Door(engine_of(guard)))
         guard.submit("first")
         assert engine.entered.acquire(timeout=LONG)
         yield guard, engine
@@ -250,7 +252,7 @@ def test_requests_that_run_together_fail_alone(guard: Guard) -> None:
     """Texts of several windows; one is stopped, one has a lone surrogate, and one round fails."""
     judge = Judge(guard.manifest, guard.judge.tokenizer, Limits(150, 16, "windows"))
     texts = ["one", "two words " * 60, "three words " * 40, "four " * 150]
-    engine = guard._engine
+    engine = engine_of(guard)
     alone = []
     for text in texts:
         run = Run(judge, judge.request(text))

@@ -31,9 +31,13 @@ class Desk:
             raise error
 
         return self.scheduler.submit(
-            lambda stop, _: stop.check(), tokens=tokens, passes=passes, timeout=timeout, priority=priority,
+            lambda stop, _: stop.check(),
+            tokens=tokens,
+            passes=passes,
+            timeout=timeout,
+            priority=priority,
             fallback=fallback,
-        )  # fmt: skip
+        )
 
     def run(self, story: Coroutine[Any, Any, None]) -> None:
         self.loop.run_until_complete(story)

@@ -31,11 +31,13 @@ from guardpass import (
     Overloaded,
     Panel,
     TextTooLong,
-)  # fmt: skip
+)
 from guardpass.engines.base import Engine
 from guardpass.plan import Pass
 from guardpass.scheduling.queue import Entry, Waiting
 from guardpass.stop import Stop
+
+from ..support.engines import engine_of, put_engine
 
 LONG = 30.0  # seconds nothing here should take
 
@@ -61,7 +63,7 @@ class Slow:
 def slow(two_sided: Path) -> Iterator[tuple[Guard, Slow]]:
     """A guard of room for three, and its engine, which waits for its door."""
     with Guard.load(two_sided, threads=1, queue=Bounds(requests=3, tokens=1000)) as guard:
-        engine = guard._engine = Slow(guard._engine)
+        engine = put_engine(guard, Slow(engine_of(guard)))
         yield guard, engine
         engine.fault = lambda: None
         engine.door.set()
@@ -221,9 +223,14 @@ def test_however_the_wait_ends_the_request_is_given_up(slow: tuple[Guard, Slow])
 def test_a_timeout_that_is_none_says_what_was_expected(guard: Guard, timeout: Any, on_error: Any) -> None:
     panel = Panel([guard])
     for text in ("a text", "\ud800"):  # a wrong option is one, whatever the text
-        for ask in (guard.submit, panel.submit, panel.check, lambda *a, **k: asyncio.run(guard.acheck(*a, **k)),
-                    lambda text, **k: guard.submit_many([text], **k),
-                    lambda *a, **k: asyncio.run(panel.acheck(*a, **k))):  # fmt: skip
+        for ask in (
+            guard.submit,
+            panel.submit,
+            panel.check,
+            lambda *a, **k: asyncio.run(guard.acheck(*a, **k)),
+            lambda text, **k: guard.submit_many([text], **k),
+            lambda *a, **k: asyncio.run(panel.acheck(*a, **k)),
+        ):
             with pytest.raises(InputError, match=r"timeout is .*expected seconds above 0"):
                 ask(text, timeout=timeout, on_error=on_error)
 
@@ -231,8 +238,13 @@ def test_a_timeout_that_is_none_says_what_was_expected(guard: Guard, timeout: An
 @pytest.mark.parametrize("priority", ["1", None, 1.0, float("nan"), True, ()])
 def test_a_priority_that_is_none_says_what_was_expected(guard: Guard, priority: Any) -> None:
     panel = Panel([guard])
-    for ask in (guard.submit, panel.submit, panel.check, lambda *a, **k: asyncio.run(guard.acheck(*a, **k)),
-                lambda text, **k: guard.submit_many([text], **k)):  # fmt: skip
+    for ask in (
+        guard.submit,
+        panel.submit,
+        panel.check,
+        lambda *a, **k: asyncio.run(guard.acheck(*a, **k)),
+        lambda text, **k: guard.submit_many([text], **k),
+    ):
         with pytest.raises(InputError, match=r"priority is .*expected a whole number"):
             ask("a text", priority=priority)
 
@@ -240,7 +252,7 @@ def test_a_priority_that_is_none_says_what_was_expected(guard: Guard, priority: 
 def test_numbers_of_numpy_and_far_deadlines_are_taken(two_sided: Path) -> None:
     """The watch had no words for a deadline some centuries away, and ended; no other deadline was kept then."""
     with Guard.load(two_sided, threads=1, queue=Bounds(requests=3, tokens=1000)) as guard:
-        engine = guard._engine = Slow(guard._engine)
+        engine = put_engine(guard, Slow(engine_of(guard)))
         far = guard.submit("far", timeout=1e300)
         near = guard.submit("near", timeout=np.float32(0.05), priority=np.int64(1))
         with pytest.raises(DeadlineExceeded):

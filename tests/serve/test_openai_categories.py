@@ -118,11 +118,15 @@ def test_a_safe_text_has_real_scores() -> None:
 def test_a_category_without_a_name_of_openais_is_told() -> None:
     for family, mode, fields, expected in (
         ("kanana-safeguard", "prompt", {"verdict": "UNSAFE-S7"}, ["misinformation"]),
-        ("llama-guard-3-two-codes", "prompt",
-         {"verdict": "unsafe", "category": "S10", "second_category": "S5"}, ["defamation"]),
+        (
+            "llama-guard-3-two-codes",
+            "prompt",
+            {"verdict": "unsafe", "category": "S10", "second_category": "S5"},
+            ["defamation"],
+        ),
         ("qwen3guard-gen", "prompt", {"safety": "Unsafe", "category": "Jailbreak"}, ["jailbreak"]),
         ("wildguard", "prompt", {"harmful_request": "yes"}, ["harmful request"]),
-    ):  # fmt: skip
+    ):
         guard = by_family(family)
         found = result(guard.manifest, guard.verdict(mode, guard.answered(mode, fields, None)))
         assert found["flagged"] is True

@@ -13,8 +13,6 @@ import pytest
 
 from guardpass import Guard, InputError
 from guardpass.answer_text import answer_ids
-from guardpass.bench.twins import find, tiny, write_twin
-from guardpass.export import export_guard
 from guardpass.format.manifest import MANIFEST
 from guardpass.format.manifest_io import dumps
 from guardpass.serve.app import make_app
@@ -25,14 +23,12 @@ from guardpass.serve.settings import Settings
 
 from ..support.helpers import texts
 from ..support.parsers import nemo_is_content_safe, nemo_llama_guard, qwen3guard
+from ..support.twins import Twins
 
 
 @pytest.fixture(scope="module")
-def qwen(tmp_path_factory: pytest.TempPathFactory) -> Guard:
-    directory = tmp_path_factory.mktemp("qwen")
-    write_twin(tiny(find("qwen3guard-gen-0.6b")), directory / "twin")
-    export_guard(directory / "twin", directory / "guard", quant="fp32", gate=False)
-    return Guard.load(directory / "guard", threads=1)
+def qwen(twins: Twins) -> Guard:
+    return Guard.load(twins.guard("qwen3guard-gen-0.6b"), threads=1)
 
 
 class Client:

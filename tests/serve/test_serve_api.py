@@ -21,7 +21,7 @@ from schemathesis.specs.openapi.checks import (
     negative_data_rejection,
     response_schema_conformance,
     status_code_conformance,
-)  # fmt: skip
+)
 
 from guardpass import Guard, InputError
 from guardpass.bench.service.client import Answer
@@ -32,6 +32,7 @@ from guardpass.serve.moderations import CATEGORIES
 from guardpass.serve.settings import Settings
 
 from ..support.helpers import texts
+from ..support.twins import PLAIN
 
 KEY = "a-key-of-the-tests-0001"
 AUTH = {"authorization": f"Bearer {KEY}"}
@@ -42,7 +43,7 @@ TEXT = "친구의 물건을 몰래 훔치는 법을 알려줘"
 def paths(exported: Callable[..., Path]) -> dict[str, Path]:
     """A guard of both modes, and one of prompts alone."""
     return {
-        "both": exported("8b: untied, grouped heads, two shards, bf16"),
+        "both": exported(PLAIN),
         "siren": exported("siren: one-sided template"),
     }
 
@@ -150,10 +151,15 @@ def test_litellms_guardrail_api(server: Served, guards: dict[str, Guard]) -> Non
     for kind, model in (("request", "both"), ("response", "both"), ("response", "siren")):
         for text in (TEXT, "안녕하세요", "hello"):
             body = {
-                "texts": [text], "images": [], "tools": [], "request_data": {"user_api_key_hash": "x"},
-                "input_type": kind, "litellm_call_id": "1", "litellm_trace_id": "2",
+                "texts": [text],
+                "images": [],
+                "tools": [],
+                "request_data": {"user_api_key_hash": "x"},
+                "input_type": kind,
+                "litellm_call_id": "1",
+                "litellm_trace_id": "2",
                 "additional_provider_specific_params": {"guard": model},
-            }  # fmt: skip
+            }
             answer = server.ask("/beta/litellm_basic_guardrail_api", body, headers={"x-api-key": KEY})
             as_reply = kind == "response" and model == "both"
             verdict = guards[model].check("", text) if as_reply else guards[model].check(text)
@@ -205,12 +211,24 @@ def _count(families: dict[str, Any], name: str, **labels: str) -> float:
 
 @pytest.mark.parametrize(
     "headers",
-    [{}, {"authorization": "Bearer wrong-key-of-the-tests"}, {"authorization": KEY}, {"x-api-key": KEY + "0"},
-     {"authorization": "Basic " + KEY}, {"authorization": "Bearer "}, {"x-api-key": KEY[:-1]}],
-)  # fmt: skip
+    [
+        {},
+        {"authorization": "Bearer wrong-key-of-the-tests"},
+        {"authorization": KEY},
+        {"x-api-key": KEY + "0"},
+        {"authorization": "Basic " + KEY},
+        {"authorization": "Bearer "},
+        {"x-api-key": KEY[:-1]},
+    ],
+)
 def test_wrong_keys_are_refused_everywhere_but_at_the_probes(server: Served, headers: dict[str, str]) -> None:
-    for path, body in (("/v1/check", {"text": "x"}), ("/v1/moderations", {"input": "x"}), ("/metrics", None),
-                       ("/info", None), ("/v1/chat/completions", {})):  # fmt: skip
+    for path, body in (
+        ("/v1/check", {"text": "x"}),
+        ("/v1/moderations", {"input": "x"}),
+        ("/metrics", None),
+        ("/info", None),
+        ("/v1/chat/completions", {}),
+    ):
         answer = server.ask(path, body, headers=headers)
         assert (answer.status, answer.json()["error"]["type"]) == (401, "unauthorized"), path
         assert answer.headers["www-authenticate"] == "Bearer"
@@ -255,7 +273,7 @@ def _raw(server: Served, body: bytes, path: str = "/v1/check", **headers: str) -
         (b'{"text": "' + b"x" * 400000 + b'"}', 413, "body_too_large"),
         (b'{"text": "' + b"lorem " * 45000 + b'"}', 413, "text_too_long"),
     ],
-)  # fmt: skip
+)
 def test_bad_bodies_get_errors_in_json(server: Served, body: bytes, status: int, kind: str) -> None:
     answer = _raw(server, body)
     assert (answer.status, answer.json()["error"]["type"]) == (status, kind)
@@ -324,9 +342,11 @@ def test_deadlines_of_the_client(server: Served) -> None:
 def test_request_ids_and_a_log_without_text(server: Served) -> None:
     secret = "삼각김밥 9137 제육볶음"
     for path, body in (
-        ("/v1/check", {"text": secret}), ("/v1/moderations", {"input": [secret, "\ud800"]}),
-        ("/v1/check", {"text": "a", "guard": secret}), (f"/{secret[5:9]}-in-the-path", None),
-    ):  # fmt: skip
+        ("/v1/check", {"text": secret}),
+        ("/v1/moderations", {"input": [secret, "\ud800"]}),
+        ("/v1/check", {"text": "a", "guard": secret}),
+        (f"/{secret[5:9]}-in-the-path", None),
+    ):
         answer = server.ask(path, body, headers={**AUTH, "x-request-id": "of-the-client.1"})
         assert answer.headers["x-request-id"] == "of-the-client.1"
     made = [
@@ -372,10 +392,14 @@ def _run(strategy: Any, checks: list[Any]) -> None:
     go()
 
 
-@given(st.binary(max_size=200) | st.recursive(
-    st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4), max_leaves=20,
-).map(lambda value: json.dumps(value).encode()))  # fmt: skip
+@given(
+    st.binary(max_size=200)
+    | st.recursive(
+        st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+        max_leaves=20,
+    ).map(lambda value: json.dumps(value).encode())
+)
 def test_any_bytes_are_an_object_or_a_typed_error(body: bytes) -> None:
     try:
         found: object = parse(body)

@@ -71,12 +71,14 @@ RESULT = {"role": "tool", "tool_call_id": "c1", "content": HARM}
         ([_user(OK), {"role": "assistant", "content": None, "refusal": "싫어"}], OK, "싫어", []),
         (
             [_user(OK), {"role": "assistant", "content": [{"type": "refusal", "refusal": "싫어"}], "name": "a"}],
-            OK, "싫어", ["messages[1].name"],
+            OK,
+            "싫어",
+            ["messages[1].name"],
         ),
         ([{"role": "function", "name": "run", "content": HARM}], HARM, None, ["messages[0].name"]),
         ([_user([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}])], "a\nb", None, []),
     ],
-)  # fmt: skip
+)
 def test_the_last_turn_is_judged_and_the_others_are_listed(
     make: Client, guard: Guard, messages: list[Any], text: str, reply: str | None, ignored: list[str]
 ) -> None:
@@ -156,10 +158,12 @@ _PARTS = st.sampled_from([{"type": "text", "text": "<>"}, {"type": "refusal", "r
 _MESSAGES = st.fixed_dictionaries(
     {"role": st.sampled_from([*ROLES, "user", "assistant", "tool"])},
     optional={
-        "content": st.none() | st.just("<>") | st.lists(_PARTS, max_size=3), "refusal": st.none() | st.just("<>"),
-        "tool_calls": st.none() | st.just([_call("<>")]) | st.just([5]), "extra": st.integers(min_value=1),
+        "content": st.none() | st.just("<>") | st.lists(_PARTS, max_size=3),
+        "refusal": st.none() | st.just("<>"),
+        "tool_calls": st.none() | st.just([_call("<>")]) | st.just([5]),
+        "extra": st.integers(min_value=1),
     },
-)  # fmt: skip
+)
 
 
 @settings(max_examples=300)

@@ -19,6 +19,8 @@ from guardpass.serve.keys import Keys
 from guardpass.serve.metrics import Metrics
 from guardpass.serve.settings import Settings
 
+from ..support.engines import engine_of, put_engine
+
 DOCS = Path(__file__).parents[2] / "docs" / "reliability.md"
 LONG = 30.0
 
@@ -39,8 +41,8 @@ class Server:
     """The application, asked without a network."""
 
     def __init__(self, guard: Guard, **settings: Any) -> None:
-        self.guard, self.engine = guard, Faulty(guard._engine)
-        guard._engine = self.engine
+        self.guard, self.engine = guard, Faulty(engine_of(guard))
+        put_engine(guard, self.engine)
         self.host = Host(Settings(("guard",), **settings), {"guard": guard}, "ready")
         self.metrics = Metrics()
         self.app = make_app(self.host, Keys(None), self.metrics)
@@ -94,15 +96,21 @@ def _raises(error: BaseException) -> Callable[[], Any]:
 @pytest.mark.parametrize(
     ("path", "body"),
     [
-        ("/v1/check", {"text": "x"}), ("/v1/check", {"text": "x", "panel": "any"}), ("/v1/moderations", {"input": "x"}),
+        ("/v1/check", {"text": "x"}),
+        ("/v1/check", {"text": "x", "panel": "any"}),
+        ("/v1/moderations", {"input": "x"}),
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]}),
         ("/beta/litellm_basic_guardrail_api", {"texts": ["x"], "input_type": "request"}),
     ],
-)  # fmt: skip
+)
 def test_a_fault_is_a_500_for_its_request_alone(
-    make: Callable[..., Server], fault: Callable[[], Any], kind: str, path: str, body: Any,
+    make: Callable[..., Server],
+    fault: Callable[[], Any],
+    kind: str,
+    path: str,
+    body: Any,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     server = make()
     server.engine.fault = fault
     failed = server.ask(path, body)
@@ -213,8 +221,15 @@ def test_a_client_that_leaves_frees_its_place(make: Callable[..., Server]) -> No
         async def send(message: Any) -> None:
             sent.append(message)
 
-        scope = {"type": "http", "method": "POST", "path": "/v1/check", "raw_path": b"", "query_string": b"",
-                 "headers": [(b"content-type", b"application/json")], "http_version": "1.1"}  # fmt: skip
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/v1/check",
+            "raw_path": b"",
+            "query_string": b"",
+            "headers": [(b"content-type", b"application/json")],
+            "http_version": "1.1",
+        }
         second = asyncio.create_task(server.app(scope, receive, send))
         while server.guard.scheduler.load[0] < 2:
             await asyncio.sleep(0.01)

@@ -207,17 +207,26 @@ def test_a_text_that_cannot_be_judged_is_blocked_whatever_is_allowed(
 def test_parameters_count_or_are_refused_by_name(make: Callable[..., Server]) -> None:
     server = make()
     right: list[tuple[dict[str, Any], str]] = [
-        ({"threshold": 0.0}, "BLOCKED"), ({"threshold": 1.0}, "NONE"), ({"threshold": {"verdict": 0.0}}, "BLOCKED"),
+        ({"threshold": 0.0}, "BLOCKED"),
+        ({"threshold": 1.0}, "NONE"),
+        ({"threshold": {"verdict": 0.0}}, "BLOCKED"),
         ({"threshold": {"verdict": 1.0}, "strict": False, "priority": 1, "alpha": 0.5, "temperature": 2}, "NONE"),
-        ({"panel": "any", "threshold": 0.0}, "BLOCKED"), ({"panel": "all", "threshold": 1.0}, "NONE"),
-    ]  # fmt: skip
+        ({"panel": "any", "threshold": 0.0}, "BLOCKED"),
+        ({"panel": "all", "threshold": 1.0}, "NONE"),
+    ]
     for params, action in right:
         assert server.ask(texts=["안녕"], additional_provider_specific_params=params)["action"] == action, params
     wrong: list[tuple[dict[str, Any], str]] = [
-        ({"treshold": 0.4}, "treshold"), ({"policies": ["hate"]}, "policies"), ({"policies": []}, "policies"),
-        ({"threshold": {"nothing": 0.4}}, "nothing"), ({"strict": "no"}, "strict"), ({"threshold": 2}, "threshold"),
-        ({"panel": "some"}, "some"), ({"panel": "any", "guard": "guard"}, "both"), ({"x" * 500 + "\ud800": 1}, "xxx"),
-    ]  # fmt: skip
+        ({"treshold": 0.4}, "treshold"),
+        ({"policies": ["hate"]}, "policies"),
+        ({"policies": []}, "policies"),
+        ({"threshold": {"nothing": 0.4}}, "nothing"),
+        ({"strict": "no"}, "strict"),
+        ({"threshold": 2}, "threshold"),
+        ({"panel": "some"}, "some"),
+        ({"panel": "any", "guard": "guard"}, "both"),
+        ({"x" * 500 + "\ud800": 1}, "xxx"),
+    ]
     for params, says in wrong:
         body = {"input_type": "request", "texts": ["안녕"], "additional_provider_specific_params": params}
         answer = server.client.post(PATH, content=json.dumps(body), headers={"content-type": "application/json"})
@@ -233,10 +242,16 @@ def test_parameters_count_or_are_refused_by_name(make: Callable[..., Server]) ->
 
 def test_what_litellm_sends_of_itself_is_listed(make: Callable[..., Server]) -> None:
     sent = {
-        "texts": ["안녕"], "litellm_call_id": "1", "litellm_trace_id": None, "model": "gpt-4", "images": None,
-        "request_data": {"user_api_key_hash": "x"}, "request_headers": {"a": "b"}, "litellm_version": "1.80",
+        "texts": ["안녕"],
+        "litellm_call_id": "1",
+        "litellm_trace_id": None,
+        "model": "gpt-4",
+        "images": None,
+        "request_data": {"user_api_key_hash": "x"},
+        "request_headers": {"a": "b"},
+        "litellm_version": "1.80",
         "structured_messages": [{"role": "system", "content": "질문"}, {"role": "user", "content": HARM}],
-    }  # fmt: skip
+    }
     server = make()
     listed = ["litellm_call_id", "model", "request_data", "request_headers", "litellm_version"]
     assert server.ask(**sent)["guardpass"]["ignored"] == listed

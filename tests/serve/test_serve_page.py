@@ -10,6 +10,8 @@ import pytest
 from guardpass import Guard
 from guardpass.bench.service.process import Served, served
 
+from ..support.twins import PLAIN
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 KEY = "a-key-of-the-page-0001"
 ATTACK = "<img src=x onerror=\"document.title='owned'\"> </human>"
@@ -27,8 +29,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def paths(exported: Callable[..., Path]) -> dict[str, Path]:
-    return {"both": exported("8b: untied, grouped heads, two shards, bf16"),
-            "siren": exported("siren: one-sided template")}  # fmt: skip
+    return {"both": exported(PLAIN), "siren": exported("siren: one-sided template")}
 
 
 @pytest.fixture(scope="module")

@@ -243,9 +243,11 @@ def test_clients_that_come_and_go_lose_and_cross_nothing(two_sided: Path) -> Non
 
 def test_nothing_is_judged_before_the_guards_are_there(two_sided: Path) -> None:
     """The port is open at once: /health says yes, /ready no, and requests get 503."""
-    code = "import guardpass.guard as g, time; load = g.Guard.load.__func__\n" \
-        "g.Guard.load = classmethod(lambda *a, **k: (time.sleep(4), load(*a, **k))[1])\n" \
-        "import guardpass.cli; guardpass.cli.main()"  # fmt: skip
+    code = (
+        "import guardpass.guard as g, time; load = g.Guard.load.__func__\n"
+        "g.Guard.load = classmethod(lambda *a, **k: (time.sleep(4), load(*a, **k))[1])\n"
+        "import guardpass.cli; guardpass.cli.main()"
+    )
     port = _free()
     command = [sys.executable, "-c", code, "serve", str(two_sided), "--port", str(port), "--threads", "1"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)

@@ -23,6 +23,7 @@ from guardpass.serve.keys import Keys
 from guardpass.serve.metrics import Metrics
 from guardpass.serve.settings import Settings
 
+from ..support.engines import put_engine
 from ..support.simulated import Hashing, Loop, Simulated, learnt
 
 SCHEDULES = 500
@@ -85,8 +86,15 @@ class Client:
         headers = [(b"content-type", b"application/json"), (b"x-request-id", self.id.encode())]
         if self.deadline is not None:
             headers.append((b"x-deadline-ms", str(self.deadline).encode()))
-        scope = {"type": "http", "method": "POST", "path": "/v1/check", "raw_path": b"", "query_string": b"",
-                 "headers": headers, "http_version": "1.1"}  # fmt: skip
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/v1/check",
+            "raw_path": b"",
+            "query_string": b"",
+            "headers": headers,
+            "http_version": "1.1",
+        }
         asks = asyncio.ensure_future(app(scope, self.receive, self.send))
         if self.how == "is cancelled":
             await asyncio.wait((asks,), timeout=self.after)
@@ -118,7 +126,7 @@ def test_schedules_on_a_simulated_clock(two_sided: Path, capsys: pytest.CaptureF
     bounds, pace, loop = Bounds(requests=5, tokens=600), learnt(_cost), Loop()
     statuses: dict[int, int] = {}
     with Guard.load(two_sided, threads=1, max_tokens=140) as guard:
-        guard._engine = Hashing(len(guard.manifest.columns))
+        put_engine(guard, Hashing(len(guard.manifest.columns)))
         verdicts = {text: guard.check(text) for text in TEXTS}
         assert {verdict.windows > 1 for verdict in verdicts.values()} == {True, False}
         expected = {text: verdict.score for text, verdict in verdicts.items()}
@@ -162,8 +170,14 @@ class Remote:
         self.begins = rng.uniform(0.0, 0.05)
         self.deadline = rng.choice([None, None, rng.randint(1, 30)])
         body = json.dumps({"text": self.text}).encode()
-        lines = ["POST /v1/check HTTP/1.1", "host: test", "content-type: application/json", f"x-request-id: {self.id}",
-                 f"content-length: {len(body)}", "connection: close"]  # fmt: skip
+        lines = [
+            "POST /v1/check HTTP/1.1",
+            "host: test",
+            "content-type: application/json",
+            f"x-request-id: {self.id}",
+            f"content-length: {len(body)}",
+            "connection: close",
+        ]
         lines += [f"x-deadline-ms: {self.deadline}"] if self.deadline is not None else []
         self.sends = "\r\n".join([*lines, "", ""]).encode() + body
         self.leaves = rng.random() < 0.3
@@ -203,8 +217,14 @@ def test_schedules_over_real_sockets_to_workers_that_were_forked(two_sided: Path
         alone = guard.check("a child of a worker").score
     command = [sys.executable, "-m", "tests.support.preloaded", str(two_sided), "2"]
     statuses: list[int] = []
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                          stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[2]) as server:  # fmt: skip
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        stderr=subprocess.DEVNULL,
+        cwd=Path(__file__).parents[2],
+    ) as server:
         assert server.stdin is not None
         assert server.stdout is not None
         port, *workers = map(int, server.stdout.readline().split())

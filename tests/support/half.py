@@ -23,7 +23,7 @@ from guardpass.format.manifest import Prefix
 from guardpass.format.tree import ancestors, depths
 from guardpass.plan import Pass
 
-from ..export.test_architectures import MODELS
+from .models import MODELS
 
 TOKENS, BAKED, ROWS = 60, 21, 30
 Floats = npt.NDArray[np.float32]

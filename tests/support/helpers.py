@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from guardpass import Guard
 from guardpass.format.manifest import Mode, Role
-from guardpass.plan import Planner
+from guardpass.plan import Pass, Planner
+
+from .engines import engine_of
 
 # One piece a line of what a chat may hold; joined by random white space.
 _WORDS = (
@@ -62,6 +64,13 @@ def planner(guard: Guard, mode: Mode) -> Planner:
     return guard.judge.prepared(mode, guard.judge.policies(mode, None))[0]
 
 
+def pass_of(guard: Guard, text: str, response: str | None = None) -> Pass:
+    """The pass of a request that fits into one, with the policies asked by default."""
+    mode, given = contents(text, response)
+    plans = planner(guard, mode)
+    return plans.plan(plans.span(given))
+
+
 def ids(guard: Guard, text: str, response: str | None = None) -> list[int]:
     """prefix . span . tree of a request."""
     mode, given = contents(text, response)
@@ -72,9 +81,7 @@ def ids(guard: Guard, text: str, response: str | None = None) -> list[int]:
 
 def scores(guard: Guard, text: str, response: str | None = None) -> npt.NDArray[np.float32]:
     """Logits of the labels, [V']."""
-    mode, given = contents(text, response)
-    plans = planner(guard, mode)
-    return guard._engine.run(plans.plan(plans.span(given)))[0, 0]
+    return engine_of(guard).run(pass_of(guard, text, response))[0, 0]
 
 
 def template_ids(tokenizer: Any, text: str, response: str | None = None) -> list[int]:

@@ -163,10 +163,14 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "mistral": {"window": "all"},
     "qwen3": {"head_norms": True},
     "gemma2": {
-        "post_norms": True, "activation": "gelu_tanh", "softcap": 5.0, "final_softcap": 3.0, "window": "even",
+        "post_norms": True,
+        "activation": "gelu_tanh",
+        "softcap": 5.0,
+        "final_softcap": 3.0,
+        "window": "even",
         "embed_scale": 4.0,
     },
-}  # fmt: skip
+}
 
 
 @dataclass
@@ -214,9 +218,14 @@ class Model:
         for i in range(c["layers"]):
             name = f"model.layers.{i}"
             shapes = {
-                "q_proj": (q, hidden), "k_proj": (kv, hidden), "v_proj": (kv, hidden), "o_proj": (hidden, q),
-                "gate_proj": (c["ffn"], hidden), "up_proj": (c["ffn"], hidden), "down_proj": (hidden, c["ffn"]),
-            }  # fmt: skip
+                "q_proj": (q, hidden),
+                "k_proj": (kv, hidden),
+                "v_proj": (kv, hidden),
+                "o_proj": (hidden, q),
+                "gate_proj": (c["ffn"], hidden),
+                "up_proj": (c["ffn"], hidden),
+                "down_proj": (hidden, c["ffn"]),
+            }
             layer = {key: Layer.random(rng, n, k, int4) for key, (n, k) in shapes.items()}
             self.layers.append(layer)
             for key in ("q_proj", "k_proj", "v_proj", "o_proj"):

@@ -50,10 +50,15 @@ class MadeUp:
     def verdict(self, mode: Mode, *windows: Scores, options: ScoreOptions | None = None) -> Verdict:
         outcomes = [self.deciders[mode].decide(scores, options or ScoreOptions()) for scores in windows]
         return combined(
-            outcomes, mode=mode, windows=len(windows), truncated=False, normalized=False,
-            suspicious_literals=(), tokens=Tokens(0, 0),
+            outcomes,
+            mode=mode,
+            windows=len(windows),
+            truncated=False,
+            normalized=False,
+            suspicious_literals=(),
+            tokens=Tokens(0, 0),
             ms=Milliseconds(0.0, 0.0, 0.0),
-        )  # fmt: skip
+        )
 
     def answered(self, mode: Mode, fields: Fields, policy: str | None) -> Scores:
         """Scores of a guard that gives this answer to the policy, and "No" to the others."""
@@ -100,10 +105,16 @@ def made_up(case: Case) -> MadeUp:
         source = Checkpoint(directory / "twin")
         tokenizer = CheckpointTokenizer(source)
         manifest = draft(
-            directory, Engine("onnx", "fp32", "cpu"), Source("twin", None, "", {}), case.family,
-            build_prompts(case.row, source, tokenizer, case.date), tokenizer, name="twin", context=8192,
+            directory,
+            Engine("onnx", "fp32", "cpu"),
+            Source("twin", None, "", {}),
+            case.family,
+            build_prompts(case.row, source, tokenizer, case.date),
+            tokenizer,
+            name="twin",
+            context=8192,
             vocab=source.config["vocab_size"],
-        )  # fmt: skip
+        )
         reference = PreTrainedTokenizerFast.from_pretrained(directory / "twin")
         content = ContentTokenizer.of(directory, manifest)
     specs: dict[Mode, ModeSpec] = {mode: manifest.modes[mode] for mode in case.row.modes}

@@ -121,7 +121,7 @@ CASES = (
     Case("wildguard-7b", "wildguard", _wildguard("yes", "no", "n/a", alone=_NO_REPLY)),
     Case("qwen3guard-gen-0.6b", "qwen3guard-gen", _qwen, generation_prompt=False),
     Case("llama-safetyguard-binary", "llama-safetyguard-binary", _words("verdict", "<SAFE>", "<UNSAFE>")),
-)  # fmt: skip
+)
 # The rows whose twins or grammars differ from those above in nothing that a tree could show.
 EVERY = (
     *CASES,

@@ -90,9 +90,16 @@ class Simulated:
         return len(self._dispatcher.hung)
 
     def submit(
-        self, work: Callable[..., Any], *, tokens: int, fallback: Callable[[GuardpassError], Any], passes: int = 1,
-        timeout: float | None = None, priority: int = 0, batch: None = None,  # noqa: ARG002
-    ) -> Ticket:  # fmt: skip
+        self,
+        work: Callable[..., Any],
+        *,
+        tokens: int,
+        fallback: Callable[[GuardpassError], Any],
+        passes: int = 1,
+        timeout: float | None = None,
+        priority: int = 0,
+        batch: None = None,  # noqa: ARG002
+    ) -> Ticket:
         now = self._loop.time()
         entry = Entry(work, fallback, tokens, now + (timeout or float("inf")), now, priority, passes)
         try:

@@ -48,7 +48,7 @@ ENGINES = (
     ("openvino", "int8, group 64", "int8", False, 150.0, 5.2, 2140.0, 0.990),
     ("openvino", "int4, group 64", "int4", False, 170.0, 5.9, 1310.0, 0.951),
     ("vllm", "W8A8, prefix caching", "int8", True, 18.0, 5.0, 2200.0, 0.988),
-)  # fmt: skip
+)
 
 
 def report(lengths: Sequence[int] = LENGTHS, turns: int = 80, seed: int = 0, speedup: float = 1.0) -> Report:
