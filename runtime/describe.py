@@ -34,7 +34,7 @@ def _mode(manifest: Manifest, mode: ModeSpec, tokenizer: ContentTokenizer) -> di
     deep = depths(tree.parents)
     # A branch ends at its deepest slot; what a step-by-step decode writes of it is not part of its prompt.
     ends = [max(deep[tree.slots[slot].node] for slot in below(tree, root)) + 1 for root in tree.roots]
-    before = len(request.chain) + request.tokens.size - len(tree.tokens)
+    before = len(request.prefix_columns) + request.tokens.size - len(tree.tokens)
     return {
         "prefix": len(mode.prefix),
         "span": request.tokens.size - len(tree.tokens),

@@ -25,7 +25,7 @@ from .run import Run, run_together
 from .scheduling.awaiting import awaited
 from .scheduling.queue import Batch, Bounds, check_timing
 from .scheduling.scheduler import Scheduler
-from .stop import Stop
+from .stop import StopToken
 from .stream import Session
 from .tokenizer import ContentTokenizer
 from .verdict import Verdict
@@ -322,7 +322,7 @@ class Guard:
             answered.set_result(fallback(error))
             return answered
 
-        def work(stop: Stop, waited: float) -> T:
+        def work(stop: StopToken, waited: float) -> T:
             return shape([self._run(request, stop, waited) for request in requests])
 
         batch = self._batch(requests, shape)
@@ -348,13 +348,13 @@ class Guard:
         if key is None:
             return None
 
-        def parts(stop: Stop, waited: float) -> list[Callable[[], Run]]:
+        def parts(stop: StopToken, waited: float) -> list[Callable[[], Run]]:
             return [partial(Run, self.judge, request, waited=waited, stop=stop) for request in requests]
 
         together = partial(run_together, execute=engine.run_batch)
         return Batch(key, engine.requests, engine.tokens, parts, run=together, finish=shape)
 
-    def _run(self, request: Request, stop: Stop | None = None, waited: float = 0.0) -> Verdict:
+    def _run(self, request: Request, stop: StopToken | None = None, waited: float = 0.0) -> Verdict:
         """Plan, run, decide. waited: seconds, for the verdict."""
         if self._closed and stop is None:
             raise Closed(f"{self.manifest.name} is closed; load it again")

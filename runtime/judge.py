@@ -131,7 +131,10 @@ class Judge:
 
         reused: tokens that a session's keys and values spared.
         """
-        prefix, run = sum(len(each.chain) for each in plan.passes), sum(each.tokens.size for each in plan.passes)
+        prefix, run = (
+            sum(len(each.prefix_columns) for each in plan.passes),
+            sum(each.tokens.size for each in plan.passes),
+        )
         return combined(
             outcomes,
             mode=plan.request.mode,

@@ -24,12 +24,12 @@ class Pass:
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
         """[1, 1, T, P + T]; True: row sees column. Made when asked for, as it is square in the tokens."""
-        total, baked = self.tokens.size, self.baked
-        text = total - len(self.sees)
+        total, baked = self.tokens.size, self.prefix_len
+        text = total - len(self.tree_mask)
         mask = np.zeros((total, baked + total), np.bool_)
-        mask[:, self.chain] = True
+        mask[:, self.prefix_columns] = True
         mask[:, baked : baked + text] = np.tri(total, text, dtype=np.bool_)
-        mask[text:, baked + text :] = self.sees
+        mask[text:, baked + text :] = self.tree_mask
         return mask[None, None]
 
 
@@ -66,7 +66,7 @@ class Planner:
             tokens=np.array([run], np.int64),
             positions=positions[None].astype(np.int64),
             slots=self._slots[None] + text,
-            chain=chain,
-            baked=self._columns,
-            sees=self._sees,
+            prefix_columns=chain,
+            prefix_len=self._columns,
+            tree_mask=self._sees,
         )

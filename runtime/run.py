@@ -11,7 +11,7 @@ from .errors import GuardpassError, as_guardpass_error
 from .judge import Judge, Plan
 from .plan import Pass
 from .request import Request
-from .stop import Stop
+from .stop import StopToken
 from .verdict import Milliseconds, Verdict
 
 Scores = npt.NDArray[np.float32]
@@ -20,7 +20,7 @@ Scores = npt.NDArray[np.float32]
 class Run:
     """One request: planned, then fed the scores of its passes in turn. Bad scores end it at once."""
 
-    def __init__(self, judge: Judge, request: Request, *, waited: float = 0.0, stop: Stop | None = None) -> None:
+    def __init__(self, judge: Judge, request: Request, *, waited: float = 0.0, stop: StopToken | None = None) -> None:
         """waited: seconds that the request waited for its turn. Raises what planning raises."""
         self._judge, self._waited, self._stop = judge, waited, stop
         self._began = time.perf_counter()

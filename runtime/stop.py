@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from .errors import GuardpassError
 
 
-class Stop:
+class StopToken:
     """Given to a request before it runs; the first reason to stop is kept."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..format.manifest import Device, Manifest
 from ..plan import Pass
-from ..stop import Stop
+from ..stop import StopToken
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Engine(Protocol):
 class Stoppable(Protocol):
     """An engine whose passes can be ended while they run."""
 
-    def run_until(self, request: Pass, stop: Stop) -> npt.NDArray[np.float32]:
+    def run_until(self, request: Pass, stop: StopToken) -> npt.NDArray[np.float32]:
         """`run`; raises the reason of `stop` soon after it was requested."""
 
 
@@ -85,7 +85,7 @@ class Opener(Protocol):
         """Raises GuardError for a file that cannot be opened safely, MissingDependency, EngineError, InputError."""
 
 
-def run_pass(engine: Engine, request: Pass, stop: Stop | None) -> npt.NDArray[np.float32]:
+def run_pass(engine: Engine, request: Pass, stop: StopToken | None) -> npt.NDArray[np.float32]:
     """Scores of a pass that may be stopped: while it runs where the engine allows, else before it runs."""
     if stop is None:
         return engine.run(request)

@@ -15,7 +15,7 @@ from ..format.manifest import Manifest
 from ..format.packed import open_tensors
 from ..format.packed_rules import check
 from ..plan import Pass
-from ..stop import Stop
+from ..stop import StopToken
 from .base import EngineOptions, Grown
 from .hardware import usable_cores
 
@@ -84,7 +84,7 @@ class NativeEngine:
         """Scores [1, S, V']. Raises EngineError."""
         return self._run(request)
 
-    def run_until(self, request: Pass, stop: Stop) -> npt.NDArray[np.float32]:
+    def run_until(self, request: Pass, stop: StopToken) -> npt.NDArray[np.float32]:
         """The same; the kernels look several times a layer whether they shall end."""
         asked = self._kernels.Stop()
         with stop.ends(asked.set):
@@ -103,10 +103,10 @@ class NativeEngine:
 
     def _run(self, request: Pass, **options: Any) -> npt.NDArray[np.float32]:
         """options: of the kernels' pass, `cache` and `stop`."""
-        chain = np.array(request.chain, np.int32)
+        chain = np.array(request.prefix_columns, np.int32)
         try:
             scores: npt.NDArray[np.float32] = self._model.run(
-                request.tokens[0], request.positions[0], request.slots[0], chain, request.sees, **options
+                request.tokens[0], request.positions[0], request.slots[0], chain, request.tree_mask, **options
             )
         except Exception as error:
             raise EngineError(f"guardpass-kernels failed on a pass of {request.tokens.size} tokens: {error}") from None

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from ..errors import Unsupported
 from ..plan import Pass
-from ..stop import Stop
+from ..stop import StopToken
 from .base import Engine, Incremental, SessionEngine, run_pass
 
 
@@ -24,7 +24,7 @@ class Reopened:
         """Scores [1, S, V']. Raises EngineError, GuardError."""
         return self._opened().run(request)
 
-    def run_until(self, request: Pass, stop: Stop) -> npt.NDArray[np.float32]:
+    def run_until(self, request: Pass, stop: StopToken) -> npt.NDArray[np.float32]:
         """The same; stopped while it runs where the engine can be."""
         return run_pass(self._opened(), request, stop)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from ..errors import Closed, EngineError, Overloaded
 from .batch import Turn
-from .pace import Pace
+from .pace import LatencyEstimator
 from .queue import Bounds, Entry, Waiting
 
 PATIENCE = 1.0
@@ -15,8 +15,8 @@ _SOONEST = 0.1  # seconds; what a refused caller is told at least
 class Dispatcher:
     """The requests of one guard. `now` is in seconds of the caller's clock, which is the same for all calls."""
 
-    def __init__(self, bounds: Bounds, pace: Pace | None = None) -> None:
-        self.waiting, self.pace = Waiting(bounds), pace or Pace()
+    def __init__(self, bounds: Bounds, latency: LatencyEstimator | None = None) -> None:
+        self.waiting, self.latency = Waiting(bounds), latency or LatencyEstimator()
         self.running: set[Turn] = set()
         self.hung: set[Turn] = set()
         self.closed = False
@@ -64,7 +64,7 @@ class Dispatcher:
     def ended(self, turn: Turn, now: float, *, finished: bool) -> bool:
         """Whether the turn's thread goes on, or another has its place. finished: all its requests ran to the end."""
         self.running.discard(turn)
-        self.pace.ran(turn.passes, turn.tokens, now - turn.began, finished=finished)
+        self.latency.update(turn.passes, turn.tokens, now - turn.began, finished=finished)
         if turn in self.hung:
             self.hung.discard(turn)
             return False
@@ -101,7 +101,7 @@ class Dispatcher:
 
     def _refuse_late(self, entry: Entry, now: float) -> None:
         """Raises Overloaded where an entry could not be done by its deadline."""
-        alone, left = self.pace.seconds(entry.passes, entry.tokens), entry.deadline - now
+        alone, left = self.latency.estimate(entry.passes, entry.tokens), entry.deadline - now
         ahead, takes = self._foretold(entry, now)
         if alone > left:
             wait = max(ahead, _SOONEST)
@@ -138,4 +138,4 @@ class Dispatcher:
 
     def _seconds(self, entries: list[Entry]) -> float:
         """What one entry may take, or several side by side."""
-        return self.pace.seconds(max(each.passes for each in entries), sum(each.tokens for each in entries))
+        return self.latency.estimate(max(each.passes for each in entries), sum(each.tokens for each in entries))

@@ -9,7 +9,7 @@ _PULL = 1e-3  # weight of the parts as they were, against the turns that are rem
 _FADE = 0.999  # a turn: what no turn confirms is believed a little less each time
 
 
-class Pace:
+class LatencyEstimator:
     """Seconds of a turn: a fixed part for each pass and a part for each token, by how fast both were lately.
 
     The parts are fitted by least squares of relative errors, both 0 or more, over the last hundred turns or so: short
@@ -27,7 +27,7 @@ class Pace:
         self._sums: tuple[float, ...] = (0.0,) * 5
         self._mean, self._deviation = 1.0, 0.5  # of turns, in units of what the fit says
 
-    def ran(self, passes: int, tokens: int, seconds: float, *, finished: bool = True) -> None:
+    def update(self, passes: int, tokens: int, seconds: float, *, finished: bool = True) -> None:
         """Take a turn into account. finished: else it ended early, and `seconds` is the least that it takes."""
         if not finished and (self._parts is None or seconds <= self._mean * self._fit(passes, tokens)):
             return
@@ -47,7 +47,7 @@ class Pace:
         self._sums = tuple(old + _NEWEST * (new - old) for old, new in zip(self._sums, found, strict=True))
         self._parts = _fitted(self._sums, (self._parts[0] * _FADE, self._parts[1] * _FADE))
 
-    def seconds(self, passes: int, tokens: int) -> float:
+    def estimate(self, passes: int, tokens: int) -> float:
         """What so many passes, of so many tokens in all, may take; 0 while nothing is known."""
         return self._fit(passes, tokens) * self._mean * (1 + _DEVIATIONS * self._deviation)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import Cancelled, GuardpassError, InputError
 from ..forks import unheard
-from ..stop import Stop
+from ..stop import StopToken
 
 _ORDER = count()
 
@@ -52,7 +52,7 @@ class Ticket(Future[Any]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stop = Stop()
+        self.stop = StopToken()
 
     def cancel(self) -> bool:
         """True where the request had not begun. False: it runs, and will end as soon as the engine lets it."""
@@ -63,7 +63,7 @@ class Ticket(Future[Any]):
 
     def after_fork(self) -> None:
         """In a forked process, where the parent's threads may have left the locks held."""
-        self.stop = Stop()
+        self.stop = StopToken()
         unheard(self)
 
 
@@ -74,7 +74,7 @@ class Batch:
     key: Hashable
     requests: int  # at most together
     tokens: int  # at most together
-    parts: Callable[[Stop, float], list[Any]]  # its texts, each ready to start; the seconds it waited
+    parts: Callable[[StopToken, float], list[Any]]  # its texts, each ready to start; the seconds it waited
     run: Callable[[list[Any]], Sequence[Any]]  # the parts of several requests to a result or a GuardpassError each
     finish: Callable[[list[Any]], Any]  # from the results of its parts
 
@@ -83,7 +83,7 @@ class Batch:
 class Entry:
     """One request. `deadline` and `since` are in seconds of the scheduler's clock."""
 
-    work: Callable[[Stop, float], Any]  # also gets the seconds it waited
+    work: Callable[[StopToken, float], Any]  # also gets the seconds it waited
     fallback: Callable[[GuardpassError], Any]  # the result in place of a failure, or it raises
     tokens: int
     deadline: float

@@ -15,7 +15,7 @@ from weakref import WeakSet
 
 from ..errors import Closed, DeadlineExceeded, GuardpassError
 from ..forks import renewed_in_child
-from ..stop import Stop
+from ..stop import StopToken
 from .batch import Turn, fail
 from .dispatcher import Dispatcher
 from .queue import Batch, Bounds, Entry, Ticket, check_timing
@@ -39,7 +39,7 @@ class Scheduler:
 
     def submit(
         self,
-        work: Callable[[Stop, float], Any],
+        work: Callable[[StopToken, float], Any],
         *,
         tokens: int,
         passes: int = 1,
@@ -104,7 +104,7 @@ class Scheduler:
     def after_fork(self) -> None:
         """In a forked process: its threads are not there, nor who would answer what was submitted."""
         before, lost = self._dispatcher, list(self._unanswered)
-        self._dispatcher = Dispatcher(self._bounds, before.pace)
+        self._dispatcher = Dispatcher(self._bounds, before.latency)
         self._dispatcher.closed = before.closed
         self._begin()
         for entry in lost:

@@ -23,7 +23,7 @@ from ...format.gguf_header import read_header
 from ...format.manifest import Device, Manifest
 from ...format.tree import leaves
 from ...plan import Pass
-from ...stop import Stop
+from ...stop import StopToken
 from ..base import EngineOptions
 from .context import Layout, LlamaContext, Room, open_context
 from .library import has_tiles, library, quiet
@@ -67,7 +67,7 @@ class LlamaCppEngine:
         """Scores [1, S, V']. Raises EngineError; the cache is back to the prefixes in every case."""
         return self._run(request, None)
 
-    def run_until(self, request: Pass, stop: Stop) -> npt.NDArray[np.float32]:
+    def run_until(self, request: Pass, stop: StopToken) -> npt.NDArray[np.float32]:
         """The same; llama.cpp looks between operators whether it shall end."""
         return self._run(request, stop)
 
@@ -75,19 +75,19 @@ class LlamaCppEngine:
         """An engine for a text that grows. Raises EngineError."""
         return LlamaSession(self.context, self._model, owner=self)
 
-    def _run(self, request: Pass, stop: Stop | None) -> npt.NDArray[np.float32]:
+    def _run(self, request: Pass, stop: StopToken | None) -> npt.NDArray[np.float32]:
         context, layout = self.context, self.context.layout
-        ends = leaves(request.sees)
-        text, first = request.tokens.size - len(request.sees), layout.first_leaf
+        ends = leaves(request.tree_mask)
+        text, first = request.tokens.size - len(request.tree_mask), layout.first_leaf
         used = slice(first, first + len(ends))
         # Every token of the span, and every node, belongs to the leaves below it.
         carries = np.zeros((request.tokens.size, layout.sequences), np.bool_)
         carries[:text, used] = True
-        carries[text:, used] = request.sees[ends].T
+        carries[text:, used] = request.tree_mask[ends].T
         with context.lock, stop.ends(context.abort.set) if stop is not None else nullcontext():
             try:
                 for leaf in range(first, first + len(ends)):
-                    context.share(request.chain, leaf)
+                    context.share(request.prefix_columns, leaf)
                 context.decode(request.tokens[0], request.positions[0], carries, request.slots[0])
                 return context.scores(request.slots[0])
             finally:

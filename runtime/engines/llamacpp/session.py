@@ -43,7 +43,7 @@ class LlamaSession:
 
     def run(self, request: Pass) -> Grown:
         """Raises EngineError; nothing is then kept."""
-        text = request.tokens.size - len(request.sees)
+        text = request.tokens.size - len(request.tree_mask)
         span = request.tokens[0, :text]
         with self._context.lock:
             reused = self._reuse(request, span)
@@ -52,7 +52,7 @@ class LlamaSession:
             except BaseException:
                 self._chain, self._span = (), np.empty(0, np.int64)
                 raise
-            self._chain, self._span = request.chain, span.copy()
+            self._chain, self._span = request.prefix_columns, span.copy()
         return Grown(scores, reused)
 
     def close(self) -> None:
@@ -61,27 +61,27 @@ class LlamaSession:
 
     def _reuse(self, request: Pass, span: npt.NDArray[np.int64]) -> int:
         """How much of the span is in the cache and can stay; the cache is cut to it."""
-        most = min(len(span), len(self._span)) if request.chain == self._chain else 0
+        most = min(len(span), len(self._span)) if request.prefix_columns == self._chain else 0
         differ = np.flatnonzero(span[:most] != self._span[:most])
         reused = int(differ[0]) if len(differ) else most
         reused -= reused % _GROUP
         if reused:
-            self._context.clear(self._keeper, len(request.chain) + reused)
+            self._context.clear(self._keeper, len(request.prefix_columns) + reused)
         else:
             self._context.clear(self._keeper)
-            self._context.share(request.chain, self._keeper)
+            self._context.share(request.prefix_columns, self._keeper)
         return reused
 
     def _run_rest(self, request: Pass, text: int, reused: int) -> npt.NDArray[np.float32]:
         context, layout = self._context, self._context.layout
-        ends, first = leaves(request.sees), layout.first_leaf
+        ends, first = leaves(request.tree_mask), layout.first_leaf
         used = slice(first, first + len(ends))
         carries = np.zeros((request.tokens.size, context.room.sequences), np.bool_)
         carries[:text, used] = carries[:text, self._keeper] = True
-        carries[text:, used] = request.sees[ends].T
+        carries[text:, used] = request.tree_mask[ends].T
         try:
             for leaf in range(first, first + len(ends)):
-                context.copy(self._keeper, leaf, len(request.chain) + reused)
+                context.copy(self._keeper, leaf, len(request.prefix_columns) + reused)
             slots = request.slots[0] - reused
             context.decode(request.tokens[0, reused:], request.positions[0, reused:], carries[reused:], slots)
             return context.scores(slots)

@@ -17,7 +17,7 @@ def padded(requests: Sequence[Pass], batch: int, length: int, slots: int) -> Arr
     itself alone, as the softmax of none is no number; no other sees it. Slots left over read the first slot again,
     batch rows left over are the first pass again.
     """
-    baked = requests[0].baked
+    baked = requests[0].prefix_len
     tokens, positions = np.zeros((batch, length), np.int64), np.zeros((batch, length), np.int64)
     mask = np.zeros((batch, 1, length, baked + length), np.bool_)
     rows = np.zeros((batch, slots), np.int64)

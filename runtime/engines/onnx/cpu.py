@@ -12,7 +12,7 @@ from ...forks import leak, renewed_in_child
 from ...format.integrity import Mapped
 from ...format.manifest import Manifest
 from ...plan import Pass
-from ...stop import Stop
+from ...stop import StopToken
 from ..base import EngineOptions
 from ..hardware import saturates, usable_cores
 
@@ -60,7 +60,7 @@ class OnnxEngine:
         """Scores [1, S, V']. Raises EngineError."""
         return self._run(request, None)
 
-    def run_until(self, request: Pass, stop: Stop) -> npt.NDArray[np.float32]:
+    def run_until(self, request: Pass, stop: StopToken) -> npt.NDArray[np.float32]:
         """The same; ONNX Runtime looks between operators whether it shall end."""
         options = self._ort.RunOptions()
         options.log_severity_level = 4
