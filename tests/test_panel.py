@@ -73,7 +73,7 @@ def test_policies_are_what_python_says_they_are(trio: tuple[dict[str, Guard], An
             assert found.safe is not flagged, (policy, order)
             for name, verdict in found.members.items():
                 assert verdict is None or (verdict.safe, verdict.score) == (alone[name].safe, alone[name].score)
-            assert set(found.decided_by) <= {name for name, verdict in found.members.items() if verdict}
+            assert set(found.decided_by) <= {name for name, verdict in found.members.items() if verdict is not None}
             assert found.to_json()["members"].keys() == guards.keys()
 
 
