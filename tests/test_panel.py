@@ -102,7 +102,7 @@ def test_together_gives_up_those_not_needed(trio: tuple[dict[str, Guard], dict[s
         guards[name].submit("in front")
     found = Panel(guards).check(TEXT, threshold=line)  # the others never come to it
     assert not found.safe
-    assert [name for name, verdict in found.members.items() if verdict] == [first]
+    assert [name for name, verdict in found.members.items() if verdict is not None] == [first]
     before = {name: engines[name].ran for name in others}
     for name in others:
         engines[name].door.set()
@@ -113,7 +113,7 @@ def test_together_gives_up_those_not_needed(trio: tuple[dict[str, Guard], dict[s
 def test_members_without_the_mode_are_not_asked(trio: tuple[dict[str, Guard], Any]) -> None:
     guards, _ = trio
     found = Panel(guards).check("a text", "a reply")
-    assert [name for name, verdict in found.members.items() if verdict] == ["8b"]
+    assert [name for name, verdict in found.members.items() if verdict is not None] == ["8b"]
     with pytest.raises(InputError, match="mode"):
         Panel([guards["siren"], guards["prompt"]]).check("a text", "a reply")
 
