@@ -41,7 +41,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
-        app()
+        app(prog_name="guardpass")  # also by `python -m guardpass`: the completion script needs a word
     except GuardpassError as error:
         print(f"guardpass: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -66,7 +66,7 @@ class Settings:
                 )
         if self.api_key_file is None and not self.without_key and not _loopback(self.host):
             raise InputError(
-                f"other machines can reach {self.host}, and there is no --api-key-file; add one, or add --without-key if "
+                f"other machines can reach {self.host}, and there is no --api-key-file; add one, or --without-key if "
                 "a proxy in front of the server checks keys"
             )
 
