@@ -83,8 +83,9 @@ def test_openai_moderations(client: openai.OpenAI, guards: dict[str, Guard]) -> 
             assert true == ({expected} if expected else set())
             field = verdict.fields[verdict.field]
             assert field is not None
-            crime = result.category_scores.illicit
-            assert crime == pytest.approx(field.labels.get("UNSAFE-S4", 0.0), abs=1e-6)
+            crime, label = result.category_scores.illicit, field.labels.get("UNSAFE-S4", 0.0)
+            # Of two judged forms the labels are those of the worse one, the scores the highest of any.
+            assert crime == pytest.approx(label, abs=1e-6) or (verdict.normalized and crime > label)
     one = client.moderations.create(input="a string", model="omni-moderation-latest")  # what clients ask for
     assert one.model == "both"
     parts = client.moderations.create(input=[{"type": "text", "text": "a "}, {"type": "text", "text": "b"}])
