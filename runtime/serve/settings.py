@@ -58,10 +58,10 @@ class Settings:
             raise InputError(f"port is {self.port}, expected 0 to 65535")
         if not self.guards:
             raise InputError("no guard is named, expected one or more guard directories")
-        for name, path in self.paths():
-            if ":" in (name or ""):
+        for chosen, path in self.paths():
+            if ":" in (chosen or ""):
                 raise InputError(
-                    f"the guard's name {name} has a colon, which separates a name from an answer style; "
+                    f"the guard's name {chosen} has a colon, which separates a name from an answer style; "
                     f"choose a name without a colon, as in NAME={path}"
                 )
         if self.api_key_file is None and not self.without_key and not _loopback(self.host):
