@@ -178,7 +178,10 @@ def test_jsonl_on_a_terminal(two_sided: Path, tmp_path: Path) -> None:
     *progress, summary, failed = shown.replace("\033[K", "").replace("\r\n", "\n").rstrip("\n").split("\n")
     assert summary.rpartition("\r")[2].startswith(f"guardpass: 9 lines, {unsafe} unsafe, 1 failed, ")
     assert "guardpass: 1 lines, " in summary
-    assert (progress, failed) == ([], "guardpass: 1 lines could not be judged, their output says why")
+    assert (progress, failed) == (
+        [],
+        "guardpass: 1 lines could not be judged; their answers on stdout have the reasons",
+    )
 
 
 def test_fail_unsafe_tells_by_the_exit_code(two_sided: Path, tmp_path: Path) -> None:
@@ -248,7 +251,7 @@ def test_bad_input(two_sided: Path, plain_checkpoint: Path, tmp_path: Path) -> N
         (("check", two_sided, "--jsonl", tmp_path), "cannot read"),
         (("check", two_sided, "a", "--threshold", "nan"), "expected a probability"),
         (("check", two_sided, "a", "--threshold", "0.1", "--threshold", "0.9"), "is given twice, expected once"),
-        (("check", two_sided, "a", "--threshold", "0.1", "--threshold", "verdict=0.9"), "found both"),
+        (("check", two_sided, "a", "--threshold", "0.1", "--threshold", "verdict=0.9"), "found a number and fields"),
         (("check", two_sided, "a", "--threshold", "high"), "expected a number, or FIELD=NUMBER"),
         (("check", two_sided, "a", "--long-text", "cut"), "not one of 'windows', 'refuse', 'truncate'"),
         (("check", two_sided, "a", "--max-tokens", 0), "max_tokens is 0"),

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 from starlette.types import Receive
 
@@ -14,6 +14,7 @@ from ..on_error import OnError
 from ..panel_policy import PanelVerdict
 from ..verdict import Verdict
 from .errors import BodyTooLarge
+from .fields import JudgingOptions
 from .host import Host
 from .left_out import LeftOut
 from .settings import Unjudged
@@ -48,7 +49,12 @@ class Call:
     unjudged: list[tuple[str, Unjudged]] = field(default_factory=list)
 
     async def judge(
-        self, model: object, items: Sequence[tuple[str, str | None]], *, on_error: OnError | None = None, **options: Any
+        self,
+        model: object,
+        items: Sequence[tuple[str, str | None]],
+        *,
+        on_error: OnError | None = None,
+        **options: Unpack[JudgingOptions],
     ) -> tuple[str, Guard, list[Verdict]]:
         """Judge texts; returns the guard's name, the guard and its verdicts. Raises GuardpassError."""
         name, guard = self.host.find(model)
@@ -60,7 +66,9 @@ class Call:
         self.judged += [(name, verdict) for verdict in verdicts]
         return name, guard, verdicts
 
-    async def ask_panel(self, policy: object, text: str, response: str | None, **options: Any) -> PanelVerdict:
+    async def ask_panel(
+        self, policy: object, text: str, response: str | None, **options: Unpack[JudgingOptions]
+    ) -> PanelVerdict:
         """Judge one text by all guards. Raises GuardpassError."""
         panel = self.host.panel(policy)
         on_error = self.host.settings.on_error

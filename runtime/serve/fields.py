@@ -5,12 +5,18 @@ from typing import Any
 
 from ..decide import ScoreOptions
 from ..errors import InputError
-from ..request import check_normalize
+from ..request import CheckOptions, check_normalize
 from .left_out import quoted
 
 # How to judge, in /v1/check and LiteLLM's parameters; `guard` and `panel` choose the judge.
 OPTIONS = ("policies", "threshold", "strict", "temperature", "alpha", "normalize", "priority")
 LACKS = "POST /v1/check takes them, and LiteLLM's additional_provider_specific_params"
+
+
+class JudgingOptions(CheckOptions, total=False):
+    """The OPTIONS, as guards and panels take them."""
+
+    priority: int
 
 
 def text_of(body: Mapping[str, Any], key: str) -> str:
@@ -46,9 +52,9 @@ def without(body: Mapping[str, Any], keys: Collection[str], instead: str) -> Non
         raise InputError(f"the body has {', '.join(unused)}, which this path does not take; {instead}")
 
 
-def judging(body: Mapping[str, Any]) -> dict[str, Any]:
+def judging(body: Mapping[str, Any]) -> JudgingOptions:
     """The OPTIONS, each of its type and in its range. Raises InputError."""
-    options: dict[str, Any] = {
+    options: JudgingOptions = {
         "policies": optional(body, "policies", list),
         "threshold": optional(body, "threshold", (int, float, dict)),
         "strict": optional(body, "strict", bool, True),
