@@ -44,7 +44,10 @@ TESTS = {path.name: path.read_text(encoding="utf-8") for path in Path(__file__).
 NEEDS = {"download", "gpu", "long", "compiler", "install", "peers"}
 GUARDS = ("GUARD", "GUARD_A", "GUARD_B", "demo-guard")  # placeholders for a guard
 # Options that the documents name, of other programs and of `guardpass` without a command.
-FOREIGN = {"--local-dir", "--no-deps", "--preload", "--help", "--version", "--install-completion", "--show-completion"}
+FOREIGN = {
+    "--local-dir", "--no-deps", "--outdir", "--preload",
+    "--help", "--version", "--install-completion", "--show-completion",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,7 @@ def test_quantized_scores_stay_near_the_reference(
     expected = np.array([scores(reference, text) for text in texts(100, seed=4)])
     found = np.array([scores(quantized, text) for text in texts(100, seed=4)])
     agreement = (expected.argmax(axis=1) == found.argmax(axis=1)).mean()
-    record_property("agreement", agreement)
+    record_property("agreement", float(agreement))
     print(f"{variant}, {quant}: agreement {agreement:.0%}, worst logit change {np.abs(found - expected).max():.3f}")
     relative = np.linalg.norm(found - expected) / np.linalg.norm(expected)
     assert relative < {"int8": 0.1, "int4": 0.5}[quant]
