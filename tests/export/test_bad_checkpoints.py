@@ -279,7 +279,7 @@ def test_force_replaces_guards_only(checkpoint: Callable[[str], Path], tmp_path:
     for name in ("thesis", "notes", "link", "dangling"):
         refuse_to_export(checkpoint(SIREN), out / name, InputError, "is no guard", force=True)
     refuse_to_export(checkpoint(SIREN), checkpoint(SIREN), InputError, "is no guard", force=True)
-    with pytest.raises(InputError, match="its parent is not a folder"):
+    with pytest.raises(InputError, match="notes is not a folder"):
         export_guard(checkpoint(SIREN), out / "notes" / "guard")
     assert files(out) == ["dangling", "link", "notes", "thesis"]
 
