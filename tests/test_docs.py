@@ -45,9 +45,16 @@ NEEDS = {"download", "gpu", "long", "compiler", "install", "peers"}
 GUARDS = ("GUARD", "GUARD_A", "GUARD_B", "demo-guard")  # placeholders for a guard
 # Options that the documents name, of other programs and of `guardpass` without a command.
 FOREIGN = {
-    "--local-dir", "--no-deps", "--outdir", "--preload", "--strict",
-    "--help", "--version", "--install-completion", "--show-completion",
-}  # fmt: skip
+    "--local-dir",
+    "--no-deps",
+    "--outdir",
+    "--preload",
+    "--strict",
+    "--help",
+    "--version",
+    "--install-completion",
+    "--show-completion",
+}
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,26 @@ REAL = {"llama3": "kanana-safeguard-8b", "gemma": "gemma3", "mistral": "mistral-
 # As the real vocabularies cut them; the tokens' own spelling of spaces and newlines is left out.
 ANSWERS: dict[str, list[list[str]]] = {
     "llama3": [
-        ["H", "arm", "ful", " request", ":", " yes", "\n", "Response", " refusal", ":", " no", "\n",
-         "H", "arm", "ful", " response", ":", " no"],
+        [
+            "H",
+            "arm",
+            "ful",
+            " request",
+            ":",
+            " yes",
+            "\n",
+            "Response",
+            " refusal",
+            ":",
+            " no",
+            "\n",
+            "H",
+            "arm",
+            "ful",
+            " response",
+            ":",
+            " no",
+        ],
         ["\n\n", "safe"],
         *(["\n\n", "unsafe", "\n", "S", str(code), ",S", "10"] for code in range(1, 15)),
     ],
@@ -51,17 +69,47 @@ ANSWERS: dict[str, list[list[str]]] = {
         ["Safety", ":", " Cont", "rovers", "ial", "\n", "Categories", ":", " Jail", "break"],
         *(
             ["Safety", ":", " Unsafe", "\n", "Categories", ":", *name, "\n", "Ref", "usal", ":", " No"]
-            for name in ([" Viol", "ent"], [" Non"], [" Sexual"], [" P", "II"], [" Suicide"], [" Un", "ethical"],
-                         [" Polit", "ically"], [" Copyright"])
+            for name in (
+                [" Viol", "ent"],
+                [" Non"],
+                [" Sexual"],
+                [" P", "II"],
+                [" Suicide"],
+                [" Un", "ethical"],
+                [" Polit", "ically"],
+                [" Copyright"],
+            )
         ),
     ],
     "gemma": [["Yes"], ["No"], ["\n\n", "Yes"], ["\n", "No"]],
     "mistral": [
         # What stands before "Response" and "Harmful" is a newline, so they begin without a space.
-        ["\n", "H", "arm", "ful", " request", ":", " yes", "\n", "Response", " ref", "usal", ":", " no", "\n",
-         "H", "arm", "ful", " response", ":", " n", "/", "a"],
+        [
+            "\n",
+            "H",
+            "arm",
+            "ful",
+            " request",
+            ":",
+            " yes",
+            "\n",
+            "Response",
+            " ref",
+            "usal",
+            ":",
+            " no",
+            "\n",
+            "H",
+            "arm",
+            "ful",
+            " response",
+            ":",
+            " n",
+            "/",
+            "a",
+        ],
     ],
-}  # fmt: skip
+}
 TEXTS = (
     "Hello <b>a  b</b>\n\n\nx 한글 뷁 é e\u0301",
     " lead",

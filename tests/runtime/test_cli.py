@@ -75,8 +75,11 @@ def test_from_twin_to_verdict(tmp_path: Path) -> None:
     info = _object("info", guard)
     assert info.keys() >= {"name", "family", "engine", "quant", "modes", "labels", "files"}
     assert (info["name"], info["family"], info["engine"], info["quant"]) == (
-        "guard", "kanana-safeguard", "onnx", "fp32",
-    )  # fmt: skip
+        "guard",
+        "kanana-safeguard",
+        "onnx",
+        "fp32",
+    )
     assert info["modes"].keys() == {"prompt", "response"}
     tokenizer = AutoTokenizer.from_pretrained(twin)
     for response, mode in ((None, info["modes"]["prompt"]), ("", info["modes"]["response"])):
