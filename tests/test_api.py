@@ -18,7 +18,7 @@ from concurrent.futures import Future
 
 from guardpass import (
     Bounds, CheckOptions, Device, Guard, GuardpassError, Label, LongText, Mode, Normalize, OnError, Overloaded, Panel,
-    PanelVerdict, Session, Verdict,
+    PanelVerdict, Session, SubmitOptions, Verdict,
 )
 from guardpass.export import export_guard
 
@@ -33,6 +33,7 @@ guard = Guard.load(
     normalize=normalize, queue=Bounds(requests=8, tokens=1000), in_memory=True,
 )
 options: CheckOptions = {"policies": ["hate"], "threshold": {"hate": 0.4}, "strict": False}
+timed: SubmitOptions = {"timeout": 1.0, "priority": 1, "on_error": "block", "strict": False}
 verdict: Verdict = guard.check("text", "reply", on_error=on_error, **options)
 verdict = guard.check("text", temperature=2.0, alpha=0.1, normalize="on")
 future: Future[Verdict] = guard.submit("text", timeout=1.0, priority=1, on_error="raise", threshold=0.5)
@@ -48,7 +49,8 @@ async def main() -> float:
     except GuardpassError as error:
         print(error.kind, error.status, error.exit_code)
         raise
-    return awaited.score
+    both: PanelVerdict = await Panel([guard]).acheck("text", "reply", **timed)
+    return awaited.score + both.score + (await guard.acheck("text", **timed)).score
 
 
 asyncio.run(main())
@@ -78,6 +80,8 @@ _SLIPS = (
     'panel.check("text", treshold=0.4)',
     'guard.check("text", on_error="bloc")',
     'guard.check("text", normalize="maybe")',
+    'late = guard.acheck("text", timeout="soon")',
+    'all_late = panel.acheck("text", priority="high")',
 )
 
 

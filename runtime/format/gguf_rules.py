@@ -66,28 +66,28 @@ def check_model(metadata: Mapping[str, Any], shapes: Mapping[str, Shape]) -> Non
     name = metadata.get("general.architecture")
     if not isinstance(name, str) or name not in ARCHITECTURES:
         raise ValueError(f"its architecture is {name!r:.60}, expected one of: {', '.join(ARCHITECTURES)}")
-    own = {key.removeprefix(f"{name}."): value for key, value in metadata.items() if key.startswith(f"{name}.")}
-    _check_keys(name, own)
+    config = {key.removeprefix(f"{name}."): value for key, value in metadata.items() if key.startswith(f"{name}.")}
+    _check_keys(name, config)
     tokens = _check_vocabulary(metadata)
-    _check_shapes(shapes, *_expected(name, own, tokens))
+    _check_shapes(shapes, *_expected(name, config, tokens))
 
 
-def _check_keys(name: str, own: Mapping[str, Any]) -> None:
-    if unlike := sorted(own.keys() - _SIZES.keys() - _OPTIONAL.keys() - _FLOATS - _OTHERS):
+def _check_keys(name: str, config: Mapping[str, Any]) -> None:
+    if unlike := sorted(config.keys() - _SIZES.keys() - _OPTIONAL.keys() - _FLOATS - _OTHERS):
         raise ValueError(f"it has {name}.{unlike[0]}, expected the keys of a plain decoder")
     for key, largest in (_SIZES | _OPTIONAL).items():
-        value = own.get(key)
-        if (key in own or key in _SIZES) and (type(value) is not int or not 1 <= value <= largest):
+        value = config.get(key)
+        if (key in config or key in _SIZES) and (type(value) is not int or not 1 <= value <= largest):
             raise ValueError(f"{name}.{key} is {value!r:.60}, expected 1 to {largest}")
-    for key in _FLOATS & own.keys():
-        if type(own[key]) is not float or not 0 <= own[key] < math.inf:
-            raise ValueError(f"{name}.{key} is {own[key]!r:.60}, expected a positive number")
-    if str(own.get("rope.scaling.type", "none")) not in _SCALINGS:
+    for key in _FLOATS & config.keys():
+        if type(config[key]) is not float or not 0 <= config[key] < math.inf:
+            raise ValueError(f"{name}.{key} is {config[key]!r:.60}, expected a positive number")
+    if str(config.get("rope.scaling.type", "none")) not in _SCALINGS:
         raise ValueError(
-            f"{name}.rope.scaling.type is {own['rope.scaling.type']!r:.60}, expected one of: {', '.join(_SCALINGS)}"
+            f"{name}.rope.scaling.type is {config['rope.scaling.type']!r:.60}, expected one of: {', '.join(_SCALINGS)}"
         )
-    pattern = own.get("attention.sliding_window_pattern")
-    if pattern is not None and not _is_pattern(pattern, own["block_count"]):
+    pattern = config.get("attention.sliding_window_pattern")
+    if pattern is not None and not _is_pattern(pattern, config["block_count"]):
         raise ValueError(f"{name}.attention.sliding_window_pattern: expected a truth for each layer, some of them true")
 
 
@@ -96,12 +96,12 @@ def _is_pattern(value: object, layers: int) -> bool:
     return isinstance(value, np.ndarray) and value.dtype == bool and len(value) == layers and bool(value.any())
 
 
-def _expected(name: str, own: Mapping[str, Any], tokens: int) -> tuple[dict[str, Shape], dict[str, Shape]]:
+def _expected(name: str, config: Mapping[str, Any], tokens: int) -> tuple[dict[str, Shape], dict[str, Shape]]:
     """The shapes of the required tensors, and those of the optional ones."""
-    width, inner, heads = own["embedding_length"], own["feed_forward_length"], own["attention.head_count"]
-    groups, head = own.get("attention.head_count_kv", heads), own.get("attention.key_length", width // heads)
-    values = own.get("attention.value_length", width // heads)
-    rotated = own.get("rope.dimension_count", head)
+    width, inner, heads = config["embedding_length"], config["feed_forward_length"], config["attention.head_count"]
+    groups, head = config.get("attention.head_count_kv", heads), config.get("attention.key_length", width // heads)
+    values = config.get("attention.value_length", width // heads)
+    rotated = config.get("rope.dimension_count", head)
     if heads % groups or head < 2 or head % 2 or not head == values == rotated:
         raise ValueError(
             f"it has {heads} heads and {groups} of keys, of {head} numbers, {values} in values and {rotated} rotated: "
@@ -122,7 +122,7 @@ def _expected(name: str, own: Mapping[str, Any], tokens: int) -> tuple[dict[str,
         layer |= {"post_attention_norm": (width,), "post_ffw_norm": (width,)}
     if name == "qwen3":
         layer |= {"attn_q_norm": (head,), "attn_k_norm": (head,)}
-    needed = {f"blk.{n}.{part}.weight": shape for n in range(own["block_count"]) for part, shape in layer.items()}
+    needed = {f"blk.{n}.{part}.weight": shape for n in range(config["block_count"]) for part, shape in layer.items()}
     needed |= {"token_embd.weight": (width, tokens), "output_norm.weight": (width,)}
     optional: dict[str, Shape] = {} if name == "gemma2" else {"output.weight": (width, tokens)}
     if name == "llama":

@@ -66,7 +66,7 @@ class Layout:
         )
 
     @property
-    def filling(self) -> int:
+    def padding(self) -> int:
         """The sequence of padding tokens."""
         return len(self.chains)
 
@@ -139,7 +139,7 @@ class LlamaContext:
         tokens = np.pad(tokens, (0, more), mode="edge")
         positions = np.concatenate([positions, np.arange(more)])
         carries = np.pad(carries, ((0, more), (0, 0)))
-        carries[len(tokens) - more :, self.layout.filling] = True
+        carries[len(tokens) - more :, self.layout.padding] = True
         others = np.setdiff1d(np.arange(len(tokens)), scored)[: -len(scored) % self.layout.rows]
         batch, arrays = make_batch(self.llama, tokens, positions, carries, np.concatenate([scored, others]))
         code = computed(partial(self.llama.llama_decode, self.handle, batch))
@@ -167,7 +167,7 @@ class LlamaContext:
         for sequence, chain in enumerate(layout.chains):
             carries[chain, sequence] = True
         self.decode(np.array(layout.prefix), depths(layout.parents), carries, np.empty(0, np.int64))
-        self.clear(layout.filling)
+        self.clear(layout.padding)
 
 
 def open_context(llama: ModuleType, model: Any, room: Room) -> Any:

@@ -92,7 +92,7 @@ class LlamaCppEngine:
                 return context.scores(request.slots[0])
             finally:
                 context.abort.clear()
-                for sequence in range(layout.filling, first + len(ends)):
+                for sequence in range(layout.padding, first + len(ends)):
                     context.clear(sequence)
 
 

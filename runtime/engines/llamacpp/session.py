@@ -88,7 +88,7 @@ class LlamaSession:
             context.decode(request.tokens[0, reused:], request.positions[0, reused:], carries[reused:], slots)
             return context.scores(slots)
         finally:
-            for sequence in range(layout.filling, first + len(ends)):
+            for sequence in range(layout.padding, first + len(ends)):
                 context.clear(sequence)
 
 
