@@ -22,7 +22,7 @@ from .families import detect, find
 from .families.schema import Family
 from .families.toml_file import with_policies
 from .guard_dir.atomic import check_target, new_directory
-from .guard_dir.manifest import check_name, check_sizes, draft, write_manifest
+from .guard_dir.manifest import check_sizes, draft, guard_name, write_manifest
 from .guard_dir.progress import Progress, no_progress
 from .prompt.build import build_prompts
 from .to_gguf.quantize import QUANTS
@@ -52,7 +52,7 @@ def adopt_gguf(
     Args:
         model: The GGUF file, with its tokenizer and chat template.
         out: The guard directory to write.
-        name: The guard's name in logs, metrics and servers (default: the file's general.name, or its file name).
+        name: The guard's name in logs, metrics and servers (default: the name of the directory `out`).
         family: How the guard is prompted and what its answers mean: a name out of `FAMILIES`, or a `Family`. By
             default the model's name, tokens and chat template tell.
         policies: More policies to judge by, each as "name=Title: description".
@@ -72,14 +72,14 @@ def adopt_gguf(
     model, out = Path(model), Path(out)
     row = find(family) if isinstance(family, str) else family
     check_date(date)
-    check_name(name)
+    name = guard_name(name, out)
     check_target(out, MANIFEST if force else None)
     with new_directory(out) as partial, TemporaryDirectory(prefix="adopt-") as scratch:
         copied = _copy(model, partial / MODEL, progress)
         header = _header(partial / MODEL, model.name)
         files = Folder(Path(scratch))
-        for name, content in zip(("tokenizer.json", "tokenizer_config.json"), from_gguf(header.metadata), strict=True):
-            (files.directory / name).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        for file, content in zip(("tokenizer.json", "tokenizer_config.json"), from_gguf(header.metadata), strict=True):
+            (files.directory / file).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
         tokenizer = CheckpointTokenizer(files)
         prove_vocabulary(partial / MODEL, splitting_of(header.metadata), tokenizer)
         published = str(header.metadata.get("general.name") or model.stem)
@@ -91,9 +91,7 @@ def adopt_gguf(
         quant = _FILE_TYPES.get(header.metadata.get("general.file_type", -1), "other")
         engine = Engine("llamacpp", cast(Quant, quant if quant in get_args(Quant) else "other"), "cpu")
         source = Source(published, None, header.architecture, {model.name: copied}, tuple(files.notes))
-        manifest = draft(
-            partial, engine, source, row.name, prompts, tokenizer, name=name or published, context=context, vocab=vocab
-        )
+        manifest = draft(partial, engine, source, row.name, prompts, tokenizer, name=name, context=context, vocab=vocab)
         manifest = replace(manifest, files=manifest.files | {MODEL: copied}, ungated="adopted")
         write_manifest(partial, manifest)
         LlamaCppEngine(partial / MODEL, manifest, threads=None, max_tokens=256, device="cpu")

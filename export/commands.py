@@ -32,7 +32,7 @@ Name = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="The guard's name in logs, metrics and servers [default: the name of the checkpoint].",
+        help="The guard's name in logs, metrics and servers [default: the name of GUARD's directory].",
         show_default=False,
     ),
 ]

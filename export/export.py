@@ -18,6 +18,7 @@ from .checkpoint.files import Checkpoint
 from .checkpoint.leftovers import note_leftovers
 from .checkpoint.template_files import template_text
 from .checkpoint.tokenizer import CheckpointTokenizer
+from .checkpoint.twin_file import read_twin_file
 from .choices import EngineChoice, Via
 from .families import detect, find
 from .families.schema import Family
@@ -26,7 +27,7 @@ from .gate.options import GateOptions
 from .gate.run import choose_passes, run_gate
 from .guard_dir.atomic import check_target, new_directory
 from .guard_dir.job import Job
-from .guard_dir.manifest import check_name, check_sizes, draft, write_manifest
+from .guard_dir.manifest import check_sizes, draft, guard_name, write_manifest
 from .guard_dir.progress import Progress, no_progress, part
 from .prompt.build import Prompts, build_prompts, unbaked
 from .targets import check_fits, check_installed, choose, target_of
@@ -61,7 +62,7 @@ def export_guard(
     Args:
         checkpoint: The Hugging Face directory: config.json, safetensors and tokenizer files.
         out: The guard directory to write.
-        name: The guard's name in logs, metrics and servers (default: the name of the checkpoint's directory).
+        name: The guard's name in logs, metrics and servers (default: the name of the directory `out`).
         family: How the guard is prompted and what its answers mean: a name out of `FAMILIES`, or a `Family`. By
             default the checkpoint's name, tokens and chat template tell.
         policies: More policies to judge by, each as "name=Title: description".
@@ -96,10 +97,11 @@ def export_guard(
     target = choose(engine, quant, via, device)
     row = find(family) if isinstance(family, str) else family
     check_date(date)
-    check_name(name)
+    name = guard_name(name, out)
     check_target(out, MANIFEST if force else None)
     source = Checkpoint(checkpoint)
     note_leftovers(source)
+    row, date = _with_twin_file(source, row, date)
     arch = read_architecture(source) if via == "own" else None
     if arch:
         check_fits(target, arch)
@@ -108,7 +110,6 @@ def export_guard(
         check_installed(target)
     tokenizer = CheckpointTokenizer(source)
     published, revision = _provenance(checkpoint)
-    name = name or published
     added = [token.content for token in tokenizer.added.values()]
     row = with_policies(row or detect(published, template_text(source), added, tokenizer.split), policies)
     prompts = build_prompts(row, source, tokenizer, date)
@@ -117,7 +118,7 @@ def export_guard(
 
     with new_directory(out) as partial, _hashing(source.files()) as hashes:
         if arch:
-            job = Job(name, source, arch, tokenizer, prompts, partial, progress)
+            job = Job(published, source, arch, tokenizer, prompts, partial, progress)
             context = context_of(arch) if target.name == "llamacpp" else arch.context
             origin, vocab = Source(published, revision, arch.kind.name, {}), arch.vocab
         else:
@@ -155,6 +156,19 @@ def _check_chains(model: OptimumModel, prompts: Prompts) -> None:
             f"the graph of {model.architecture} keeps a mask of its own, so it runs answers of one slot, and this "
             f"family's have {slots}; choose a family with one slot, or a checkpoint of an architecture of our own table"
         )
+
+
+def _with_twin_file(source: Checkpoint, row: Family | None, date: str | None) -> tuple[Family | None, str | None]:
+    """Family and date, taken from a twin's own file where they are not chosen."""
+    twin, used = read_twin_file(source), []
+    if row is None and twin.family is not None:
+        row, used = find(twin.family), [f"family {twin.family}"]
+    if date is None and twin.date is not None:
+        check_date(twin.date)
+        date, used = twin.date, [*used, f"date {twin.date}"]
+    if used:
+        source.note(f"the checkpoint is a twin with random weights; twin.json gives {' and '.join(used)}")
+    return row, date
 
 
 def check_date(date: str | None) -> None:

@@ -2,7 +2,7 @@
 
 import os
 
-# Before ONNX Runtime is imported, which from 1.29 on else reports to its makers, from a thread that no fork survives.
+# Set before ONNX Runtime is imported: from 1.29 on it sends telemetry from a thread that does not survive a fork.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 from .errors import (
@@ -29,7 +29,7 @@ from .guard import Guard
 from .on_error import OnError
 from .panel import Order, Panel
 from .panel_policy import PanelPolicy, PanelVerdict
-from .request import CheckOptions, Normalize
+from .request import CheckOptions, Normalize, SubmitOptions
 from .scheduling.queue import Bounds
 from .stream import Session
 from .verdict import Failure, Field, Milliseconds, Tokens, Verdict
@@ -67,6 +67,7 @@ __all__ = [
     "PanelPolicy",
     "PanelVerdict",
     "Session",
+    "SubmitOptions",
     "TemplateError",
     "TextTooLong",
     "Tokens",

@@ -1,4 +1,4 @@
-"""A verdict in the checkpoint's own words: what a step-by-step decode writes, to the end of the answer."""
+"""A verdict as the checkpoint's own answer: the tokens that a step-by-step decode generates."""
 
 from .errors import InputError
 from .format.manifest import Choice, Manifest, Tree
@@ -7,7 +7,7 @@ from .verdict import Verdict
 
 
 def answer_ids(manifest: Manifest, verdict: Verdict) -> list[int]:
-    """The answer's tokens, less one that stops a decode; of several policies, those of the one that decided.
+    """The tokens of the answer, without a stop token. Of several policies, the deciding one gives the answer.
 
     Raises InputError for a verdict without an answer.
     """
@@ -15,10 +15,10 @@ def answer_ids(manifest: Manifest, verdict: Verdict) -> list[int]:
     tree = spec.tree
     roots = [root for root in tree.roots if verdict.field in {tree.slots[slot].field for slot in below(tree, root)}]
     if not roots:
-        raise InputError("the verdict has no answer of the guard in it")
-    deep = depths(tree.parents)
-    # What comes before is the end of the prompt: the deepest walk writes `steps` tokens.
-    prompt = max(int(deep[tree.slots[each].node]) for each in below(tree, roots[0])) + 2 - spec.steps
+        raise InputError("the verdict holds no answer of the guard; pass a verdict that this guard decided")
+    depth = depths(tree.parents)
+    # The deepest walk generates `steps` tokens; the nodes before them are the end of the prompt.
+    prompt = max(int(depth[tree.slots[number].node]) for number in below(tree, roots[0])) + 2 - spec.steps
     slot = roots[0]
     while True:
         field = verdict.fields[tree.slots[slot].field]
@@ -29,7 +29,7 @@ def answer_ids(manifest: Manifest, verdict: Verdict) -> list[int]:
 
 
 def _choice(manifest: Manifest, tree: Tree, slot: int, label: str) -> Choice:
-    """The choice of a slot that says the label, or leads to where it is said."""
+    """The choice of a slot that gives the label, or leads to the slot that gives it."""
     for choice in tree.slots[slot].choices:
         if choice.label is not None and manifest.labels[choice.label].name == label:
             return choice
@@ -44,7 +44,7 @@ def _choice(manifest: Manifest, tree: Tree, slot: int, label: str) -> Choice:
 
 
 def _path(tree: Tree, node: int) -> list[int]:
-    """Tokens from the root to a node, which is included."""
+    """The tokens from the root down to a node, inclusive."""
     ids: list[int] = []
     while node >= 0:
         ids.insert(0, tree.tokens[node])

@@ -26,7 +26,7 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; every installed part of guardpass brings its own commands."""
+    """Run the command line; every installed part of guardpass registers its own commands."""
     app = typer.Typer(
         help="Guard models as one prefill pass.",
         no_args_is_help=True,
@@ -37,11 +37,11 @@ def main() -> None:
     for part in sorted(entry_points(group="guardpass.commands"), key=lambda entry: entry.name):
         part.load()(app)
     for stream in (sys.stdout, sys.stderr):
-        # JSON and JSONL are UTF-8, whatever the terminal's locale; what cannot be encoded is shown escaped.
+        # JSON and JSONL are UTF-8, whatever the terminal's locale; lone surrogates are escaped.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
-        app()
+        app(prog_name="guardpass")  # also by `python -m guardpass`: the completion script needs a word
     except GuardpassError as error:
         print(f"guardpass: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -113,7 +113,7 @@ def info(
     tree: Annotated[bool, typer.Option("--tree", help="Draw the verdict tree of every mode.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what a guard is made of, without opening its model."""
+    """Show a guard's modes, labels, thresholds and files, without opening its model."""
     manifest = open_guard(guard, verify=False)
     tokenizer = ContentTokenizer.of(guard, manifest)
     body = describe(manifest, tokenizer)
@@ -163,10 +163,10 @@ def verify(guard: GuardPath, as_json: Json = False) -> None:
     print(dump({"intact": True, "files": files}) if as_json else f"{guard}: intact, {len(files)} files")
 
 
-def _threshold(given: list[str] | None) -> float | dict[str, float] | None:
-    """`0.7`, or `hate=0.7` any number of times."""
+def _threshold(arguments: list[str] | None) -> float | dict[str, float] | None:
+    """The threshold of all fields (`0.7`), or those of fields (`hate=0.7`, repeatable)."""
     thresholds: dict[str, float] = {}
-    for text in given or ():
+    for text in arguments or ():
         field, _, value = text.rpartition("=")
         if field in thresholds:
             raise InputError(f"threshold of {field or 'all fields'} is given twice, expected once")
@@ -175,12 +175,12 @@ def _threshold(given: list[str] | None) -> float | dict[str, float] | None:
         except ValueError:
             raise InputError(f"threshold is {text!r}, expected a number, or FIELD=NUMBER") from None
     if "" in thresholds and len(thresholds) > 1:
-        raise InputError("threshold: expected one number, or one for each of several fields, found both")
+        raise InputError("threshold: found a number and fields, expected one number or FIELD=NUMBER for each field")
     return thresholds.get("", thresholds or None)
 
 
 def _check_file(guard: Guard, source: str, options: CheckOptions) -> tuple[bool, int]:
-    """Print each line's answer; whether a text was unsafe, and the exit code of the worst error."""
+    """Print each line's answer; returns whether a text is unsafe, and the worst error's exit code."""
     judged = unsafe = failed = worst = 0
     shows, shown = sys.stderr.isatty(), 0.0
     began = time.monotonic()
@@ -202,7 +202,9 @@ def _check_file(guard: Guard, source: str, options: CheckOptions) -> tuple[bool,
     if shows:
         print(f"{_ERASE}guardpass: {summary()}", file=sys.stderr)
     if failed:
-        print(f"guardpass: {failed} lines could not be judged, their output says why", file=sys.stderr)
+        print(
+            f"guardpass: {failed} lines could not be judged; their answers on stdout have the reasons", file=sys.stderr
+        )
     return unsafe > 0, worst
 
 
@@ -227,12 +229,10 @@ def _stdin_text() -> str:
 
 
 def _line(verdict: Verdict) -> str:
-    parts = [
-        "safe" if verdict.safe else "unsafe", *([verdict.field] if len(verdict.fields) > 1 else []), verdict.label,
-        *verdict.categories,
-        f"score {verdict.score:.4f}", f"margin {verdict.margin:+.3f}",
-        f"{verdict.tokens.run} tokens run", f"{verdict.ms.total:.1f} ms",
-    ]  # fmt: skip
+    parts = ["safe" if verdict.safe else "unsafe"]
+    parts += [verdict.field] if len(verdict.fields) > 1 else []
+    parts += [verdict.label, *verdict.categories, f"score {verdict.score:.4f}", f"margin {verdict.margin:+.3f}"]
+    parts += [f"{verdict.tokens.run} tokens run", f"{verdict.ms.total:.1f} ms"]
     parts += [f"{verdict.windows} windows"] if verdict.windows > 1 else []
     parts += ["truncated"] if verdict.truncated else []
     parts += ["normalized"] if verdict.normalized else []

@@ -1,4 +1,4 @@
-"""From scores to a verdict: walks down the tree, each slot's argmax picking the next; never text that is parsed."""
+"""Turns scores into a verdict: walks down the tree, where the argmax of each slot selects the next slot."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,10 +21,12 @@ Logits = npt.NDArray[np.float64]
 class ScoreOptions:
     """How scores are read.
 
-    threshold: unsafe from this score on, instead of by argmax; of every deciding field, or of fields by name.
-    strict: controversial answers count as unsafe. temperature, alpha: of the score, as the ShieldGemma paper has
-    them (arXiv 2407.21772): (exp(LL(yes)/T) + a) / (exp(LL(yes)/T) + exp(LL(no)/T) + 2a); LL is normalized over the
-    slot's own tokens, as no others are scored.
+    threshold: a field is unsafe from this score on, instead of by argmax. A float holds for every deciding field, a
+    mapping for fields by name.
+    strict: controversial answers count as unsafe.
+    temperature, alpha: T and a of the score in the ShieldGemma paper (arXiv 2407.21772):
+    (exp(LL(yes)/T) + a) / (exp(LL(yes)/T) + exp(LL(no)/T) + 2a). LL is normalized over the tokens of the slot, as the
+    engine scores no others.
     """
 
     threshold: float | Mapping[str, float] | None = None
@@ -33,7 +35,7 @@ class ScoreOptions:
     alpha: float = 0.0
 
     def check(self, fields: Collection[str]) -> None:
-        """Raises InputError for values out of range, or a threshold of a field there is not."""
+        """Raises InputError for a value out of range, or a threshold of an unknown field."""
         several = isinstance(self.threshold, Mapping)
         thresholds = self.threshold if isinstance(self.threshold, Mapping) else {"": self.threshold}
         for field, value in thresholds.items():
@@ -52,7 +54,7 @@ class ScoreOptions:
             raise InputError(f"alpha is {self.alpha!r}, expected a number from 0 to 1000000")
 
     def bound(self, field: str, decides: bool) -> float | None:
-        """The threshold that holds for a field."""
+        """The threshold of a field, if it has one."""
         if isinstance(self.threshold, Mapping):
             return self.threshold.get(field)
         return self.threshold if decides else None
@@ -60,7 +62,7 @@ class ScoreOptions:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one walk came to. `label`, `score`, `margin` are those of its worst deciding `field`."""
+    """The result of one walk. `label`, `score` and `margin` are those of its worst deciding `field`."""
 
     flagged: bool
     field: str
@@ -72,19 +74,38 @@ class Outcome:
     openai_scores: dict[str, float]
 
     def severity(self) -> tuple[bool, float]:
-        """Greater is worse."""
+        """The sort key of outcomes: greater is worse."""
         return self.flagged, self.score
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """A field, decided, and the slot that comes next."""
+    """The decision of one field. It spans several slots where labels share their first tokens."""
 
-    slot: int
+    slot: int  # the first one
     field: str
     label: Label
     flagged: bool
     score: float
+    margin: float
+    next: int | None  # the slot of the next field
+
+
+@dataclass(frozen=True)
+class _Flag:
+    """Whether the answer of a field is unsafe."""
+
+    flagged: bool
+    score: float
+    margin: float
+
+
+@dataclass(frozen=True)
+class _Pick:
+    """The label of a field: an index into Manifest.labels, with its probability and its lead in logits."""
+
+    label: int
+    probability: float
     margin: float
     next: int | None
 
@@ -93,7 +114,9 @@ class Decider:
     """Reads the scores of one tree."""
 
     def __init__(self, manifest: Manifest, mode: ModeSpec, tree: Tree) -> None:
-        self._labels, self._decides, self._tree = manifest.labels, frozenset(mode.decides), tree
+        self._labels = manifest.labels
+        self._decides = frozenset(mode.decides)
+        self._tree = tree
         self._severities = severities(manifest.labels, tree.slots)
         self._openai = OpenAIScores(manifest.labels, self._decides, tree)
         self._columns = [[choice.column for choice in slot.choices] for slot in tree.slots]
@@ -102,13 +125,13 @@ class Decider:
         }
 
     def columns(self) -> Iterator[tuple[int, list[int]]]:
-        """Each slot, and the columns of the scores that it reads."""
+        """Pairs of a slot and the columns of the scores that it reads."""
         return iter(enumerate(self._columns))
 
     def decide(self, scores: npt.NDArray[np.float32], options: ScoreOptions) -> tuple[Outcome, ...]:
-        """Scores [S, V'] to one outcome for each root.
+        """One outcome for each root, from scores [S, V'].
 
-        Raises BadScores for scores that are not finite: they must not pass for safe.
+        Raises BadScores for scores that are not finite, as they must not count as safe.
         """
         logits = [scores[slot, columns].astype(np.float64) for slot, columns in enumerate(self._columns)]
         for slot, row in enumerate(logits):
@@ -141,33 +164,52 @@ class Decider:
         )
 
     def _answer(self, slot: int, logits: list[Logits], options: ScoreOptions) -> _Answer:
-        """Decide the field of `slot`, over more than one slot where its labels begin alike."""
-        first, field, row = slot, self._tree.slots[slot].field, logits[slot]
-        unsafe = np.array([meaning <= UNSAFE[options.strict] for meaning in self._severities[slot]])
-        judged = unsafe.any() and not unsafe.all()
-        flagged, score, lead = False, 0.0, 0.0
-        if judged:
-            score = _share(row, unsafe, options)
-            lead = float(row[~unsafe].max() - row[unsafe].max())
-            bound = options.bound(field, field in self._decides)
-            # At a tie the verdict is unsafe: a guard that cannot tell must not let pass.
-            flagged = lead <= 0 if bound is None else score >= bound
-            row = np.where(unsafe == flagged, row, -np.inf)
-        label, probability, margin = None, 1.0, np.inf
-        while label is None:
+        """Decide the field that begins at `slot`."""
+        field = self._tree.slots[slot].field
+        unsafe = np.array([severity <= UNSAFE[options.strict] for severity in self._severities[slot]])
+        if not unsafe.any() or unsafe.all():
+            pick = self._pick(slot, logits[slot], logits)
+            flag = _Flag(flagged=False, score=pick.probability, margin=pick.margin)
+        else:
+            flag = self._flag(field, logits[slot], unsafe, options)
+            pick = self._pick(slot, np.where(unsafe == flag.flagged, logits[slot], -np.inf), logits)
+        return _Answer(
+            slot=slot,
+            field=field,
+            label=self._labels[pick.label],
+            flagged=flag.flagged,
+            score=flag.score,
+            margin=flag.margin,
+            next=pick.next,
+        )
+
+    def _flag(self, field: str, row: Logits, unsafe: npt.NDArray[np.bool_], options: ScoreOptions) -> _Flag:
+        """Is it unsafe? By the field's threshold if it has one, else by argmax."""
+        score = _share(row, unsafe, options)
+        margin = float(row[~unsafe].max() - row[unsafe].max())
+        bound = options.bound(field, field in self._decides)
+        # A tie is unsafe: an undecided guard must not let a text pass.
+        flagged = margin <= 0 if bound is None else score >= bound
+        return _Flag(flagged, score, margin)
+
+    def _pick(self, slot: int, row: Logits, logits: list[Logits]) -> _Pick:
+        """Which label? `row` holds the logits of `slot`; later slots decide between labels that begin alike."""
+        probability = 1.0
+        margin = np.inf
+        while True:
             best = int(np.argmax(row))
             choice = self._tree.slots[slot].choices[best]
             probability /= float(np.exp(row - row[best]).sum())
             margin = min(margin, float(row[best] - np.delete(row, best).max()))
-            label, following = choice.label, choice.next
-            if label is None and following is not None:
-                slot, row = following, logits[following]
-        found = (score, lead) if judged else (probability, margin)
-        return _Answer(first, field, self._labels[label], flagged, *found, following)
+            if choice.label is not None:
+                return _Pick(choice.label, probability, margin, choice.next)
+            assert choice.next is not None  # format.validate: a choice without a label leads to a slot
+            slot = choice.next
+            row = logits[slot]
 
     def _shares(self, slot: int, logits: list[Logits]) -> dict[str, float]:
-        """Probability of each label of the field that `slot` begins."""
-        found: dict[str, float] = {}
+        """The probability of each label of the field that begins at `slot`."""
+        probabilities: dict[str, float] = {}
         shares = np.exp(logits[slot] - np.logaddexp.reduce(logits[slot])).tolist()
         for choice, share in zip(self._tree.slots[slot].choices, shares, strict=True):
             if choice.label is not None:
@@ -175,16 +217,16 @@ class Decider:
             else:
                 inner = self._shares(choice.next, logits) if choice.next is not None else {}
             for name, part in inner.items():
-                found[name] = found.get(name, 0.0) + share * part
-        return found
+                probabilities[name] = probabilities.get(name, 0.0) + share * part
+        return probabilities
 
 
 def combined(passes: Sequence[tuple[Outcome, ...]], **rest: Any) -> Verdict:
-    """Each policy by the window where it fares worst; the worst policy speaks for the text. rest: the other fields.
+    """The verdict over all passes: the worst window of each policy counts, and the worst policy decides.
 
-    A category's score is the highest of any window and policy: what one of them found is in the text.
+    The score of a category is the highest of all windows and policies. rest: the other fields of the verdict.
     """
-    outcomes = [max(found, key=Outcome.severity) for found in zip(*passes, strict=True)]
+    outcomes = [max(by_pass, key=Outcome.severity) for by_pass in zip(*passes, strict=True)]
     worst = max(outcomes, key=Outcome.severity)
     fields: dict[str, Field | None] = {}
     for outcome in outcomes:
@@ -208,7 +250,7 @@ def combined(passes: Sequence[tuple[Outcome, ...]], **rest: Any) -> Verdict:
 
 
 def _share(row: Logits, unsafe: npt.NDArray[np.bool_], options: ScoreOptions) -> float:
-    """Probability of unsafe. Everything is kept as a logarithm, as a low temperature sends all weights to zero."""
+    """The probability of unsafe. It works with logarithms, as at a low temperature all weights underflow to zero."""
     powers = (row - np.logaddexp.reduce(row)) / options.temperature
     added = np.log(options.alpha) if options.alpha else -np.inf
     bad = np.logaddexp(np.logaddexp.reduce(powers[unsafe]), added)
@@ -217,5 +259,5 @@ def _share(row: Logits, unsafe: npt.NDArray[np.bool_], options: ScoreOptions) ->
 
 
 def _between(value: object, least: float, most: float) -> bool:
-    """Numbers of numpy are taken as well."""
+    """Whether a real number, of NumPy's types too, is in the range."""
     return isinstance(value, Real) and not isinstance(value, bool) and least <= float(value) <= most

@@ -1,4 +1,4 @@
-"""What `guardpass info` shows: how much of a guard is baked, run, and saved, and its verdict tree as text."""
+"""The output of `guardpass info`: baked and computed tokens of a guard, and its verdict tree as text."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,14 +10,14 @@ from .plan import Planner
 from .tokenizer import ContentTokenizer
 
 _UNGATED: dict[Ungated, str] = {
-    "asked": "the export was asked to skip it",
+    "asked": "the export skipped it on request",
     "unquantized": "nothing was quantized",
     "adopted": "an adopted GGUF comes without weights to compare it with",
 }
 
 
 def describe(manifest: Manifest, tokenizer: ContentTokenizer) -> dict[str, Any]:
-    """What `guardpass info --json` prints. Token counts are those of empty content, of the policies asked."""
+    """The output of `guardpass info --json`. Token counts assume empty content and the default policies."""
     body = {key: encode(getattr(manifest, key)) for key in ("name", "family", "guardpass", "schema", "context")}
     engine = manifest.engine
     body |= {"engine": engine.name, "quant": engine.quant, "device": engine.device}
@@ -32,9 +32,9 @@ def _mode(manifest: Manifest, mode: ModeSpec, tokenizer: ContentTokenizer) -> di
     empty: dict[Role, str] = {"prompt": "", "response": ""}
     request = planner.plan(planner.span(empty))
     deep = depths(tree.parents)
-    # A branch ends at its deepest slot; what a step-by-step decode writes of it is not part of its prompt.
+    # A branch ends at its deepest slot. Tokens that a step-by-step decode generates are not part of its prompt.
     ends = [max(deep[tree.slots[slot].node] for slot in below(tree, root)) + 1 for root in tree.roots]
-    before = len(request.chain) + request.tokens.size - len(tree.tokens)
+    before = len(request.prefix_columns) + request.tokens.size - len(tree.tokens)
     return {
         "prefix": len(mode.prefix),
         "span": request.tokens.size - len(tree.tokens),
@@ -53,7 +53,7 @@ def _mode(manifest: Manifest, mode: ModeSpec, tokenizer: ContentTokenizer) -> di
 
 
 def gate_line(manifest: Manifest) -> str:
-    """What the gate found at export, or why there is none."""
+    """The result of the gate at export, or the reason that there is none."""
     gate = manifest.gate
     if gate is None:
         return "none" if manifest.ungated is None else f"none, {_UNGATED[manifest.ungated]}"
@@ -66,17 +66,17 @@ def gate_line(manifest: Manifest) -> str:
 
 
 def labels_of(manifest: Manifest) -> dict[str, list[Label]]:
-    """The labels of every field, of all modes."""
-    found: dict[str, dict[Label, None]] = {}
+    """By field, the labels over all modes."""
+    labels: dict[str, dict[Label, None]] = {}
     for mode in manifest.modes.values():
         for slot in mode.tree.slots:
-            given = (manifest.labels[choice.label] for choice in slot.choices if choice.label is not None)
-            found.setdefault(slot.field, {}).update(dict.fromkeys(given))
-    return {field: list(labels) for field, labels in found.items()}
+            answers = (manifest.labels[choice.label] for choice in slot.choices if choice.label is not None)
+            labels.setdefault(slot.field, {}).update(dict.fromkeys(answers))
+    return {field: list(unique) for field, unique in labels.items()}
 
 
 def draw(manifest: Manifest, tree: Tree, text: Callable[[int], str]) -> Iterator[str]:
-    """The tree as lines: what is forced in quotes, then a slot's field and, below it, what each choice leads to."""
+    """The tree as lines: forced tokens in quotes, then the slot's field, then each choice and its subtree."""
     for root in tree.roots:
         yield from _slot(manifest, tree, root, -1, "", text)
 

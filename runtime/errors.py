@@ -1,13 +1,14 @@
-"""One hierarchy of errors. Each type knows its exit code, its HTTP status, and its name in metrics and replies."""
+"""The hierarchy of errors. Each type has an exit code, an HTTP status, and a kind for metrics and replies."""
 
 from typing import Any, ClassVar
 
 
 class GuardpassError(Exception):
-    """Base of everything guardpass raises on purpose.
+    """The base of every error that guardpass raises on purpose. None of them means "safe".
 
-    exit_code: what the command line ends with. status: what `guardpass serve` answers. kind: the error's name in
-    replies, logs and metrics. None of them ever means "safe".
+    exit_code: exit status of the command line.
+    status: HTTP status of `guardpass serve`.
+    kind: the error's name in replies, logs and metrics.
     """
 
     exit_code: ClassVar[int] = 1
@@ -15,18 +16,18 @@ class GuardpassError(Exception):
     kind: ClassVar[str] = "internal"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # By default an error is copied by calling its type with its message alone, whatever else the type asks for.
+        # By default a copy calls the type with the message alone, though a subclass may need more arguments.
         return _copied, (type(self), self.args, self.__dict__)
 
 
 def _copied(kind: type[GuardpassError], args: tuple[Any, ...], attributes: dict[str, Any]) -> GuardpassError:
-    error = kind.__new__(kind, *args)  # which keeps args
+    error = kind.__new__(kind, *args)  # __new__ stores args
     error.__dict__.update(attributes)
     return error
 
 
 class InputError(GuardpassError):
-    """What the caller passed cannot be judged: not text, a mode the guard lacks, a wrong option."""
+    """An argument cannot be used: not a string, a mode that the guard lacks, an invalid option."""
 
     exit_code = 2
     status = 400
@@ -34,28 +35,28 @@ class InputError(GuardpassError):
 
 
 class BadText(InputError):
-    """It is the text itself that cannot be judged."""
+    """The text itself cannot be judged."""
 
     status = 422
     kind = "bad_text"
 
 
 class TextTooLong(BadText):
-    """The text does not fit, and the caller's policy (or the cap on windows) forbids to cut it."""
+    """The text is too long for the caller's policy, or for the limit of windows."""
 
     status = 413
     kind = "text_too_long"
 
 
 class Unsupported(InputError):
-    """The guard's engine cannot do this."""
+    """The engine of the guard lacks the operation."""
 
     status = 501
     kind = "unsupported"
 
 
 class MissingDependency(InputError):
-    """An optional package is not installed; the message names the extra that brings it."""
+    """An optional package is not installed; the message names the extra that installs it."""
 
     status = 500
     kind = "missing_dependency"
@@ -69,35 +70,35 @@ class GuardError(GuardpassError):
 
 
 class CheckpointError(GuardpassError):
-    """A checkpoint cannot be exported: absent or corrupt files, an unknown shape, values that are not finite."""
+    """A checkpoint cannot be exported: missing or corrupt files, an unknown architecture, non-finite values."""
 
     exit_code = 3
     kind = "bad_checkpoint"
 
 
 class TemplateError(CheckpointError):
-    """A chat template cannot be turned exactly into prefix, span and tree."""
+    """A chat template cannot be converted exactly into prefix, span and tree."""
 
 
 class GateError(CheckpointError):
-    """A quantized guard judges otherwise than its checkpoint more often than allowed."""
+    """The verdicts of a quantized guard differ from its checkpoint's more often than allowed."""
 
 
 class EngineError(GuardpassError):
-    """The engine failed. Never to be read as 'safe'."""
+    """The engine failed, so there is no verdict."""
 
     exit_code = 4
     kind = "engine"
 
 
 class BadScores(EngineError):
-    """The engine gave scores that are not finite, which a text may bring about."""
+    """The engine returned scores that are not finite. A text may cause this."""
 
     kind = "bad_scores"
 
 
 class Unserved(GuardpassError):
-    """The text might have been judged, but not here and now."""
+    """The request was valid and was not served."""
 
     exit_code = 5
     status = 503
@@ -105,7 +106,10 @@ class Unserved(GuardpassError):
 
 
 class Overloaded(Unserved):
-    """Too much is ahead, or the request alone is too long for its deadline. `retry_after`: seconds until it may fit."""
+    """The queue is full, or the request cannot meet its deadline.
+
+    retry_after: estimated seconds until it is worth trying again.
+    """
 
     status = 429
     kind = "overloaded"
@@ -123,20 +127,20 @@ class DeadlineExceeded(Unserved):
 
 
 class Closed(Unserved):
-    """The guard is closed, or closing."""
+    """The guard is closed or closing."""
 
     kind = "closed"
 
 
 class Cancelled(Unserved):
-    """The caller gave the request up while its pass ran."""
+    """The caller cancelled the request while it ran."""
 
     status = 499
     kind = "cancelled"
 
 
 def as_guardpass_error(error: Exception) -> GuardpassError:
-    """The error as one of ours, without its message, which may quote the text."""
+    """The error itself, or an EngineError without its message, which may quote the text."""
     if isinstance(error, GuardpassError):
         return error
     failure = EngineError(f"the check failed unexpectedly, with {type(error).__name__}")

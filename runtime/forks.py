@@ -1,7 +1,7 @@
-"""What a forked process cannot use of its parent: other threads, locks that they held, and engines that have threads.
+"""Fork safety: a forked process has none of its parent's other threads, and locks that they held stay locked.
 
-The child goes on with its one thread and a copy of the memory. So in it every lock is made anew, what waits for another
-thread is failed, and engines are opened again when they are needed.
+The child has one thread and a copy of the memory. So it renews every lock, fails every request that waits for another
+thread, and opens engines again at their first pass.
 """
 
 import os
@@ -12,36 +12,36 @@ from weakref import WeakSet
 
 
 class Forked(Protocol):
-    """What has to be put in order in a child."""
+    """An object that needs repair in a forked child."""
 
     def after_fork(self) -> None:
-        """In the child, before anything else runs there; takes no lock that it has not made."""
+        """Repair the object. It runs first in the child, and takes no lock of the parent."""
 
 
-_KNOWN: WeakSet[Forked] = WeakSet()
+_REGISTERED: WeakSet[Forked] = WeakSet()
 
 
 def renewed_in_child(thing: Forked) -> None:
-    """Call `after_fork` of a thing in every process that is forked while the thing lives."""
-    _KNOWN.add(thing)
+    """Register an object: its `after_fork` runs in every process that is forked during its life."""
+    _REGISTERED.add(thing)
 
 
 def unheard(future: "Future[Any]") -> None:
-    """In a child: give a future locks of its own, and nobody to tell of its result: who waited is not there."""
+    """In a child: renew the locks of a future and drop its waiters, which are threads of the parent."""
     vars(future).update(_condition=threading.Condition(), _waiters=[], _done_callbacks=[])
 
 
 def leak(thing: object) -> None:
-    """Keep a thing until the process ends, and longer: its end would wait for threads that are not there."""
-    import ctypes  # slow, and needed in a child alone
+    """Keep an object past the end of the process, as its destructor would wait for missing threads."""
+    import ctypes  # slow to import, and only children need it
 
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
 def _renew() -> None:
-    for thing in list(_KNOWN):
+    for thing in list(_REGISTERED):
         thing.after_fork()
 
 
-if hasattr(os, "register_at_fork"):  # Windows forks nothing
+if hasattr(os, "register_at_fork"):  # Windows has no fork
     os.register_at_fork(after_in_child=_renew)

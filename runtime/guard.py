@@ -1,4 +1,4 @@
-"""The main path: a guard directory in, verdicts out."""
+"""The main path: opens a guard directory and returns verdicts."""
 
 import os
 import weakref
@@ -20,12 +20,12 @@ from .format.manifest import Device, Label, Manifest, Mode
 from .judge import Judge
 from .on_error import OnError, check_on_error, undecided
 from .opening import Opening, check_options
-from .request import CheckOptions, Normalize, Request, check_normalize, mode_of, pair_of
+from .request import CheckOptions, Normalize, Request, SubmitOptions, check_normalize, mode_of, pair_of
 from .run import Run, run_together
 from .scheduling.awaiting import awaited
 from .scheduling.queue import Batch, Bounds, check_timing
 from .scheduling.scheduler import Scheduler
-from .stop import Stop
+from .stop import StopToken
 from .stream import Session
 from .tokenizer import ContentTokenizer
 from .verdict import Verdict
@@ -33,15 +33,16 @@ from .windows import Limits, LongText
 
 T = TypeVar("T")
 
-# The CPU attention operator holds heads x T x T scores: half a gigabyte for 32 heads at this length.
+# The attention operator for CPUs allocates heads x T x T scores: half a gigabyte for 32 heads at this length.
 DEFAULT_MAX_TOKENS = 2048
 DEFAULT_MAX_WINDOWS = 16
 
 
 class Guard:
-    """A guard, opened. Share one between threads: `submit` and `acheck` let requests wait for their turn.
+    """An open guard. Threads may share one.
 
-    Calls of `check` run where they are made: passes side by side, llama.cpp's in turn, under a lock.
+    `check` runs in the calling thread. Passes of several threads run concurrently; those of llama.cpp take turns under
+    a lock. `submit` and `acheck` put requests into the queue of the guard, whose own thread runs them.
     """
 
     def __init__(
@@ -59,19 +60,25 @@ class Guard:
         in_memory: bool,
         opening: Opening,
     ) -> None:
-        """For `Guard.load`, which proves what is passed here."""
+        """Use `Guard.load`, which validates the arguments."""
         self.manifest = manifest
-        longest = max_tokens or min(manifest.context, DEFAULT_MAX_TOKENS)
-        limits = Limits(longest, max_windows, long_text)
+        pass_tokens = max_tokens or min(manifest.context, DEFAULT_MAX_TOKENS)
+        limits = Limits(pass_tokens, max_windows, long_text)
         self.judge = Judge(manifest, ContentTokenizer.of(directory, manifest), limits, normalize)
         self._open = partial(
-            open_engine, directory, manifest, threads=threads, max_tokens=longest, device=device, in_memory=in_memory
+            open_engine,
+            directory,
+            manifest,
+            threads=threads,
+            max_tokens=pass_tokens,
+            device=device,
+            in_memory=in_memory,
         )
         self._engine = self._open()
         self._closed = False
         self._opening = opening
         self.scheduler = Scheduler(manifest.name, queue)
-        weakref.finalize(self, self.scheduler.close, 0.0)  # its threads end with the guard
+        weakref.finalize(self, self.scheduler.close, 0.0)  # ends its threads with the guard
         renewed_in_child(self)
 
     @classmethod
@@ -89,26 +96,34 @@ class Guard:
         queue: Bounds | None = None,
         in_memory: bool = False,
     ) -> "Guard":
-        """Open the guard directory at `path`. Nothing is downloaded.
+        """Open a guard directory. It downloads nothing.
 
-        threads: of the engine; None takes the cores this process may use.
-        device: "cpu" or "cuda"; None takes what the guard was exported for. A GGUF guard runs on both, an ONNX guard
-        exported for "cuda" in fp32 or fp16 on the "cpu" too, any other where it was exported for: nothing is ever run
-        elsewhere than asked for.
-        verify: hash every file against guard.json first; False takes files over 64 MiB by their size.
-        max_tokens: tokens of one pass, prefix and tree included, at most the checkpoint's context (default: that, or
-        2048 if less).
-        long_text: what to do with text beyond it: judge overlapping "windows" (the worst decides), "refuse",
-        or "truncate" (the verdict says so). max_windows: more windows than this are refused.
-        normalize: whether a text that is not NFC, or holds invisible characters that no script needs, is also judged in
-        its plain form ("on"), or only as it stands ("off"), as the checkpoint's own stack judges it.
-        queue: how much may wait of what is submitted.
-        in_memory: read the weights, for ONNX at about twice the memory; else they are mapped, and a guard whose file is
-        written to while it is open fails from then on (GGUF guards are always read).
+        Args:
+            path: The guard directory, as export wrote it.
+            threads: Threads of the engine. None: the cores that this process may use.
+            device: "cpu" or "cuda". None: the device that the guard was exported for. A GGUF guard runs on both. An
+                ONNX guard exported for "cuda" in fp32 or fp16 runs on the "cpu" too. Any other guard runs on its own
+                device, or raises InputError.
+            verify: Compare the SHA-256 of every file with guard.json. False: compare files over 64 MiB by size alone.
+            max_tokens: Tokens of one pass, prefix and tree included; at most the context of the checkpoint. None: the
+                context, but at most 2048.
+            max_windows: Refuse a text that takes more windows.
+            long_text: A text longer than one pass is judged in overlapping "windows" (the worst decides), or raises
+                TextTooLong ("refuse"), or is cut ("truncate"; the verdict says so).
+            normalize: "on": also judge the plain form of a text that is not NFC or holds invisible characters, and the
+                worse form counts. "off": judge the text as it stands, as the checkpoint's own stack does.
+            queue: Limits of the queue of submitted requests. None: `Bounds()`.
+            in_memory: Read the weights instead of mapping them (ONNX: at about twice the memory). If a mapped file is
+                written to while the guard is open, every later pass raises EngineError. GGUF guards are always read.
 
-        Raises GuardError for a guard that is not intact, InputError for options out of range,
-        MissingDependency where the engine, or a library it needs of CUDA, is not installed, EngineError where it cannot
-        open the model or finds no GPU.
+        Returns:
+            The open guard; close it, or use it as a context manager.
+
+        Raises:
+            GuardError: The guard is missing, corrupt or altered.
+            InputError: An option is out of range, or the guard does not run on the device.
+            MissingDependency: The engine, or a CUDA library that it needs, is not installed.
+            EngineError: The engine cannot open the model, or finds no GPU.
         """
         directory = Path(path).absolute()
         manifest = open_guard(directory, verify=verify)
@@ -134,18 +149,28 @@ class Guard:
         on_error: OnError = "raise",
         **options: Unpack[CheckOptions],
     ) -> Verdict:
-        """Judge a user's text, or (mode response) an assistant's reply to it, at once and in this thread.
+        """Judge a user's text (mode prompt), or an assistant's reply to it (mode response), in this thread.
 
-        policies: of a guard that has several, those to judge (default: the manifest's `asked`); no others are run.
-        threshold: unsafe from this score on; a mapping gives one to fields by name, and {} goes by argmax alone.
-        By default that of the manifest, where `guardpass calibrate` chose one, else argmax.
-        strict: controversial answers count as unsafe (default True).
-        temperature, alpha: T and alpha of the score in the ShieldGemma paper (arXiv 2407.21772), by default 1 and 0.
-        normalize: "on" also judges the plain form of a text that is not NFC or holds invisible characters, and the
-        worse form counts; "off" judges the text as it stands alone (default: what `load` was given).
-        on_error: what a failure becomes. "raise" raises it; "block" gives an unsafe verdict that says so; "allow" a
-        safe one where the service failed, never where it may be the text's doing.
-        Raises InputError (BadText and TextTooLong among them), EngineError and Closed; none ever means safe.
+        Args:
+            text: The user's text.
+            response: The assistant's reply. None: judge the user's text.
+            on_error: "raise" raises a failure. "block" returns an unsafe verdict that names it. "allow" returns a safe
+                verdict where the service failed, never where the text may have caused the failure.
+            policies: The policies to judge, of a guard that has several; no others run. None: the guard's default.
+            threshold: A field is unsafe from this score on (0 to 1). A mapping sets fields by name; {} decides by
+                argmax alone. None: the thresholds that `guardpass calibrate` stored, else argmax.
+            strict: Controversial answers count as unsafe. Default: True.
+            temperature: T of the score in the ShieldGemma paper (arXiv 2407.21772). Default: 1.
+            alpha: alpha of that score. Default: 0.
+            normalize: "on" or "off", as in `load`. None: the value that `load` got.
+
+        Returns:
+            The verdict of the worst window, form and policy.
+
+        Raises:
+            InputError: The text (BadText, TextTooLong) or an option cannot be used.
+            EngineError: The engine failed (BadScores included). It never means safe.
+            Closed: The guard is closed.
         """
         check_on_error(on_error)
         try:
@@ -160,11 +185,21 @@ class Guard:
         on_error: OnError = "raise",
         **options: Unpack[CheckOptions],
     ) -> Iterator[Verdict]:
-        """Verdicts in the order of `items`, each a text or a pair (text, response), as they are drawn.
+        """Judge several texts one after another, lazily.
 
-        options: those of `check`. One request is one pass: batching gains nothing on a CPU and would let requests
-        touch each other's activation scales (`submit_many` batches where the engine gains from it). An item that
-        cannot be judged raises at its turn and ends the iteration.
+        Each request is one pass: a batch gains nothing on a CPU, and in ONNX's int8 requests would share activation
+        scales. `submit_many` batches on engines that gain from it.
+
+        Args:
+            items: Texts, or pairs (text, response).
+            on_error: As in `check`.
+            **options: The options of `check`.
+
+        Returns:
+            An iterator over the verdicts, in the order of `items`. It judges an item when the verdict is drawn.
+
+        Raises:
+            GuardpassError: An item fails, as in `check`. The error ends the iteration.
         """
         for item in items:
             yield self.check(*pair_of(item), on_error=on_error, **options)
@@ -179,14 +214,29 @@ class Guard:
         on_error: OnError = "raise",
         **options: Unpack[CheckOptions],
     ) -> "Future[Verdict]":
-        """Judge in turn, in the guard's own thread: first come first, of higher `priority` before.
+        """Put a request into the queue of the guard, whose own thread judges it.
 
-        On a GPU it is run together with what waits and is about as long, though it does not wait for any of that.
-        timeout: seconds from now until the request is given up; it then never reaches the engine, or leaves it if the
-        engine can be stopped. options: those of `check`. `cancel()` of the future does the same.
-        Raises, or gives the future, what `check` would, and Overloaded and DeadlineExceeded.
+        On a GPU it shares a batch with waiting requests of about its length; it never waits for a batch to fill.
+
+        Args:
+            text: The user's text.
+            response: The assistant's reply. None: judge the user's text.
+            timeout: Seconds from now to the deadline. A late request never starts, or stops if the engine can be
+                stopped. None: no deadline.
+            priority: Higher priorities run first; first come, first served within a priority.
+            on_error: As in `check`; it holds for refusals and deadlines too.
+            **options: The options of `check`.
+
+        Returns:
+            The future of the verdict. Its `cancel()` also stops a running request if the engine can be stopped.
+
+        Raises:
+            Overloaded: The queue is full, or the request cannot meet its deadline.
+            DeadlineExceeded: The deadline passed before the verdict.
+            Cancelled: The request was cancelled while it ran.
+            GuardpassError: Any error of `check`. All of these are raised here or from the future.
         """
-        return self._submit([(text, response)], lambda found: found[0], timeout, priority, on_error, options)
+        return self._submit([(text, response)], lambda verdicts: verdicts[0], timeout, priority, on_error, options)
 
     def submit_many(
         self,
@@ -197,67 +247,92 @@ class Guard:
         on_error: OnError = "raise",
         **options: Unpack[CheckOptions],
     ) -> "Future[list[Verdict]]":
-        """The verdicts of several texts as one request of `submit`: admitted, answered and failed together."""
-        return self._submit(
-            [pair_of(item) for item in items], lambda found: found, timeout, priority, on_error, options
-        )
+        """Submit several texts as one request: it is admitted, answered and failed as a whole.
 
-    async def acheck(
-        self,
-        text: str,
-        response: str | None = None,
-        *,
-        timeout: float | None = None,
-        priority: int = 0,
-        on_error: OnError = "raise",
-        **options: Unpack[CheckOptions],
-    ) -> Verdict:
-        """`submit`, awaited. Cancelling the task cancels the request."""
-        future = self.submit(text, response, timeout=timeout, priority=priority, on_error=on_error, **options)
-        return await awaited(future)
+        Args:
+            items: Texts, or pairs (text, response).
+            timeout: As in `submit`, for the whole request.
+            priority: As in `submit`.
+            on_error: As in `check`; one failure gives every item an UNDECIDED verdict.
+            **options: The options of `check`.
+
+        Returns:
+            The future of the verdicts, in the order of `items`.
+
+        Raises:
+            GuardpassError: Any error of `submit`, here or from the future.
+        """
+        pairs = [pair_of(item) for item in items]
+        return self._submit(pairs, lambda verdicts: verdicts, timeout, priority, on_error, options)
+
+    async def acheck(self, text: str, response: str | None = None, **options: Unpack[SubmitOptions]) -> Verdict:
+        """Submit a request and await its verdict. Cancelling the task cancels the request.
+
+        Args:
+            text: The user's text.
+            response: The assistant's reply. None: judge the user's text.
+            **options: The options of `submit`: timeout, priority, on_error, and those of `check`.
+
+        Returns:
+            The verdict.
+
+        Raises:
+            GuardpassError: Any error of `submit`.
+        """
+        return await awaited(self.submit(text, response, **options))
 
     def stream(self, prompt: str, **options: Unpack[CheckOptions]) -> Session:
-        """Judge a reply to `prompt` while it grows: `session.feed(chunk)`. options: those of `check`, less on_error.
+        """Begin a session, which judges a reply while it grows.
 
-        Raises Unsupported where the engine cannot keep keys and values, InputError where the guard judges no replies.
+        Args:
+            prompt: The user's text.
+            **options: The options of `check`, without on_error.
+
+        Returns:
+            The session: `session.feed(chunk)` returns the verdict of the reply so far.
+
+        Raises:
+            Unsupported: The engine cannot reuse keys and values.
+            InputError: An option cannot be used, or the guard has no mode response.
+            EngineError: Memory is short.
         """
         if not isinstance(self._engine, Incremental):
             raise Unsupported(
-                f"the engine of {self.manifest.name} ({self.manifest.engine.name}) cannot keep keys and values of a "
-                "text that grows; check it anew at each step, or export it with --engine native or llamacpp"
+                f"the engine of {self.manifest.name} ({self.manifest.engine.name}) cannot reuse keys and values of a "
+                "growing text; check the whole text at each step, or export it with --engine native or llamacpp"
             )
         return Session(self.judge, self._engine, prompt, options)
 
     @property
     def name(self) -> str:
-        """The guard's name, by which a server lists it."""
+        """The guard's name. A server lists the guard by it."""
         return self.manifest.name
 
     @property
     def family(self) -> str:
-        """The row of the families' table that the guard was exported with."""
+        """The family that export applied: the name of a row of the families' table."""
         return self.manifest.family
 
     @property
     def modes(self) -> tuple[Mode, ...]:
-        """What the guard judges: "prompt", "response"."""
+        """The modes of the guard: "prompt", "response", or both."""
         return tuple(mode for mode in get_args(Mode) if mode in self.manifest.modes)
 
     @property
     def policies(self) -> dict[Mode, tuple[str, ...]]:
-        """By mode, the policies that `check(policies=...)` may name; empty for a guard without separate policies."""
+        """By mode, the policies that `check(policies=...)` accepts; empty for a guard without separate policies."""
         return {mode: self.judge.named_policies(mode) for mode in self.modes}
 
     @property
     def labels(self) -> dict[str, tuple[Label, ...]]:
-        """By field, the labels that it may get, of all modes."""
+        """By field, the possible labels, over all modes."""
         return {field: tuple(labels) for field, labels in labels_of(self.manifest).items()}
 
     @property
     def thresholds(self) -> dict[Mode, dict[str, float]]:
-        """By mode and field, the scores from which a text is unsafe, where `guardpass calibrate` chose them."""
+        """By mode and field, the thresholds that `guardpass calibrate` stored; unsafe from this score on."""
         modes = self.manifest.modes
-        return {mode: {field: each.score for field, each in modes[mode].thresholds.items()} for mode in self.modes}
+        return {mode: {field: row.score for field, row in modes[mode].thresholds.items()} for mode in self.modes}
 
     def __repr__(self) -> str:
         engine = self.manifest.engine
@@ -265,15 +340,37 @@ class Guard:
         return f"<Guard {self.name}: {self.family}, {engine.name} {engine.quant}, modes {', '.join(self.modes)}{state}>"
 
     def answer_text(self, verdict: Verdict) -> str:
-        """A verdict of this guard in the checkpoint's own words. Raises InputError for one that `on_error` gave."""
+        """Write a verdict as the checkpoint's own answer: the text of a step-by-step decode, without a stop token.
+
+        Args:
+            verdict: A verdict of this guard.
+
+        Returns:
+            The answer, reserved tokens included.
+
+        Raises:
+            InputError: The verdict holds no answer of this guard (an UNDECIDED verdict of `on_error`).
+        """
         return self.judge.tokenizer.text(answer_ids(self.manifest, verdict))
 
     def describe(self) -> dict[str, Any]:
-        """What `guardpass info --json` prints."""
+        """Describe the guard.
+
+        Returns:
+            The object that `guardpass info --json` prints: plain dicts, lists, strings and numbers. Token counts assume
+            empty content.
+        """
         return describe(self.manifest, self.judge.tokenizer)
 
     def close(self, timeout: float | None = None) -> bool:
-        """Refuse what comes, and wait until what was submitted is answered; whether it was, in `timeout` seconds."""
+        """Refuse new requests, and wait until every submitted request has its answer.
+
+        Args:
+            timeout: Seconds to wait; the remaining requests then fail with Closed. None: no limit.
+
+        Returns:
+            Whether every request had its answer in time. Requests of hung passes failed at their deadlines.
+        """
         self._closed = True
         return self.scheduler.close(timeout)
 
@@ -284,26 +381,26 @@ class Guard:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """In another process the guard is opened again, from its directory and with its options."""
+        """Pickle the directory and the options, so that another process opens the guard again."""
         if self._closed:
             raise Closed(f"{self.manifest.name} is closed, and cannot be sent to another process")
         return _opened_again, (self._opening,)
 
     def __copy__(self) -> Self:
-        """A guard is shared, not copied."""
+        """Return the guard itself."""
         return self
 
     def __deepcopy__(self, _: dict[int, Any]) -> Self:
         return self
 
     def after_fork(self) -> None:
-        """In a forked process the engine's threads are not there: it is opened again when it is needed."""
+        """In a forked process, which lacks the engine's threads: open the engine again at the first pass."""
         self._engine = reopened(self._engine, partial(self._opening.engine, self._open))
 
     def _submit(
         self,
         items: list[tuple[str, str | None]],
-        shape: Callable[[list[Verdict]], T],
+        result: Callable[[list[Verdict]], T],
         timeout: float | None,
         priority: int,
         on_error: OnError,
@@ -313,19 +410,19 @@ class Guard:
         check_timing(timeout, priority)
 
         def fallback(error: GuardpassError) -> T:
-            return shape([undecided(error, on_error, mode_of(response)) for _, response in items])
+            return result([undecided(error, on_error, mode_of(response)) for _, response in items])
 
         try:
             requests = [self.judge.request(text, response, **options) for text, response in items]
         except GuardpassError as error:
-            answered: Future[T] = Future()
-            answered.set_result(fallback(error))
-            return answered
+            refused: Future[T] = Future()
+            refused.set_result(fallback(error))
+            return refused
 
-        def work(stop: Stop, waited: float) -> T:
-            return shape([self._run(request, stop, waited) for request in requests])
+        def work(stop: StopToken, waited: float) -> T:
+            return result([self._run(request, stop, waited) for request in requests])
 
-        batch = self._batch(requests, shape)
+        batch = self._batch(requests, result)
         sizes = [self.judge.size(request) for request in requests]
         passes = [size.passes for size in sizes]
         return self.scheduler.submit(
@@ -338,29 +435,29 @@ class Guard:
             batch=batch,
         )
 
-    def _batch(self, requests: list[Request], shape: Callable[[list[Verdict]], T]) -> Batch | None:
-        """How requests are run together with others; None where the engine does not gain from it."""
+    def _batch(self, requests: list[Request], result: Callable[[list[Verdict]], T]) -> Batch | None:
+        """How the engine runs these requests with others; None where it gains nothing from a batch."""
         engine = self._engine
         if not isinstance(engine, Batching):
             return None
-        # Several requests are a batch of their own.
+        # `submit_many` makes a batch of its own.
         key = engine.alike(requests[0].tokens) if len(requests) == 1 else object()
         if key is None:
             return None
 
-        def parts(stop: Stop, waited: float) -> list[Callable[[], Run]]:
+        def parts(stop: StopToken, waited: float) -> list[Callable[[], Run]]:
             return [partial(Run, self.judge, request, waited=waited, stop=stop) for request in requests]
 
         together = partial(run_together, execute=engine.run_batch)
-        return Batch(key, engine.requests, engine.tokens, parts, run=together, finish=shape)
+        return Batch(key, engine.requests, engine.tokens, parts, run=together, finish=result)
 
-    def _run(self, request: Request, stop: Stop | None = None, waited: float = 0.0) -> Verdict:
-        """Plan, run, decide. waited: seconds, for the verdict."""
+    def _run(self, request: Request, stop: StopToken | None = None, waited: float = 0.0) -> Verdict:
+        """Plan, run and decide. waited: seconds in the queue."""
         if self._closed and stop is None:
             raise Closed(f"{self.manifest.name} is closed; load it again")
         run = Run(self.judge, request, waited=waited)
-        while (each := run.next) is not None:
-            run.take(run_pass(self._engine, each, stop))
+        while (request_pass := run.next) is not None:
+            run.take(run_pass(self._engine, request_pass, stop))
         return run.verdict()
 
 

@@ -1,4 +1,4 @@
-"""JSON lines, as the commands read and print them."""
+"""Reads and writes JSON lines for the commands."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from .errors import InputError
 
 
 def read_lines(source: str) -> Iterator[bytes]:
-    """The lines of a file, or of stdin for "-", less blank ones. Raises InputError where it cannot be read."""
+    """The non-blank lines of a file, or of stdin for "-". Raises InputError if the file cannot be read."""
     try:
         with cast(BinaryIO, sys.stdin.buffer if source == "-" else open(source, "rb")) as file:
             yield from (line for line in file if line.strip())
@@ -18,10 +18,10 @@ def read_lines(source: str) -> Iterator[bytes]:
 
 
 def parse(line: bytes, keys: Collection[str]) -> dict[str, Any]:
-    """The object of a line. Raises InputError for what is none, and for keys other than `keys`; never quotes values."""
+    """The JSON object of a line. Raises InputError for other JSON and for unknown keys; it quotes no value."""
     try:
         item = json.loads(line.decode())
-        json.dumps([item], allow_nan=False)  # what cannot be written as JSON cannot be echoed as an "id"
+        json.dumps([item], allow_nan=False)  # NaN cannot be echoed as an "id"
     except (ValueError, RecursionError) as error:
         raise InputError(f"the line is not JSON in UTF-8: {error}") from None
     if not isinstance(item, dict):
@@ -34,6 +34,6 @@ def parse(line: bytes, keys: Collection[str]) -> dict[str, Any]:
 
 def dump(value: Any) -> str:
     """One line of JSON."""
-    # A lone surrogate in an "id" is echoed as it came, escaped, instead of failing to print.
+    # A lone surrogate in an "id" cannot be printed, so it is echoed as an escape.
     text = json.dumps(value, ensure_ascii=False)
     return text if text.isprintable() else json.dumps(value)

@@ -1,4 +1,4 @@
-"""The core: a text becomes a plan of passes, and their scores a verdict. No engine, no thread and no clock."""
+"""The core: plans the passes for a text and decides from their scores. It has no engine, thread or clock."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,46 +18,49 @@ from .tokenizer import ContentTokenizer, checked
 from .verdict import Milliseconds, Tokens, Verdict
 from .windows import Limits, spans
 
-_PREPARED = 64  # sets of policies whose planner and decider are held
+_PREPARED = 64  # sets of policies whose planner and decider are cached
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Every pass of a request, all known before the first one runs, and who reads their scores."""
+    """Every pass of a request, all known before the first one runs, and the decider for their scores."""
 
     request: Request
     passes: tuple[Pass, ...]  # the windows of the text as it stands, then those of its plain form
-    forms: tuple[int, ...]  # of each pass, which form of the request it reads
-    windows: int  # of the form that has more of them
+    forms: tuple[int, ...]  # by pass, the index of the form that it reads
+    windows: int  # of the form with the most windows
     truncated: bool
     suspicious_literals: tuple[str, ...]
     decider: Decider
 
     def decide(self, scores: npt.NDArray[np.float32]) -> tuple[Outcome, ...]:
-        """Scores [1, S, V'] of one pass to an outcome for each policy. Raises BadScores."""
+        """One outcome for each policy, from the scores [1, S, V'] of one pass. Raises BadScores."""
         return self.decider.decide(scores[0], self.request.options)
 
 
 @dataclass(frozen=True)
 class Size:
-    """About how many passes and tokens a request takes, for admission."""
+    """The estimated passes and tokens of a request, for admission."""
 
     passes: int
     tokens: int
 
 
 class Judge:
-    """Plans and decides for one guard. Safe to share between threads."""
+    """Plans and decides for one guard. Threads may share it."""
 
     def __init__(
         self, manifest: Manifest, tokenizer: ContentTokenizer, limits: Limits, normalize: Normalize = "on"
     ) -> None:
-        self.manifest, self.tokenizer, self.limits, self.normalize = manifest, tokenizer, limits, normalize
+        self.manifest = manifest
+        self.tokenizer = tokenizer
+        self.limits = limits
+        self.normalize = normalize
         self._judging = {name: judged(manifest.labels, mode.tree) for name, mode in manifest.modes.items()}
         self._prepared: dict[tuple[Mode, tuple[str, ...]], tuple[Planner, Decider]] = {}
 
     def request(self, text: str, response: str | None = None, **options: Unpack[CheckOptions]) -> Request:
-        """Check what a caller passed. Raises InputError."""
+        """Check the text and the options of a call. Raises InputError."""
         check_names(options)
         mode = mode_of(response)
         texts: Texts = {"prompt": checked(text, "text")}
@@ -68,7 +71,7 @@ class Judge:
         spec = self.manifest.modes[mode]
         threshold = options.get("threshold")
         if threshold is None:
-            threshold = {field: each.score for field, each in spec.thresholds.items()} or None
+            threshold = {field: calibrated.score for field, calibrated in spec.thresholds.items()} or None
         score_options = ScoreOptions(
             threshold,
             options.get("strict", True),
@@ -80,7 +83,7 @@ class Judge:
         if normalize is None:
             normalize = self.normalize
         check_normalize(normalize)
-        plain = texts if normalize == "off" else {role: normalized(each) for role, each in texts.items()}
+        plain = texts if normalize == "off" else {role: normalized(content) for role, content in texts.items()}
         return Request(
             mode=mode,
             forms=(texts,) if plain == texts else (texts, plain),
@@ -90,16 +93,17 @@ class Judge:
         )
 
     def size(self, request: Request) -> Size:
-        """About what a request takes; an eighth of each window is its neighbour's too."""
-        most = self.limits.windows if self.limits.policy == "windows" else 1
+        """Estimate a request. Neighbouring windows overlap by an eighth."""
+        max_windows = self.limits.windows if self.limits.policy == "windows" else 1
         passes = tokens = 0
-        for form in request.form_tokens:
-            windows = min(max(-(-form * 8 // (self.limits.tokens * 7)), 1), most)
-            passes, tokens = passes + windows, tokens + min(form, self.limits.tokens * windows)
+        for form_tokens in request.form_tokens:
+            windows = min(max(-(-form_tokens * 8 // (self.limits.tokens * 7)), 1), max_windows)
+            passes += windows
+            tokens += min(form_tokens, self.limits.tokens * windows)
         return Size(passes, tokens)
 
     def plan(self, request: Request) -> Plan:
-        """Tokenize, and lay the text out in passes. Raises BadText, TextTooLong among them."""
+        """Tokenize the text and lay it out in passes. Raises BadText (TextTooLong included)."""
         planner, decider = self.prepared(request.mode, request.policies)
         spec = self.manifest.modes[request.mode]
         covered: list[list[list[int]]] = []
@@ -107,7 +111,7 @@ class Judge:
         for texts in request.forms:
             windows, cut = spans(texts, spec, planner, self.tokenizer, self.limits)
             truncated |= cut
-            if windows not in covered:  # some tokenizers compose text themselves: the same ids are judged once
+            if windows not in covered:  # some tokenizers normalize text themselves: equal ids are judged once
                 covered.append(windows)
         literals = dict.fromkeys(
             literal
@@ -127,11 +131,12 @@ class Judge:
     def verdict(
         self, plan: Plan, outcomes: Sequence[tuple[Outcome, ...]], ms: Milliseconds, *, reused: int = 0
     ) -> Verdict:
-        """The verdict from what each pass of a plan decided; the worst window of the worse form counts.
+        """The verdict from the outcomes of each pass; the worst window of the worse form counts.
 
-        reused: tokens that a session's keys and values spared.
+        reused: span tokens whose keys and values a session reused.
         """
-        prefix, run = sum(len(each.chain) for each in plan.passes), sum(each.tokens.size for each in plan.passes)
+        prefix = sum(len(item.prefix_columns) for item in plan.passes)
+        run = sum(item.tokens.size for item in plan.passes)
         return combined(
             outcomes,
             mode=plan.request.mode,
@@ -144,10 +149,10 @@ class Judge:
         )
 
     def policies(self, mode: Mode, names: object) -> tuple[str, ...]:
-        """The roots to walk from, in the order of the tree. Raises InputError for names that are none of them."""
+        """The policies to judge, in the order of the tree. Raises InputError for unknown names."""
         spec = self.manifest.modes[mode]
         roots = [spec.tree.slots[root].field for root in spec.tree.roots]
-        if names is None:  # all, where there is but one root
+        if names is None:  # the default policies, or the one root
             return tuple(root for root in roots if root in spec.asked) or tuple(roots)
         wanted = list(names) if isinstance(names, Iterable) and not isinstance(names, str) else [names]
         unknown = [policy for policy in wanted if policy not in roots]
@@ -157,12 +162,12 @@ class Judge:
         return tuple(root for root in roots if root in wanted)
 
     def named_policies(self, mode: Mode) -> tuple[str, ...]:
-        """The policies of a mode that a request may name; none where the tree has one root."""
+        """The policies of a mode that a request may name; empty where the tree has one root."""
         spec = self.manifest.modes[mode]
         return tuple(spec.tree.slots[root].field for root in spec.tree.roots) if spec.asked else ()
 
     def prepared(self, mode: Mode, policies: tuple[str, ...]) -> tuple[Planner, Decider]:
-        """What plans and reads a mode's passes with the branches of these policies."""
+        """The planner and the decider of a mode, for the branches of these policies."""
         pair = self._prepared.get((mode, policies))
         if pair is None:
             spec = self.manifest.modes[mode]

@@ -1,10 +1,9 @@
 """The plain form of a text: NFC, and without default-ignorable characters that no script or emoji sequence needs.
 
-Such characters are invisible, and a guard reads them as tokens that split every word: a harmful sentence with a soft
-hyphen between its letters looks the same to a person and harmless to a guard. A text that differs from its plain form
-is therefore judged in both forms.
+Such characters are invisible, and their tokens split words: a harmful sentence with a soft hyphen between its letters
+looks the same to a person, and harmless to a guard. So a text that differs from its plain form is judged in both forms.
 
-Not handled: homoglyphs, and letters that only NFKC maps together (full-width, compatibility jamo, mathematical).
+Not covered: homoglyphs, and letters that only NFKC unifies (full-width, compatibility jamo, mathematical).
 """
 
 import re
@@ -55,10 +54,10 @@ _VIRAMA = (
     (0x11A34, 0x11A34), (0x11A47, 0x11A47), (0x11A99, 0x11A99), (0x11C3F, 0x11C3F), (0x11D44, 0x11D45),
     (0x11D97, 0x11D97), (0x11F41, 0x11F42), (0x1612F, 0x1612F),
 )  # fmt: skip
-_MONGOLIAN = ((0x1800, 0x180A), (0x1810, 0x18AF))  # its letters take the free variation selectors 180B to 180F
+_MONGOLIAN = ((0x1800, 0x180A), (0x1810, 0x18AF))  # letters that take the variation selectors 180B to 180F
 # Bidi_Class R and AL by block, DerivedBidiClass.txt, Unicode 16.0.
 _RIGHT_TO_LEFT = ((0x0590, 0x08FF), (0xFB1D, 0xFDFF), (0xFE70, 0xFEFC), (0x10800, 0x10FFF), (0x1E800, 0x1EFFF))
-_NEAR = 8  # characters between a mark of direction and the letter it serves
+_NEAR = 8  # characters from a directional mark to the letter that justifies it
 
 
 def _class(table: Iterable[tuple[int, int]]) -> str:
@@ -77,19 +76,19 @@ _NEEDED = "|".join(
         f"{_PICTURE}(?:[\ufe0e\ufe0f]|{_TONE})?(?:\u200d{_PICTURE}(?:\ufe0f|{_TONE})?)*",
         f"(?<={_HALANT}){_JOINER}|{_JOINER}(?={_HALANT})|(?<={_JOINS}){_JOINER}(?={_JOINS})",
         f"(?<={_class(_MONGOLIAN)})[\u180b-\u180f]",
-        # A mark of direction serves a sign that has no direction of its own: never between two letters, never twice.
+        # A directional mark is needed beside a neutral character: never between two letters, never twice.
         f"(?<!{_LETTER})(?<!{_ODD}){_MARK}(?!{_ODD})(?={_NEUTRAL}{{0,{_NEAR}}}{_RTL})",
         f"(?:{_RTL_BEFORE})(?<!{_ODD}){_MARK}(?!{_ODD})(?!{_LETTER})",
     )
 )
 _STRAY = re.compile(_ODD)
-_KEPT = re.compile(f"({_NEEDED})|{_ODD}")
+_REPLACED = re.compile(f"({_NEEDED})|{_ODD}")
 
 
 def normalized(text: str) -> str:
-    """The plain form of a text; the same object where the text is in it already."""
+    """The plain form of a text; the same object if the text is plain already."""
     if text.isascii():
         return text
-    plain = _KEPT.sub(lambda match: match[1] or "", text) if _STRAY.search(text) else text
+    plain = _REPLACED.sub(lambda match: match[1] or "", text) if _STRAY.search(text) else text
     plain = unicodedata.normalize("NFC", plain)
     return text if plain == text else plain

@@ -1,4 +1,4 @@
-"""What becomes of a failure: an error, or a verdict that says so."""
+"""Turns a failure into an exception or into an explicit UNDECIDED verdict."""
 
 from typing import Literal, get_args
 
@@ -11,19 +11,20 @@ LABEL = "UNDECIDED"
 
 
 def check_on_error(on_error: str) -> None:
-    """Raises InputError for what is no OnError."""
+    """Raises InputError unless the value is an OnError."""
     if on_error not in get_args(OnError):
         raise InputError(f"on_error is {on_error!r}, expected one of: {', '.join(get_args(OnError))}")
 
 
 def undecided(error: GuardpassError, on_error: OnError, mode: Mode) -> Verdict:
-    """The verdict of a request that could not be judged; raises `error` where it is the caller's to handle.
+    """The verdict of a request that failed; raises `error` where the caller has to handle it.
 
-    "raise" raises all. "block" gives an unsafe verdict, also of a text that cannot be judged. "allow" gives a safe one
-    where the service failed, never where it may be the text's doing. Wrong options always raise.
+    "raise" raises every error. "block" returns an unsafe verdict, also for a text that cannot be judged. "allow"
+    returns a safe verdict where the service failed, never where the text may have caused the failure. Invalid options
+    always raise.
     """
-    texts = isinstance(error, BadText | BadScores)
-    if on_error == "raise" or (texts and on_error == "allow") or (isinstance(error, InputError) and not texts):
+    by_text = isinstance(error, BadText | BadScores)  # the text may have caused it
+    if on_error == "raise" or (by_text and on_error == "allow") or (isinstance(error, InputError) and not by_text):
         raise error
     return Verdict(
         safe=on_error == "allow",

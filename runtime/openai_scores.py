@@ -1,4 +1,4 @@
-"""How likely an unsafe answer names each of OpenAI's categories: over all answers of a tree, not the one walked to."""
+"""The probability that an unsafe answer names each OpenAI category, over all answers of the tree."""
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,13 +13,16 @@ Logits = npt.NDArray[np.float64]
 
 
 def names_category(label: Label, judges: bool) -> bool:
-    """Whether an answer of this label names a category. judges: its field has unsafe labels, so a safe one denies."""
+    """Whether an answer with this label names a category.
+
+    judges: the field has unsafe labels, so a safe label denies the category.
+    """
     return not judges or label.severity != "safe"
 
 
 @dataclass(frozen=True)
 class _End:
-    """The end of one complete answer: the choice that ends it, and what the way to it says."""
+    """A complete answer: its last choice, and the categories and severities of all its labels."""
 
     slot: int
     choice: int
@@ -28,10 +31,12 @@ class _End:
 
 
 class OpenAIScores:
-    """Reads the scores of one tree. A slot's probabilities are known whether or not the walk comes to it."""
+    """Reads the scores of one tree. Every slot has scores, whether or not the walk reaches it."""
 
     def __init__(self, labels: tuple[Label, ...], decides: Collection[str], tree: Tree) -> None:
-        self._labels, self._decides, self._slots = labels, decides, tree.slots
+        self._labels = labels
+        self._decides = decides
+        self._slots = tree.slots
         self._judged = judged(labels, tree)
         self._below = {root: below(tree, root) for root in tree.roots}
         self._ends = {
@@ -39,13 +44,13 @@ class OpenAIScores:
         }
 
     def of(self, root: int, logits: Sequence[Logits], strict: bool) -> dict[str, float]:
-        """By category that an unsafe answer from `root` on can name: the probability of such an answer."""
+        """By category, the probability of an unsafe answer from `root` on that names it."""
         ends = [end for end in self._ends[root] if end.severities & UNSAFE[strict]]
         if not ends:
             return {}
         reached = {root: 1.0}
         shares: dict[int, list[float]] = {}
-        for slot in self._below[root]:  # slots follow those that lead to them
+        for slot in self._below[root]:  # a slot follows the slots that lead to it
             row = logits[slot]
             shares[slot] = (reached[slot] * np.exp(row - np.logaddexp.reduce(row))).tolist()
             for choice, share in zip(self._slots[slot].choices, shares[slot], strict=True):

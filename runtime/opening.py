@@ -1,4 +1,4 @@
-"""The options of `Guard.load`: checked, and kept so that another process can open the guard again."""
+"""The options of `Guard.load`: checks them, and keeps them so that another process can reopen the guard."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from .windows import LongText
 
 @dataclass(frozen=True)
 class Opening:
-    """What `Guard.load` was given, and the manifest that it found. directory: absolute."""
+    """The arguments of `Guard.load` and the manifest it read. directory: absolute."""
 
     directory: Path
     manifest: Manifest
@@ -22,12 +22,12 @@ class Opening:
     options: dict[str, Any]
 
     def prove(self) -> None:
-        """Raises GuardError unless the same guard still is in the directory, intact."""
+        """Raises GuardError unless the directory still holds the same guard, intact."""
         if open_guard(self.directory, verify=self.verify) != self.manifest:
             raise GuardError(f"{self.directory} holds another guard than when it was opened; load it anew")
 
     def engine(self, opened: Callable[[], Engine]) -> Engine:
-        """In a forked process: the engine that `opened` opens. Raises EngineError, GuardError."""
+        """Open the engine again, in a forked process. Raises EngineError, GuardError."""
         if (self.options["device"] or self.manifest.engine.device) == "cuda":
             raise EngineError(
                 "a GPU cannot be used by a process that was forked after it was; load the guard in the child, or start "
@@ -51,9 +51,9 @@ def check_options(
         ("max_windows", max_windows, 1 << 20),
         ("threads", threads, 1 << 10),
     )
-    for name, value, most in counts:
-        if value is not None and (type(value) is not int or not 1 <= value <= most):
-            raise InputError(f"{name} is {value!r}, expected a whole number from 1 to {most}")
+    for name, value, limit in counts:
+        if value is not None and (type(value) is not int or not 1 <= value <= limit):
+            raise InputError(f"{name} is {value!r}, expected a whole number from 1 to {limit}")
     if long_text not in get_args(LongText):
         raise InputError(f"long_text is {long_text!r}, expected one of: {', '.join(get_args(LongText))}")
     if device not in (None, *get_args(Device)):

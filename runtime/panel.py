@@ -1,10 +1,11 @@
-"""Several guards judge the same text; the outcome is settled as early as it can be."""
+"""Several guards judge the same text. A panel returns as soon as the outcome is settled."""
 
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
+from functools import partial
 from typing import Any, Literal, Self, Unpack, get_args
 
 from .errors import Cancelled, Closed, DeadlineExceeded, GuardpassError, InputError
@@ -13,7 +14,7 @@ from .format.manifest import Mode
 from .guard import Guard
 from .on_error import OnError
 from .panel_policy import PanelPolicy, PanelVerdict, Settled, settle
-from .request import CheckOptions, check_names, mode_of
+from .request import CheckOptions, SubmitOptions, check_names, mode_of
 from .scheduling.awaiting import awaited
 from .scheduling.queue import check_timing
 from .verdict import Verdict
@@ -22,7 +23,7 @@ Order = Literal["together", "given", "cheapest"]
 
 
 class Panel:
-    """Guards that judge together. Each runs in its own thread, in the turn of its own queue."""
+    """Guards that judge together. Each member runs in its own thread and has its own queue."""
 
     def __init__(
         self,
@@ -33,20 +34,30 @@ class Panel:
         weights: Mapping[str, float] | None = None,
         threshold: float = 0.5,
     ) -> None:
-        """guards: by name, or named by their manifests (a second one of a name is "name-2").
+        """Make a panel of open guards.
 
-        policy: unsafe where "any" member says so, where "all" do, or where the members' mean score, "weighted" by
-        `weights` (default 1 each), is `threshold` or more.
-        order: "together" asks all at once and gives up those whose word is not needed any more; "given" and "cheapest"
-        (by the bytes of their files) ask one after another, and only as long as it is not settled.
+        Args:
+            guards: The members, by name; of a sequence, each is named by its manifest (the second one "name-2").
+            policy: The text is unsafe if "any" member says so, if "all" members say so, or ("weighted") if the mean
+                score is `threshold` or more.
+            order: "together" submits to all members at once, and cancels members whose answer can no longer change the
+                outcome. "given" and "cheapest" (by the bytes of their files) submit to one member after another, until
+                the outcome is settled.
+            weights: By member, the weight of its score, above 0. Default: 1 each.
+            threshold: Of "weighted": unsafe from this mean score on (0 to 1).
+
+        Raises:
+            InputError: There are no guards, or an option is out of range.
         """
         self.guards = dict(guards) if isinstance(guards, Mapping) else _named(guards)
         if not self.guards:
             raise InputError("a panel has no guards, expected one or more")
-        for name, value, known in (("policy", policy, get_args(PanelPolicy)), ("order", order, get_args(Order))):
-            if value not in known:
-                raise InputError(f"{name} is {value!r}, expected one of: {', '.join(known)}")
-        self.policy, self.order, self.threshold = policy, order, threshold
+        for name, value, choices in (("policy", policy, get_args(PanelPolicy)), ("order", order, get_args(Order))):
+            if value not in choices:
+                raise InputError(f"{name} is {value!r}, expected one of: {', '.join(choices)}")
+        self.policy = policy
+        self.order = order
+        self.threshold = threshold
         self.weights = dict.fromkeys(self.guards, 1.0) | dict(weights or {})
         unknown = sorted(self.weights.keys() - self.guards.keys())
         if unknown or not all(0 < weight < float("inf") for weight in self.weights.values()):
@@ -56,36 +67,40 @@ class Panel:
         if order == "cheapest":
             self.guards = dict(sorted(self.guards.items(), key=lambda item: _bytes(item[1])))
 
-    def check(
-        self,
-        text: str,
-        response: str | None = None,
-        *,
-        timeout: float | None = None,
-        priority: int = 0,
-        on_error: OnError = "raise",
-        **options: Unpack[CheckOptions],
-    ) -> PanelVerdict:
-        """The members' verdict; the options are those of `Guard.submit`, for every member.
+    def check(self, text: str, response: str | None = None, **options: Unpack[SubmitOptions]) -> PanelVerdict:
+        """Judge a text with every member that has the mode.
 
-        A member that lacks the mode is not asked. One that fails counts as unknown: where it could change the outcome
-        its error is raised, unless `on_error` says what it counts as. Raises InputError where no member has the mode.
+        A failed member counts as unknown. Its error is raised only if its verdict could change the outcome.
+
+        Args:
+            text: The user's text.
+            response: The assistant's reply. None: judge the user's text.
+            **options: The options of `Guard.submit`, for every member. timeout: seconds for all members together.
+
+        Returns:
+            The verdict of the panel, with those of its members.
+
+        Raises:
+            InputError: No member has the mode, or an option cannot be used.
+            GuardpassError: A member failed whose verdict could change the outcome, as in `Guard.submit`.
         """
-        return self.submit(text, response, timeout=timeout, priority=priority, on_error=on_error, **options).result()
+        return self.submit(text, response, **options).result()
 
-    async def acheck(
-        self,
-        text: str,
-        response: str | None = None,
-        *,
-        timeout: float | None = None,
-        priority: int = 0,
-        on_error: OnError = "raise",
-        **options: Unpack[CheckOptions],
-    ) -> PanelVerdict:
-        """`check`, awaited."""
-        future = self.submit(text, response, timeout=timeout, priority=priority, on_error=on_error, **options)
-        return await awaited(future)
+    async def acheck(self, text: str, response: str | None = None, **options: Unpack[SubmitOptions]) -> PanelVerdict:
+        """Submit a request and await its verdict. Cancelling the task cancels the members' requests.
+
+        Args:
+            text: The user's text.
+            response: The assistant's reply. None: judge the user's text.
+            **options: As in `check`.
+
+        Returns:
+            The verdict of the panel.
+
+        Raises:
+            GuardpassError: Any error of `check`.
+        """
+        return await awaited(self.submit(text, response, **options))
 
     def submit(
         self,
@@ -97,21 +112,36 @@ class Panel:
         on_error: OnError = "raise",
         **options: Unpack[CheckOptions],
     ) -> "Future[PanelVerdict]":
-        """`check`, as a future; cancelling it gives up every member's request. timeout: seconds for all together."""
+        """Put a request into the queues of the members.
+
+        Args:
+            text: The user's text.
+            response: The assistant's reply. None: judge the user's text.
+            timeout: Seconds for all members together. None: no deadline.
+            priority: As in `Guard.submit`.
+            on_error: As in `Guard.check`, for each member.
+            **options: The options of `Guard.check`, for every member.
+
+        Returns:
+            The future of the panel's verdict. Its `cancel()` cancels the request of every member.
+
+        Raises:
+            GuardpassError: Any error of `check`, here or from the future.
+        """
         check_timing(timeout, priority)
         mode = mode_of(response)
-        asked = {name: guard for name, guard in self.guards.items() if mode in guard.manifest.modes}
-        if not asked:
+        members = {name: guard for name, guard in self.guards.items() if mode in guard.manifest.modes}
+        if not members:
             raise InputError(f"none of {list(self.guards)} has the mode {mode!r}")
         check_names(options)
         submit: dict[str, Any] = {"priority": priority, "on_error": on_error, **options}
-        session = _Session(self, asked, mode, (text, response), timeout, submit)
-        session.go()
-        return session
+        ballot = _Ballot(self, members, mode, (text, response), timeout, submit)
+        ballot.go()
+        return ballot
 
     def close(self, timeout: float | None = None) -> bool:
-        """Close every member."""
-        closed = [guard.close(timeout) for guard in self.guards.values()]  # all of them, whatever the first says
+        """Close every member; returns whether all of them answered their requests within `timeout` seconds."""
+        closed = [guard.close(timeout) for guard in self.guards.values()]  # a list, so that every member is closed
         return all(closed)
 
     def __enter__(self) -> Self:
@@ -121,91 +151,100 @@ class Panel:
         self.close()
 
 
-class _Session(Future[PanelVerdict]):
-    """One text before a panel. Members answer in threads of their own, hence the lock."""
+class _Ballot(Future[PanelVerdict]):
+    """One request before a panel. Members answer from their own threads, hence the lock."""
 
     def __init__(
-        self, panel: Panel, asked: Mapping[str, Guard], mode: Mode, item: tuple[str, str | None],
-        timeout: float | None, options: dict[str, Any],
-    ) -> None:  # fmt: skip
+        self,
+        panel: Panel,
+        members: Mapping[str, Guard],
+        mode: Mode,
+        item: tuple[str, str | None],
+        timeout: float | None,
+        options: dict[str, Any],
+    ) -> None:
         super().__init__()
-        self._panel, self._mode, self._item, self._options = panel, mode, item, options
-        self._began, self._timeout = time.monotonic(), timeout
+        self._panel = panel
+        self._mode = mode
+        self._item = item
+        self._options = options
+        self._began = time.monotonic()
+        self._timeout = timeout
         self._lock = threading.RLock()
-        self._left = dict(asked)  # not asked yet
+        self._queued = dict(members)  # members without a request yet
         self._pending: dict[str, Future[Verdict]] = {}
         self._verdicts: dict[str, Verdict] = {}
         self._failures: dict[str, GuardpassError] = {}
-        self._weights = {name: panel.weights[name] for name in asked}
+        self._weights = {name: panel.weights[name] for name in members}
         renewed_in_child(self)
 
     def after_fork(self) -> None:
-        """In a forked process: the members' threads are not there, and may have left the locks held."""
+        """In a forked process, which lacks the members' threads: renew the locks and fail the request."""
         self._lock = threading.RLock()
         unheard(self)
-        self._left.clear()
+        self._queued.clear()
         self._pending.clear()
         with suppress(InvalidStateError):
             self.set_exception(Closed("the process was forked before the panel's verdict; submit it again here"))
 
     def go(self) -> None:
-        """Ask the next member, or all."""
-        while self._left and not self.done():
+        """Submit to the next member, or to all."""
+        while self._queued and not self.done():
             with self._lock:
-                name = next(iter(self._left))
-                guard = self._left.pop(name)
+                name = next(iter(self._queued))
+                guard = self._queued.pop(name)
             try:
                 timeout = self._timeout and self._timeout - (time.monotonic() - self._began)
                 if timeout is not None and timeout <= 0:
-                    raise DeadlineExceeded(f"no time was left to ask {name}")
+                    raise DeadlineExceeded(f"the deadline passed before a request to {name}")
                 future = guard.submit(*self._item, timeout=timeout, **self._options)
             except GuardpassError as error:
                 self._take(name, error)
                 continue
             with self._lock:
                 self._pending[name] = future
-            if self.done():  # settled by others meanwhile
-                self._give_up()
-            future.add_done_callback(lambda future, name=name: self._answered(name, future))  # type: ignore[misc]
+            if self.done():  # other members settled it meanwhile
+                self._cancel_members()
+            future.add_done_callback(partial(self._answered, name))
             if self._panel.order != "together":
                 return
 
     def cancel(self) -> bool:
-        """Give up every member's request."""
+        """Cancel the request of every member."""
         cancelled = super().cancel()
-        self._give_up()
+        self._cancel_members()
         return cancelled
 
     def _answered(self, name: str, future: "Future[Verdict]") -> None:
         if future.cancelled():
-            found: Verdict | BaseException | None = Cancelled(f"{name} was given up")
+            answer: Verdict | BaseException | None = Cancelled(f"the request to {name} was cancelled")
         else:
-            found = future.exception() or future.result()
-        self._take(name, found)
+            answer = future.exception() or future.result()
+        self._take(name, answer)
         if self._panel.order != "together":
             self.go()
 
-    def _take(self, name: str, found: Any) -> None:
-        """Count a member's word, and finish where it settles the matter or was the last."""
+    def _take(self, name: str, answer: Any) -> None:
+        """Record a member's verdict or error, and finish if it settles the outcome or is the last."""
         with self._lock:
             self._pending.pop(name, None)
-            if isinstance(found, Verdict):
-                self._verdicts[name] = found
+            if isinstance(answer, Verdict):
+                self._verdicts[name] = answer
             else:
-                self._failures[name] = found
+                self._failures[name] = answer
             settled = settle(self._panel.policy, self._panel.threshold, self._weights, self._verdicts)
-            over = len(self._verdicts) + len(self._failures) == len(self._weights)
-        with suppress(InvalidStateError):  # settled, or cancelled, a moment before
+            complete = len(self._verdicts) + len(self._failures) == len(self._weights)
+        with suppress(InvalidStateError):  # another thread settled or cancelled it
             if settled is not None:
                 self.set_result(self._verdict(settled))
-            elif over:
+            elif complete:
                 self.set_exception(next(iter(self._failures.values())))
         if self.done():
-            self._give_up()
+            self._cancel_members()
 
-    def _give_up(self) -> None:
+    def _cancel_members(self) -> None:
         with self._lock:
-            self._left.clear()
+            self._queued.clear()
             pending = list(self._pending.values())
         for future in pending:
             future.cancel()

@@ -1,4 +1,4 @@
-"""What a panel's members come to together, and whether that is settled before all have spoken."""
+"""Combines the members' verdicts of a panel, as soon as no pending member can change the outcome."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,11 +13,13 @@ PanelPolicy = Literal["any", "all", "weighted"]
 
 @dataclass(frozen=True)
 class PanelVerdict:
-    """What a panel says.
+    """The verdict of a panel.
 
-    score: under "weighted" the mean so far, of those who spoke, by weight; else the worst score of `decided_by`, whose
-    verdicts settled it. members: each one's own verdict; None of one that lacks the mode, was not needed any more, or
-    failed, where `failures` has the error's kind. ms: from asking to the verdict.
+    score: under "weighted" the weighted mean of the scores so far; else the worst score of `decided_by`, the members
+    whose verdicts settled the outcome.
+    members: the verdict of each member; None for a member that lacks the mode, was no longer needed, or failed.
+    failures: by member, the error's kind.
+    ms: milliseconds from the call to the verdict.
     """
 
     safe: bool
@@ -36,13 +38,13 @@ class PanelVerdict:
         """Plain dicts and lists."""
         body: dict[str, Any] = encode(replace(self, members={}))
         return body | {
-            "members": {name: None if each is None else each.to_json() for name, each in self.members.items()}
+            "members": {name: None if verdict is None else verdict.to_json() for name, verdict in self.members.items()}
         }
 
 
 @dataclass(frozen=True)
 class Settled:
-    """The outcome, and whose verdicts make it so."""
+    """The outcome, and the members whose verdicts settled it."""
 
     unsafe: bool
     by: tuple[str, ...]
@@ -52,18 +54,19 @@ class Settled:
 def settle(
     policy: PanelPolicy, threshold: float, weights: Mapping[str, float], verdicts: Mapping[str, Verdict]
 ) -> Settled | None:
-    """The outcome if no member that has not spoken can change it. weights: of all who were to speak."""
-    silent = weights.keys() - verdicts.keys()
+    """The outcome, or None while a pending member can change it. weights: of every member that judges."""
+    pending = weights.keys() - verdicts.keys()
     if policy == "weighted":
-        spoken, total = sum(weights[name] for name in verdicts), sum(weights.values())
+        judged = sum(weights[name] for name in verdicts)
+        total = sum(weights.values())
         low = sum(weights[name] * verdict.score for name, verdict in verdicts.items())
-        high = low + sum(weights[name] for name in silent)
+        high = low + sum(weights[name] for name in pending)
         if low < threshold * total <= high:
             return None
-        return Settled(low >= threshold * total, tuple(verdicts), low / spoken if spoken else 0.0)
-    # "any" ends with the first that says unsafe, "all" with the first that says safe.
+        return Settled(low >= threshold * total, tuple(verdicts), low / judged if judged else 0.0)
+    # The first unsafe verdict settles "any", and the first safe one settles "all".
     ends = tuple(name for name, verdict in verdicts.items() if verdict.safe == (policy == "all"))
     by = ends or tuple(verdicts)
-    if silent and not ends:
+    if pending and not ends:
         return None
     return Settled((policy == "any") == bool(ends), by, max(verdicts[name].score for name in by))

@@ -1,4 +1,4 @@
-"""A request that can be judged: what a caller passed, checked."""
+"""A request: the checked arguments of a call."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,13 +8,14 @@ from typing import Any, Literal, TypedDict, get_args
 from .decide import ScoreOptions
 from .errors import InputError
 from .format.manifest import Mode, Role
+from .on_error import OnError
 
 Normalize = Literal["on", "off"]
 Texts = dict[Role, str]
 
 
 class CheckOptions(TypedDict, total=False):
-    """The options of `Guard.check` that say what is judged and how scores are read."""
+    """The options of `Guard.check` that select policies and forms, and set how scores are read."""
 
     policies: Iterable[str] | None
     threshold: float | Mapping[str, float] | None
@@ -24,34 +25,42 @@ class CheckOptions(TypedDict, total=False):
     normalize: Normalize | None
 
 
+class SubmitOptions(CheckOptions, total=False):
+    """The options of `Guard.submit`: those of `Guard.check`, and the timing of the request."""
+
+    timeout: float | None
+    priority: int
+    on_error: OnError
+
+
 @dataclass(frozen=True)
 class Request:
-    """What is judged, in which forms, and how its scores are read."""
+    """The mode, the forms of the text, the policies to judge, and how to read the scores."""
 
     mode: Mode
-    forms: tuple[Texts, ...]  # the texts as they stand; then, where that differs, their plain form
+    forms: tuple[Texts, ...]  # the texts as they stand; then their plain form, where it differs
     policies: tuple[str, ...]
     options: ScoreOptions
-    tree: int  # tokens
+    tree: int  # tokens of the whole tree
 
     @property
     def form_tokens(self) -> tuple[int, ...]:
-        """About how many tokens each form runs: of text one for three bytes, which most languages stay below."""
+        """The estimated tokens of each form: one for three bytes of text, an upper bound in most languages."""
         return tuple(sum(len(text.encode()) for text in form.values()) // 3 + self.tree for form in self.forms)
 
     @property
     def tokens(self) -> int:
-        """About how many tokens all forms run."""
+        """The estimated tokens of all forms."""
         return sum(self.form_tokens)
 
 
 def mode_of(response: str | None) -> Mode:
-    """A reply is judged where there is one."""
+    """Mode response where there is a reply, else mode prompt."""
     return "prompt" if response is None else "response"
 
 
 def pair_of(item: str | tuple[str, str | None]) -> tuple[str, str | None]:
-    """Text and reply of an item of several. Raises InputError."""
+    """The text and the reply of one item. Raises InputError."""
     pair = item if isinstance(item, tuple) else (item, None)
     if len(pair) != 2:
         raise InputError(f"an item has {len(pair)} parts, expected a text or a pair (text, response)")
@@ -59,16 +68,16 @@ def pair_of(item: str | tuple[str, str | None]) -> tuple[str, str | None]:
 
 
 def check_names(options: Mapping[str, Any]) -> None:
-    """Raises InputError for an option that does not exist, with the one that was meant."""
-    known = CheckOptions.__annotations__
+    """Raises InputError for an unknown option, and suggests the nearest name."""
+    names = CheckOptions.__annotations__
     for name in options:
-        if name not in known:
-            meant = get_close_matches(name, known, 1)
-            hint = f"; {meant[0]!r} is the nearest" if meant else ""
-            raise InputError(f"there is no option {name!r}, expected some of {', '.join(known)}{hint}")
+        if name not in names:
+            matches = get_close_matches(name, names, 1)
+            hint = f"; {matches[0]!r} is the nearest" if matches else ""
+            raise InputError(f"there is no option {name!r}, expected some of {', '.join(names)}{hint}")
 
 
 def check_normalize(value: object) -> None:
-    """Raises InputError for what is no Normalize."""
+    """Raises InputError unless the value is a Normalize."""
     if value not in get_args(Normalize):
         raise InputError(f"normalize is {value!r}, expected one of: {', '.join(get_args(Normalize))}")

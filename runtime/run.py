@@ -1,4 +1,4 @@
-"""A plan on its way through an engine: alone, or side by side with others."""
+"""Runs plans: one at a time, or several in lockstep on a batching engine."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -11,18 +11,20 @@ from .errors import GuardpassError, as_guardpass_error
 from .judge import Judge, Plan
 from .plan import Pass
 from .request import Request
-from .stop import Stop
+from .stop import StopToken
 from .verdict import Milliseconds, Verdict
 
 Scores = npt.NDArray[np.float32]
 
 
 class Run:
-    """One request: planned, then fed the scores of its passes in turn. Bad scores end it at once."""
+    """One request: plans it, then takes the scores of its passes in order. Bad scores end it at once."""
 
-    def __init__(self, judge: Judge, request: Request, *, waited: float = 0.0, stop: Stop | None = None) -> None:
-        """waited: seconds that the request waited for its turn. Raises what planning raises."""
-        self._judge, self._waited, self._stop = judge, waited, stop
+    def __init__(self, judge: Judge, request: Request, *, waited: float = 0.0, stop: StopToken | None = None) -> None:
+        """waited: seconds in the queue. Raises the errors of `Judge.plan`."""
+        self._judge = judge
+        self._waited = waited
+        self._stop = stop
         self._began = time.perf_counter()
         self.plan: Plan = judge.plan(request)
         self._planned = time.perf_counter()
@@ -31,23 +33,23 @@ class Run:
 
     @property
     def next(self) -> Pass | None:
-        """The pass that is due; None after the last. Raises the reason where the request is to stop."""
+        """The next pass; None after the last. Raises the stop reason if the request was stopped."""
         if self._stop is not None:
             self._stop.check()
         return self.plan.passes[len(self._outcomes)] if len(self._outcomes) < len(self.plan.passes) else None
 
     @property
     def form(self) -> int:
-        """Which form of the text the pass that is due reads."""
+        """The index of the form that the next pass reads."""
         return self.plan.forms[len(self._outcomes)]
 
     def take(self, scores: Scores, reused: int = 0) -> None:
-        """Decide on the scores [1, S, V'] of the pass that was due. Raises BadScores."""
+        """Decide from the scores [1, S, V'] of the next pass. Raises BadScores."""
         self._outcomes.append(self.plan.decide(scores))
         self._reused += reused
 
     def verdict(self) -> Verdict:
-        """The verdict, once all passes ran."""
+        """The verdict, after the last pass."""
         ended = time.perf_counter()
         ms = Milliseconds(
             queue=self._waited * 1e3,
@@ -61,9 +63,9 @@ class Run:
 def run_together(
     starts: Sequence[Callable[[], Run]], execute: Callable[[Sequence[Pass]], Sequence[Scores]]
 ) -> list[Verdict | GuardpassError]:
-    """The verdict of each of several requests, or the error it fails with: a request fails alone.
+    """The verdict or the error of each request. A request fails alone.
 
-    Each round runs the next pass of every request that has one; where `execute` fails, those of the round fail.
+    Each round executes the next pass of every unfinished request. If `execute` fails, every request of the round fails.
     """
     answers: list[Verdict | GuardpassError | None] = [None] * len(starts)
     runs: dict[int, Run] = {}

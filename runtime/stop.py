@@ -1,4 +1,4 @@
-"""How one thread asks a pass that runs in another to end early."""
+"""Cancellation: one thread stops a request that another thread runs."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -7,41 +7,41 @@ from contextlib import contextmanager
 from .errors import GuardpassError
 
 
-class Stop:
-    """Given to a request before it runs; the first reason to stop is kept."""
+class StopToken:
+    """Cancels one request, cooperatively. The first stop reason counts."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._why: GuardpassError | None = None
+        self._reason: GuardpassError | None = None
         self._end: Callable[[], None] | None = None
 
-    def request(self, why: GuardpassError) -> None:
-        """Stop as soon as can be: before the next pass, and during one where the engine allows."""
+    def request(self, reason: GuardpassError) -> None:
+        """Stop before the next pass, or during the current one if the engine can abort it."""
         with self._lock:
-            self._why = self._why or why
+            self._reason = self._reason or reason
             if self._end is not None:
                 self._end()
 
     @property
     def requested(self) -> bool:
-        """Whether it was given a reason."""
-        return self._why is not None
+        """Whether a stop was requested."""
+        return self._reason is not None
 
     def check(self) -> None:
-        """Raises what was given to `request`, if anything was."""
-        if self._why is not None:
-            raise self._why
+        """Raises the stop reason, if there is one."""
+        if self._reason is not None:
+            raise self._reason
 
     @contextmanager
     def ends(self, end: Callable[[], None]) -> Iterator[None]:
-        """While a pass runs: `end` is called, from any thread, to make it fail. Raises the reason where it did."""
+        """Calls `end` from any thread to abort the pass; re-raises the stop reason."""
         with self._lock:
             self.check()
             self._end = end
         try:
             yield
         except Exception:
-            self.check()  # the failure is what was asked for
+            self.check()  # a stop explains the failure
             raise
         finally:
             with self._lock:

@@ -1,4 +1,4 @@
-"""A reply that is judged while it grows."""
+"""Judges a reply while it grows."""
 
 from typing import Any, Self
 
@@ -13,22 +13,34 @@ from .verdict import Verdict
 
 
 class Session:
-    """Made by `Guard.stream`. For one thread; it holds keys and values of its own until it is closed."""
+    """A growing reply, made by `Guard.stream`. Use it from one thread, and close it to free its memory."""
 
     def __init__(self, judge: Judge, engine: Incremental, prompt: str, options: CheckOptions) -> None:
-        """Raises InputError for options that cannot be judged by, EngineError where there is no memory."""
-        self._judge, self._engine, self._prompt, self._options = judge, engine, prompt, options
-        judge.request(prompt, "", **options)  # what is wrong with it is raised now
-        # One for each form of the text: a plain form has other keys and values from its first difference on.
+        """Raises InputError for invalid options, EngineError where memory is short."""
+        self._judge = judge
+        self._engine = engine
+        self._prompt = prompt
+        self._options = options
+        judge.request(prompt, "", **options)  # raises for invalid options now, not at the first chunk
+        # One for each form of the text: the keys and values of a plain form differ from its first difference on.
         self._forms: list[SessionEngine] = [engine.session()]
         self._closed = False
         self.text = ""  # the reply so far
         renewed_in_child(self)
 
     def feed(self, chunk: str) -> Verdict:
-        """The verdict of the reply with `chunk` at its end; that of `Guard.check`, at the price of the new tokens.
+        """Append a chunk and judge the whole reply so far. Only the new tokens are computed.
 
-        A chunk that cannot be judged is not taken. Raises what `Guard.check` does.
+        Args:
+            chunk: The text to append. A chunk that cannot be judged is not appended.
+
+        Returns:
+            The verdict that `Guard.check(prompt, reply)` gives.
+
+        Raises:
+            InputError: The chunk or the reply cannot be judged (BadText, TextTooLong).
+            EngineError: The engine failed (BadScores included).
+            Closed: The session is closed, or the process forked after the session began.
         """
         if self._closed:
             raise Closed("the session is closed, or was begun before the process was forked; begin another")
@@ -43,14 +55,14 @@ class Session:
         return run.verdict()
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Free the memory of the session."""
         if not self._closed:
             self._closed = True
             for engine in self._forms:
                 engine.close()
 
     def after_fork(self) -> None:
-        """In a forked process its engine cannot go on."""
+        """Close the session in a forked process, where its engine cannot run."""
         self._closed = True
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""From user text to token ids that can be nothing but text."""
+"""Encodes user text into token ids that are never control or verdict tokens."""
 
 import re
 from collections.abc import Callable, Collection, Sequence
@@ -20,12 +20,12 @@ _STRIPPERS: dict[Strip, Callable[[str], str]] = {
 
 
 def strip(text: str, how: Strip) -> str:
-    """What the checkpoint's template does to content: Python's own strip, as Jinja's `trim` does it."""
+    """Strip content as the checkpoint's template does: Jinja's `trim` is Python's strip."""
     return _STRIPPERS[how](text)
 
 
 def assemble(pieces: Sequence[Piece], texts: dict[Role, str]) -> str:
-    """Static text and content as one text."""
+    """Join static text and content into one string."""
     text = ""
     for piece in pieces:
         text += strip(texts[piece.role], piece.strip) if piece.role else piece.text
@@ -35,32 +35,32 @@ def assemble(pieces: Sequence[Piece], texts: dict[Role, str]) -> str:
 
 
 def span_ids(span: Sequence[Piece], texts: dict[Role, str], ids: Callable[[str], list[int]]) -> list[int]:
-    """Token ids of a span. Text is tokenized as a whole between control tokens, across which nothing merges."""
-    found: list[int] = []
+    """Token ids of a span. The text between control tokens is encoded as one string, as no merge crosses them."""
+    encoded: list[int] = []
     for control, run in groupby(span, lambda piece: bool(piece.ids)):
         pieces = list(run)
-        found += [id for piece in pieces for id in piece.ids] if control else ids(assemble(pieces, texts))
-    return found
+        encoded += [id for piece in pieces for id in piece.ids] if control else ids(assemble(pieces, texts))
+    return encoded
 
 
-def checked(text: object, what: str) -> str:
-    """`text` if it can be judged. Raises InputError for other types, BadText for lone surrogates."""
+def checked(text: object, name: str) -> str:
+    """The text, if it can be encoded. Raises InputError for other types, BadText for lone surrogates."""
     if not isinstance(text, str):
-        raise InputError(f"{what} is {type(text).__name__}, expected str")
+        raise InputError(f"{name} is {type(text).__name__}, expected str")
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise BadText(
-            f"{what} has a lone surrogate at character {error.start}, which no tokenizer can encode; "
+            f"{name} has a lone surrogate at character {error.start}, which no tokenizer can encode; "
             "replace it (for example with U+FFFD) or refuse the message"
         ) from None
     return text
 
 
 class ContentTokenizer:
-    """The checkpoint's tokenizer without its reserved tokens: no text can become a control or verdict token.
+    """The checkpoint's tokenizer without its reserved tokens: no text becomes a control or verdict token.
 
-    Safe to share between threads: nothing of it is changed after it is made.
+    It is immutable, so threads may share it.
     """
 
     def __init__(self, path: Path, limit: int, reserved: dict[str, int], literals: Collection[str]) -> None:
@@ -71,7 +71,7 @@ class ContentTokenizer:
             raise GuardError(f"{path.name} is not a tokenizer this version reads ({error})") from None
         if not self._reserved.keys().isdisjoint(self._tokenizer.get_added_tokens_decoder()):
             raise GuardError(f"{path.name} adds control tokens, so text could become one; export the guard again")
-        # Nothing is cut silently, whatever the file asks for.
+        # The file may enable truncation, which would cut text silently.
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         # Longest first, so that "<|eot_id|>" is reported rather than a shorter literal inside it.
@@ -84,41 +84,41 @@ class ContentTokenizer:
 
     @classmethod
     def of(cls, directory: Path, manifest: Manifest) -> "ContentTokenizer":
-        """That of a guard. Raises GuardError for a file that is none."""
+        """The tokenizer of a guard. Raises GuardError for an invalid file."""
         return cls(
             directory / "tokenizer.json", manifest.vocab, manifest.reserved, [*manifest.reserved, *manifest.literals]
         )
 
     def shown(self, id: int) -> str:
-        """A token as a reader would write it, reserved ones included."""
+        """The text of one token, reserved tokens included."""
         if id in self._reserved:
             return self._reserved[id]
         token = self._tokenizer.id_to_token(id) or ""
-        # A decoder drops the space of a first token.
+        # A decoder drops the leading space of the first token.
         return token.replace("▁", " ") if "▁" in token else str(self._tokenizer.decode([id]))
 
     def text(self, ids: Sequence[int]) -> str:
-        """An answer as a reader would write it, reserved tokens included."""
+        """The text of an answer, reserved tokens included."""
         return "".join(
             "".join(map(self.shown, run)) if reserved else self._decoded(list(run))
             for reserved, run in groupby(ids, self._reserved.__contains__)
         )
 
     def _decoded(self, ids: list[int]) -> str:
-        # A decoder drops the space that a text begins with, but not where the same tokens stand before it.
-        alone, twice = (str(self._tokenizer.decode(run, skip_special_tokens=False)) for run in (ids, ids * 2))
-        return twice[len(alone) :]
+        # A decoder drops the leading space of a text, but not after other tokens.
+        once, twice = (str(self._tokenizer.decode(run, skip_special_tokens=False)) for run in (ids, ids * 2))
+        return twice[len(once) :]
 
     def ids(self, text: str) -> list[int]:
-        """Token ids of a span. Raises BadText if one is reserved, which only a broken tokenizer can give."""
+        """Token ids of a text. Raises BadText if one is reserved, which only a broken tokenizer produces."""
         ids: list[int] = self._encode(text).ids
         if not self._reserved.keys().isdisjoint(ids):
-            found = sorted(self._reserved.keys() & ids)
-            raise BadText(f"the text encodes to control or verdict tokens {found}; it cannot be judged safely")
+            matches = sorted(self._reserved.keys() & ids)
+            raise BadText(f"the text encodes to control or verdict tokens {matches}; it cannot be judged safely")
         return ids
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
-        """Character range of each token of `text`."""
+        """The character range of each token of `text`."""
         offsets: list[tuple[int, int]] = self._encode(text).offsets
         return offsets
 
@@ -127,9 +127,9 @@ class ContentTokenizer:
             return self._tokenizer.encode(text, add_special_tokens=False)
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # a panic of the Rust library is no Exception; the text is not to be quoted
+        except BaseException as error:  # a panic of the Rust library is not an Exception
             raise BadText(f"the tokenizer cannot encode the text ({error}); shorten it or refuse it") from None
 
     def suspicious_literals(self, text: str) -> tuple[str, ...]:
-        """Pieces of the guard's own prompt that stand in the text, in order of first appearance."""
+        """Pieces of the guard's own prompt that occur in the text, in order of first occurrence."""
         return tuple(dict.fromkeys(self._literals.findall(text)))

@@ -1,4 +1,4 @@
-"""What a check returns."""
+"""The verdict: the result of a check."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
@@ -11,8 +11,9 @@ from .format.manifest import Mode
 class Field:
     """The answer of one field.
 
-    Where some of its labels are unsafe, score is the probability of those, and margin the best safe logit minus the
-    best unsafe one. Else score is the probability of the label, and margin its logit's lead over the runner-up.
+    If the field has safe and unsafe labels, score is the probability of the unsafe ones, and margin is the best safe
+    logit minus the best unsafe one. Else score is the probability of the label, and margin is the lead of its logit
+    over the second best.
     """
 
     label: str
@@ -27,38 +28,38 @@ class Field:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Tokens of a check, over all windows and forms."""
+    """Token counts of a check, over all windows and forms."""
 
     prefix: int
-    """Taken from the baked prefix; in a session also from the text so far."""
+    """Tokens with stored keys and values: the baked prefix, and in a session the unchanged text."""
     run: int
-    """Run by the engine."""
+    """Tokens that the engine computed."""
 
 
 @dataclass(frozen=True)
 class Milliseconds:
-    """Where the time of a check went, in milliseconds."""
+    """The duration of a check by stage, in milliseconds."""
 
     tokenize: float
-    """Tokenizing, and laying the text out in passes."""
+    """Tokenizing, and planning the passes."""
     run: float
-    """The passes themselves; "pass" in JSON."""
+    """The passes; "pass" in JSON."""
     total: float
-    """All of it, the queue included."""
+    """The whole check, the queue included."""
     queue: float = 0.0
-    """Waiting for a turn, of what was submitted."""
+    """The wait of a submitted request."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why nothing was decided: an error's `kind`, its message, and what the caller wanted done in that case."""
+    """The failure that an UNDECIDED verdict stands for."""
 
     kind: str
     """The error's `kind`: "overloaded", "deadline", "bad_text"."""
     message: str
     """The error's message, which never quotes the text."""
     on_error: Literal["block", "allow"]
-    """What the caller chose for a failure."""
+    """The `on_error` of the caller."""
 
 
 @dataclass(frozen=True)
@@ -70,40 +71,40 @@ class Verdict:
     label: str
     """The answer of `field`: "UNSAFE-S4", "yes"."""
     field: str
-    """The field that decided: of several deciding fields the worst."""
+    """The deciding field; of several, the worst."""
     categories: tuple[str, ...]
-    """What the answers on the way to an unsafe verdict mean: "crime". Empty where the verdict is safe."""
+    """The categories of an unsafe verdict: "crime". Empty if the verdict is safe."""
     score: float
     """Probability of unsafe in `field`, from 0 to 1: a softmax over its labels."""
     margin: float
-    """The best safe logit of `field` minus the best unsafe one: positive where argmax says safe."""
+    """The best safe logit of `field` minus the best unsafe one: positive if argmax is safe."""
     fields: dict[str, Field | None]
-    """Every field of the mode, of the policies that were judged; None where the answer leaves the field out."""
+    """Every field of the judged policies; None if the answer omits the field."""
     openai_scores: dict[str, float]
-    """For each of OpenAI's categories that an unsafe answer can name, the probability of an answer that is unsafe and
-    names it; of several windows, forms and policies the highest."""
+    """By OpenAI category, the probability of an unsafe answer that names it: the highest of all windows, forms and
+    policies. Categories that no answer names are absent."""
     mode: Mode
-    """What was judged: the user's text ("prompt"), or the assistant's reply to it ("response")."""
+    """The judged text: the user's ("prompt"), or the assistant's reply to it ("response")."""
     windows: int
-    """Passes over an over-long text, of which this verdict is the worst."""
+    """The number of windows of the text. The verdict is that of the worst one."""
     truncated: bool
-    """Whether text was left out, as the caller asked by long_text="truncate"."""
+    """Whether text was cut off, by long_text="truncate"."""
     normalized: bool
-    """Whether the text is not in its plain form (NFC, no invisible characters), so that both forms were judged."""
+    """Whether the text differs from its plain form (NFC, no invisible characters), so that both were judged."""
     suspicious_literals: tuple[str, ...]
-    """Pieces of the guard's own prompt that stand in the text. They were judged as text."""
+    """Pieces of the guard's own prompt that occur in the text. They were judged as text."""
     tokens: Tokens
-    """Tokens taken from the baked prefix, and tokens run."""
+    """Reused and computed tokens."""
     ms: Milliseconds
-    """Where the time went."""
+    """The duration by stage."""
     failure: Failure | None = None
-    """Why nothing was decided, where `on_error` turned an error into this verdict."""
+    """The failure, if `on_error` turned an error into this verdict."""
 
     def __bool__(self) -> NoReturn:
         raise TypeError("a verdict has no truth value; read its attribute `safe`")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dicts and lists, the form that `guardpass check --json` prints."""
+        """The verdict as plain dicts and lists, as `guardpass check --json` prints it."""
         body: dict[str, Any] = encode(self)
         times = body["ms"]
         body["ms"] = {

@@ -1,4 +1,4 @@
-"""Text that does not fit one pass is judged in overlapping windows; the runtime never drops any of it unasked."""
+"""Splits a text that is longer than one pass into overlapping windows. Truncation happens on request only."""
 
 from dataclasses import dataclass
 from itertools import product
@@ -11,13 +11,13 @@ from .plan import Planner
 from .tokenizer import ContentTokenizer, strip
 
 LongText = Literal["windows", "refuse", "truncate"]
-_LONGEST = 4 << 20  # characters; tokenizers' regular expressions give up somewhat beyond
-_SMALLEST = 16  # content tokens; below this a window says nothing about its text
+_LONGEST = 4 << 20  # characters; the regular expressions of tokenizers fail not far beyond
+_SMALLEST = 16  # content tokens; a smaller window carries too little context
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Positions of one pass, passes of one check, and what to do with text beyond the first of them."""
+    """Tokens of one pass, windows of one check, and the policy for longer text."""
 
     tokens: int
     windows: int
@@ -27,20 +27,20 @@ class Limits:
 def spans(
     texts: dict[Role, str], mode: ModeSpec, planner: Planner, tokenizer: ContentTokenizer, limits: Limits
 ) -> tuple[list[list[int]], bool]:
-    """Spans that together cover the texts, each within the limit of tokens, and whether text was left out.
+    """Spans that together cover the texts, each within the token limit, and whether text was truncated.
 
-    Raises TextTooLong where the policy refuses, where more windows were needed than allowed, or where the limit
+    Raises TextTooLong where the policy refuses, where the text needs more windows than allowed, or where the limit
     leaves no room for content.
     """
     limit, policy = limits.tokens, limits.policy
-    # Stripping first, so that white space the template drops neither counts nor displaces text.
+    # Strip first: white space that the template drops must not displace text.
     contents = {p.role: strip(texts[p.role], p.strip) for p in mode.span if p.role}
-    # A token covers at most `longest_token` characters, so this much text cannot fit: no need to encode it.
-    most = min(limit * (1 if policy == "refuse" else limits.windows) * tokenizer.longest_token, _LONGEST)
+    # A token covers at most `longest_token` characters, so longer text cannot fit and is not encoded.
+    longest = min(limit * (1 if policy == "refuse" else limits.windows) * tokenizer.longest_token, _LONGEST)
     size = sum(map(len, contents.values()))
-    if size > most and policy != "truncate":
+    if size > longest and policy != "truncate":
         raise TextTooLong(_refusal(f"{size} characters", limits))
-    shortened = {role: text[:most] for role, text in contents.items()}
+    shortened = {role: text[:longest] for role, text in contents.items()}
 
     whole = planner.span(shortened)
     if planner.length(whole) <= limit and shortened == contents:
@@ -63,7 +63,7 @@ def spans(
         excess = max(map(planner.length, result)) - limit
         if excess <= 0:
             return result, policy == "truncate"
-        budget -= excess  # a window on its own may encode to a few tokens more than it did inside the text
+        budget -= excess  # a window alone may encode to a few more tokens than inside the text
     raise TextTooLong(
         f"a pass of {limit} tokens leaves room for {limit - frame} tokens of text, expected at least "
         f"{_SMALLEST * len(texts)}; raise max_tokens"
@@ -71,16 +71,16 @@ def spans(
 
 
 def _share(budget: int, lengths: dict[Role, int]) -> dict[Role, int]:
-    """Tokens of each text in a window: the shorter stays whole while it takes no more than half."""
+    """The tokens of each text in a window. The shorter text stays whole if it takes at most half."""
     if len(lengths) == 1:
         return dict.fromkeys(lengths, budget)
     short = min(lengths, key=lambda role: lengths[role])
-    kept = min(lengths[short], budget // 2)
-    return {role: kept if role == short else budget - kept for role in lengths}
+    part = min(lengths[short], budget // 2)
+    return {role: part if role == short else budget - part for role in lengths}
 
 
 def _cut(text: str, offsets: list[tuple[int, int]], size: int) -> list[str]:
-    """Overlapping parts of at most `size` tokens; the overlap is an eighth, so no short phrase is split unseen."""
+    """Overlapping parts of at most `size` tokens. The overlap is an eighth, so a short phrase stays whole in one."""
     if len(offsets) <= size:
         return [text]
     step = size - size // 8
@@ -88,9 +88,9 @@ def _cut(text: str, offsets: list[tuple[int, int]], size: int) -> list[str]:
     return [text[offsets[s][0] : offsets[min(s + size, len(offsets)) - 1][1]] for s in starts]
 
 
-def _refusal(found: str, limits: Limits) -> str:
+def _refusal(size: str, limits: Limits) -> str:
     passes = "one pass" if limits.policy == "refuse" else f"{limits.windows} windows"
     return (
-        f"the text takes {found}, expected at most {passes} of {limits.tokens} tokens; "
+        f"the text takes {size}, expected at most {passes} of {limits.tokens} tokens; "
         "raise max_windows or max_tokens, or shorten it"
     )

@@ -43,8 +43,18 @@ TEXT = {page: page.read_text(encoding="utf-8") for page in PAGES}
 TESTS = {path.name: path.read_text(encoding="utf-8") for path in Path(__file__).parent.rglob("test_*.py")}
 NEEDS = {"download", "gpu", "long", "compiler", "install", "peers"}
 GUARDS = ("GUARD", "GUARD_A", "GUARD_B", "demo-guard")  # placeholders for a guard
-# Options of other programs that the documents name.
-FOREIGN = {"--local-dir", "--no-deps", "--preload", "--help", "--version"}
+# Options that the documents name, of other programs and of `guardpass` without a command.
+FOREIGN = {
+    "--local-dir",
+    "--no-deps",
+    "--outdir",
+    "--preload",
+    "--strict",
+    "--help",
+    "--version",
+    "--install-completion",
+    "--show-completion",
+}
 
 
 @dataclass(frozen=True)
@@ -323,9 +333,9 @@ def test_extras_that_are_named_exist() -> None:
 
 def test_the_api_page_is_complete() -> None:
     rows = re.findall(r"^\| (`.*?) \|", TEXT[ROOT / "docs" / "python.md"], re.MULTILINE)
-    documented = {name for row in rows for name in re.findall(r"`(\w+)", row)}
+    documented = {name for row in rows for name in re.findall(r"`(?:await )?(\w+)", row)}
     load = inspect.signature(Guard.load).parameters.keys() - {"path"}
-    calls = {name for name in vars(Guard) if not name.startswith("_")} - {"load"}
+    calls = {name for name in vars(Guard) if not name.startswith("_")} - {"load", "after_fork"}  # forks.py calls it
     assert load | calls | CheckOptions.__annotations__.keys() | {field.name for field in fields(Verdict)} <= documented
 
 

@@ -127,6 +127,108 @@ def test_arrows_inside_export_point_one_way() -> None:
     graphlib.TopologicalSorter(EXPORT_ARROWS).prepare()  # raises CycleError
 
 
+# Inside runtime/: a folder, or a module at its top, and what it imports. "guardpass" is __init__.py, the public names.
+RUNTIME_ARROWS: dict[str, set[str]] = {
+    "errors": set(),
+    "forks": set(),
+    "normalize": set(),
+    "stop": {"errors"},
+    "jsonl": {"errors"},
+    "format": {"errors"},
+    "tokenizer": {"errors", "format"},
+    "plan": {"format", "tokenizer"},
+    "verdict": {"format"},
+    "on_error": {"errors", "format", "verdict"},
+    "openai_scores": {"format"},
+    "windows": {"errors", "format", "tokenizer", "plan"},
+    "decide": {"errors", "format", "openai_scores", "verdict"},
+    "request": {"errors", "format", "decide", "on_error"},
+    "judge": {"errors", "format", "tokenizer", "plan", "windows", "decide", "verdict", "request", "normalize"},
+    "run": {"errors", "stop", "plan", "decide", "verdict", "request", "judge"},
+    "engines": {"errors", "forks", "stop", "format", "plan"},
+    "scheduling": {"errors", "forks", "stop"},
+    "stream": {"errors", "forks", "tokenizer", "engines", "verdict", "request", "judge", "run"},
+    "opening": {"errors", "format", "engines", "windows"},
+    "describe": {"format", "tokenizer", "plan"},
+    "answer_text": {"errors", "format", "verdict"},
+    "guard": {
+        *(
+            "errors",
+            "forks",
+            "stop",
+            "format",
+            "tokenizer",
+            "windows",
+            "verdict",
+            "on_error",
+            "request",
+            "judge",
+            "run",
+        ),
+        *("engines", "scheduling", "stream", "opening", "describe", "answer_text"),
+    },
+    "panel_policy": {"format", "verdict"},
+    "panel": {"errors", "forks", "format", "verdict", "on_error", "request", "scheduling", "guard", "panel_policy"},
+    "guardpass": {
+        "errors",
+        "format",
+        "windows",
+        "verdict",
+        "on_error",
+        "request",
+        "scheduling",
+        "stream",
+        "guard",
+        "panel_policy",
+        "panel",
+    },
+    "serve": {
+        "errors",
+        "format",
+        "windows",
+        "decide",
+        "openai_scores",
+        "verdict",
+        "on_error",
+        "request",
+        "engines",
+        "scheduling",
+        "describe",
+        "answer_text",
+        "guard",
+        "panel_policy",
+        "panel",
+        "guardpass",
+    },
+    "commands": {"errors", "jsonl", "format", "tokenizer", "windows", "verdict", "request", "describe", "guard"},
+    "cli": {"errors", "guardpass"},
+    "__main__": {"cli"},
+}
+
+
+def test_arrows_inside_the_runtime_point_one_way() -> None:
+    """And none of them closes a circle: neither between parts, nor between the modules of a folder."""
+    root, actual = ROOT / "runtime", dict[str, set[str]]()
+    modules = {
+        ".".join(("guardpass", *path.relative_to(root).with_suffix("").parts)): path for path in root.rglob("*.py")
+    }
+    modules = {name.removesuffix(".__init__"): path for name, path in modules.items()}
+    graph: dict[str, set[str]] = {}
+    for module, path in modules.items():
+        names = _imports(path, ".".join(("guardpass", *path.relative_to(root).parent.parts)))
+        names = {
+            name if name in modules else name.rpartition(".")[0] for name in names if name.startswith("guardpass.")
+        }
+        graph[module] = names - {module}
+        part, *parts = (".".join(name.split(".")[:2]).removeprefix("guardpass.") for name in (module, *names))
+        unknown = {*parts} - {part} - RUNTIME_ARROWS.get(part, set())
+        assert not unknown, f"{path.relative_to(root)} imports {sorted(unknown)}"
+        actual.setdefault(part, set()).update({*parts} - {part})
+    assert actual == RUNTIME_ARROWS, "the table allows what nothing imports"
+    graphlib.TopologicalSorter(RUNTIME_ARROWS).prepare()  # raises CycleError
+    graphlib.TopologicalSorter(graph).prepare()
+
+
 def test_only_the_server_knows_the_server() -> None:
     for path in (ROOT / "runtime").rglob("*.py"):
         if path.parent.name != "serve":

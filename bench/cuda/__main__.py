@@ -70,9 +70,9 @@ def passes(manifest: Manifest, tokens: int, batch: int) -> list[Pass]:
             tokens=rng.integers(0, manifest.vocab, (1, tokens)),
             positions=np.arange(len(chain), len(chain) + tokens)[None],
             slots=np.array([[tokens - 1]]),
-            chain=chain,
-            baked=len(manifest.prefix.tokens),
-            sees=np.ones((1, 1), np.bool_),
+            prefix_columns=chain,
+            prefix_len=len(manifest.prefix.tokens),
+            tree_mask=np.ones((1, 1), np.bool_),
         )
         for _ in range(batch)
     ]

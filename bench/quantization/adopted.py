@@ -57,16 +57,16 @@ def apart(guard: Guard, texts: list[str]) -> float:
     """The largest change of a score between a branch in the tree and the same branch alone."""
     worst = 0.0
     for request in requests(guard, texts):
-        whole, span = guard._engine.run(request)[0], request.tokens.size - len(request.sees)
+        whole, span = guard._engine.run(request)[0], request.tokens.size - len(request.tree_mask)
         for slot, node in enumerate(request.slots[0] - span):
-            path = np.flatnonzero(request.sees[node])
+            path = np.flatnonzero(request.tree_mask[node])
             columns = [*range(span), *(span + path)]
             alone = replace(
                 request,
                 tokens=request.tokens[:, columns],
                 positions=request.positions[:, columns],
                 slots=np.array([[len(columns) - 1]]),
-                sees=np.tri(len(path), dtype=np.bool_),
+                tree_mask=np.tri(len(path), dtype=np.bool_),
             )
             worst = max(worst, float(np.abs(guard._engine.run(alone)[0, 0] - whole[slot]).max()))
     return worst

@@ -115,9 +115,9 @@ def _pass(prompt: Sequence[int], baked: int) -> Pass:
         tokens=np.array([prompt[baked:]]),
         positions=np.arange(baked, len(prompt))[None],
         slots=np.array([[run - 1]]),
-        chain=tuple(range(baked)),
-        baked=baked,
-        sees=np.zeros((0, 0), np.bool_),
+        prefix_columns=tuple(range(baked)),
+        prefix_len=baked,
+        tree_mask=np.zeros((0, 0), np.bool_),
     )
 
 
@@ -169,10 +169,10 @@ def native_run(
 
         def run(prompt: Sequence[int]) -> Logits:
             request = _pass(prompt, kind.baked)
-            chain = np.array(request.chain, np.int32)
-            logits: Logits = model.run(request.tokens[0], request.positions[0], request.slots[0], chain, request.sees)[
-                0
-            ]
+            chain = np.array(request.prefix_columns, np.int32)
+            logits: Logits = model.run(
+                request.tokens[0], request.positions[0], request.slots[0], chain, request.tree_mask
+            )[0]
             return logits.astype(np.float64)
 
         yield run, path.stat().st_size

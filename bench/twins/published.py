@@ -26,8 +26,8 @@ class Twin:
     shards: int
     dtype: str = "BF16"
     tokenizer: TokenizerKind = "kanana"
-    family: str | None = None  # where neither its name nor its tokens tell
-    date: str | None = None  # what today is to its template
+    family: str | None = None  # where neither its tokens nor its template tell; written into twin.json
+    date: str | None = None  # today's date for its template; written into twin.json
 
 
 def _template(name: str) -> str:
@@ -138,7 +138,15 @@ def _qwen3guard(size: str, config: dict[str, Any], *, tied: bool, shards: int) -
 
 
 def _shieldgemma(size: str, config: dict[str, Any], *, shards: int) -> Twin:
-    return Twin(f"shieldgemma-{size}", (), _template("shieldgemma"), _GEMMA2 | config, shards, tokenizer="gemma")
+    return Twin(
+        f"shieldgemma-{size}",
+        (),
+        _template("shieldgemma"),
+        _GEMMA2 | config,
+        shards,
+        tokenizer="gemma",
+        family="shieldgemma",
+    )
 
 
 # fmt: off

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from guardpass.export.checkpoint.files import Folder
+from guardpass.export.checkpoint.twin_file import TwinFile
 from guardpass.export.guard_dir.atomic import check_target, new_directory
 
 from .published import Twin
@@ -53,6 +55,7 @@ def write_twin(row: Twin, out: Path, *, tokenizer: Path | None = None, seed: int
         write_tokenizer(partial, row.verdicts, row.template, tokenizer, kind=row.tokenizer, limit=limit)
         write_weights(partial, row, np.random.default_rng(seed))
         (partial / "config.json").write_text(json.dumps(row.config, indent=2))
+        TwinFile(row.family, row.date).write(Folder(partial))
 
 
 def shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:

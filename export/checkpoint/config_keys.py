@@ -9,11 +9,28 @@ from .architecture import Kind
 from .files import Checkpoint, Folder
 
 # What `read_architecture` reads of every kind; a kind's own are the keys of its defaults.
-_READ = frozenset({
-    "architectures", "model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
-    "head_dim", "intermediate_size", "vocab_size", "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings",
-    "hidden_act", "rope_parameters", "rope_scaling", "rope_theta", "original_max_position_embeddings", "layer_types",
-})  # fmt: skip
+_READ = frozenset(
+    {
+        "architectures",
+        "model_type",
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "intermediate_size",
+        "vocab_size",
+        "max_position_embeddings",
+        "rms_norm_eps",
+        "tie_word_embeddings",
+        "hidden_act",
+        "rope_parameters",
+        "rope_scaling",
+        "rope_theta",
+        "original_max_position_embeddings",
+        "layer_types",
+    }
+)
 # What these decoders do in any case, or not at all: the values a key may have, the first of them where it is absent.
 _FIXED: Mapping[str, tuple[Any, ...]] = {
     "attention_bias": (False,),
@@ -27,16 +44,50 @@ _FIXED: Mapping[str, tuple[Any, ...]] = {
     "text_config": (None,),  # of a model of several parts, whose decoder is described inside
 }
 # Of training, of other heads, of how a model is loaded or what it returns besides scores.
-HARMLESS = frozenset({
-    "attention_dropout", "initializer_range", "use_cache", "pad_token_id", "bos_token_id", "eos_token_id",
-    "pretraining_tp", "dtype", "torch_dtype", "transformers_version", "return_dict", "output_hidden_states",
-    "output_attentions", "chunk_size_feed_forward", "is_encoder_decoder", "id2label", "label2id", "num_labels",
-    "problem_type", "name_or_path", "_name_or_path", "_commit_hash", "attn_implementation", "_attn_implementation",
-    "_attn_implementation_autoset", "cache_implementation", "sep_token_id", "cls_token_id", "decoder_start_token_id",
-    "prefix", "task_specific_params", "finetuning_task", "is_decoder", "add_cross_attention",
-    "cross_attention_hidden_size", "tie_encoder_decoder", "torchscript", "use_bfloat16", "tf_legacy_loss",
-    "tokenizer_class",
-})  # fmt: skip
+HARMLESS = frozenset(
+    {
+        "attention_dropout",
+        "initializer_range",
+        "use_cache",
+        "pad_token_id",
+        "bos_token_id",
+        "eos_token_id",
+        "pretraining_tp",
+        "dtype",
+        "torch_dtype",
+        "transformers_version",
+        "return_dict",
+        "output_hidden_states",
+        "output_attentions",
+        "chunk_size_feed_forward",
+        "is_encoder_decoder",
+        "id2label",
+        "label2id",
+        "num_labels",
+        "problem_type",
+        "name_or_path",
+        "_name_or_path",
+        "_commit_hash",
+        "attn_implementation",
+        "_attn_implementation",
+        "_attn_implementation_autoset",
+        "cache_implementation",
+        "sep_token_id",
+        "cls_token_id",
+        "decoder_start_token_id",
+        "prefix",
+        "task_specific_params",
+        "finetuning_task",
+        "is_decoder",
+        "add_cross_attention",
+        "cross_attention_hidden_size",
+        "tie_encoder_decoder",
+        "torchscript",
+        "use_bfloat16",
+        "tf_legacy_loss",
+        "tokenizer_class",
+    }
+)
 # What shapes a text that is generated, and what it is where it does not change which token comes first. Older
 # config.json files hold some of it; transformers 5 reads generation_config.json alone.
 _GENERATION: Mapping[str, tuple[Any, ...]] = {
@@ -46,17 +97,49 @@ _GENERATION: Mapping[str, tuple[Any, ...]] = {
     "encoder_no_repeat_ngram_size": (0, None),
     "guidance_scale": (1.0, None),
     **dict.fromkeys(
-        ("bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "sequence_bias", "forced_bos_token_id",
-         "forced_eos_token_id", "exponential_decay_length_penalty", "watermarking_config"), (None, [])
+        (
+            "bad_words_ids",
+            "suppress_tokens",
+            "begin_suppress_tokens",
+            "sequence_bias",
+            "forced_bos_token_id",
+            "forced_eos_token_id",
+            "exponential_decay_length_penalty",
+            "watermarking_config",
+        ),
+        (None, []),
     ),
-}  # fmt: skip
-_SAMPLING = frozenset({
-    "max_length", "min_length", "max_new_tokens", "min_new_tokens", "do_sample", "early_stopping", "num_beams",
-    "num_beam_groups", "diversity_penalty", "temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff",
-    "eta_cutoff", "length_penalty", "num_return_sequences", "output_scores", "return_dict_in_generate",
-    "remove_invalid_values", "num_assistant_tokens", "num_assistant_tokens_schedule",
-    "assistant_confidence_threshold", "assistant_lookbehind", "target_lookbehind",
-})  # fmt: skip
+}
+_SAMPLING = frozenset(
+    {
+        "max_length",
+        "min_length",
+        "max_new_tokens",
+        "min_new_tokens",
+        "do_sample",
+        "early_stopping",
+        "num_beams",
+        "num_beam_groups",
+        "diversity_penalty",
+        "temperature",
+        "top_k",
+        "top_p",
+        "min_p",
+        "typical_p",
+        "epsilon_cutoff",
+        "eta_cutoff",
+        "length_penalty",
+        "num_return_sequences",
+        "output_scores",
+        "return_dict_in_generate",
+        "remove_invalid_values",
+        "num_assistant_tokens",
+        "num_assistant_tokens_schedule",
+        "assistant_confidence_threshold",
+        "assistant_lookbehind",
+        "target_lookbehind",
+    }
+)
 # Two keys for one thing: transformers takes one of them, and which depends on its version.
 _TWICE = (("dtype", "torch_dtype"), ("hidden_activation", "hidden_act"))
 # Of rope parameters: what is read of each type, and what transformers knows of other types.
@@ -69,10 +152,21 @@ _OTHER_ROPE: Mapping[str, tuple[Any, ...]] = {
     "partial_rotary_factor": (1.0, None),
     "attention_factor": (1.0, None),
     **dict.fromkeys(
-        ("factor", "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "mscale",
-         "mscale_all_dim", "short_factor", "long_factor", "truncate"), (None,)
+        (
+            "factor",
+            "low_freq_factor",
+            "high_freq_factor",
+            "beta_fast",
+            "beta_slow",
+            "mscale",
+            "mscale_all_dim",
+            "short_factor",
+            "long_factor",
+            "truncate",
+        ),
+        (None,),
     ),
-}  # fmt: skip
+}
 
 
 def check_keys(folder: Checkpoint, config: Mapping[str, Any], kind: Kind) -> None:

@@ -24,6 +24,7 @@ _CHUNK = 4 << 20  # weights converted at a time: small enough to stay in cache, 
 _SMALL_FILE = 256 << 20
 # Of tokenizers that older versions of transformers saved, before tokenizer_config.json said it all.
 LEGACY = ("special_tokens_map.json", "added_tokens.json")
+TWIN = "twin.json"
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ class Checkpoint(Folder):
 
     def files(self) -> list[Path]:
         """Every file a guard is made from."""
-        names = ["config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", *LEGACY]
+        names = ["config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", *LEGACY, TWIN]
         names.append("additional_chat_templates/default.jinja")
         present = [self.directory / name for name in names if (self.directory / name).exists()]
         return present + sorted({tensor.file for tensor in self.tensors.values()})

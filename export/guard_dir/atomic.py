@@ -4,7 +4,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from guardpass.errors import InputError
@@ -16,8 +16,9 @@ def check_target(out: Path, replaceable: str | None) -> None:
     replaceable: the file that a directory must hold to be replaced, so that a mistyped path costs no one a
     folder; None replaces nothing.
     """
-    if not out.absolute().parent.is_dir():
-        raise InputError(f"{out} cannot be made: its parent is not a folder; make that first")
+    above = next(folder for folder in out.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise InputError(f"{out} cannot be made: {above} is not a folder; choose another place")
     if not out.is_symlink() and not out.exists():
         return
     if replaceable is None:
@@ -30,13 +31,14 @@ def check_target(out: Path, replaceable: str | None) -> None:
 def new_directory(out: Path) -> Iterator[Path]:
     """A temporary sibling that becomes `out` when the block ends well, and vanishes when it does not.
 
-    Raises InputError where it cannot be written.
+    Folders above `out` that do not exist are made, and vanish with it. Raises InputError where it cannot be written.
     """
     out = out.absolute()
+    absent = [folder for folder in out.parents if not folder.exists()]
     partial = out.with_name(f".{out.name}.partial-{secrets.token_hex(4)}")
     retired = partial.with_name(partial.name + ".old")
     try:
-        partial.mkdir()
+        partial.mkdir(parents=True)
         yield partial
         for path in [*partial.iterdir(), partial]:
             _sync(path)
@@ -49,6 +51,10 @@ def new_directory(out: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         if out.exists():
             shutil.rmtree(retired, ignore_errors=True)
+        else:
+            with suppress(OSError):  # one that someone else has written into stays
+                for folder in absent:
+                    folder.rmdir()
 
 
 def _swap(partial: Path, out: Path, retired: Path) -> None:

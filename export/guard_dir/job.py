@@ -19,7 +19,7 @@ from .progress import Progress
 class Job:
     """One export: what is read, and the directory that is filled."""
 
-    name: str
+    published: str  # the checkpoint's name
     checkpoint: Checkpoint
     arch: Architecture
     tokenizer: CheckpointTokenizer

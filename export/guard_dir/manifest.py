@@ -1,5 +1,6 @@
 """tokenizer.json and guard.json: the manifest is drafted before the model is written, and written last."""
 
+import os
 from pathlib import Path
 
 from guardpass import __version__
@@ -80,7 +81,16 @@ def check_sizes(vocab: int, context: int, tokenizer: CheckpointTokenizer, prompt
             raise CheckpointError(f"the prompts take {tokens} tokens, expected at most {NODES}; name fewer policies")
 
 
-def check_name(name: str | None) -> None:
-    """Raises InputError for a name that logs and metrics could not show; None is the checkpoint's own."""
-    if name is not None and not (name.strip() and name.isprintable()):
-        raise InputError(f"name is {name!r:.80}, expected printable text on one line")
+def guard_name(name: str | None, out: Path) -> str:
+    """The guard's name: `name`, or the name of the directory `out`.
+
+    Raises InputError for a name that logs and metrics cannot show, or that a server takes for NAME:STYLE or a path.
+    """
+    # Not resolved: the name is the one that the user wrote, also where it is a link.
+    chosen = Path(os.path.abspath(out)).name if name is None else name
+    if not chosen.strip() or not chosen.isprintable() or any(mark in chosen for mark in ":/"):
+        what_to_do = "choose another name" if name is not None else "give the guard another name with --name"
+        raise InputError(
+            f"name is {chosen!r:.80}, expected printable text on one line without colon and slash; {what_to_do}"
+        )
+    return chosen

@@ -199,8 +199,9 @@ class _Environment(ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
 
-def _to_json(value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None,
-             sort_keys: bool = False) -> str:  # fmt: skip
+def _to_json(
+    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
+) -> str:
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
@@ -216,9 +217,14 @@ def _refuse(reason: str) -> Callable[..., None]:
 
 
 def render(
-    template: str, variables: dict[str, Any], unknown: list[str], date: str | None, typed: bool,
-    generation_prompt: bool, conversations: list[list[dict[str, Any]]],
-) -> Iterator[str]:  # fmt: skip
+    template: str,
+    variables: dict[str, Any],
+    unknown: list[str],
+    date: str | None,
+    typed: bool,
+    generation_prompt: bool,
+    conversations: list[list[dict[str, Any]]],
+) -> Iterator[str]:
     """The conversations as transformers' apply_chat_template renders them.
 
     unknown: variables whose value only transformers knows. date: what today is to the template. typed: messages

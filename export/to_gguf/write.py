@@ -43,7 +43,7 @@ class GgufWriter:
         """Write model.gguf. Raises CheckpointError, InputError, and MissingDependency without llama-cpp-python."""
         parts = 2 if judged else 1
         progress = part(job.progress, 0, parts)
-        path = write_gguf(job.checkpoint, job.arch, job.tokenizer, job.name, self.quant, job.directory, progress)
+        path = write_gguf(job.checkpoint, job.arch, job.tokenizer, job.published, self.quant, job.directory, progress)
         scores: list[Array] = []
         if judged:  # llama.cpp has no walk that could compute them on the way
             prompts, progress = job.prompts, part(job.progress, 1, parts)

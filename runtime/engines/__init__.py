@@ -1,1 +1,1 @@
-"""Engines run passes. The manifest names the engine; `format.engines` has the table of them."""
+"""Engines run passes. The manifest names the engine; `format.engines` has their table."""

@@ -1,4 +1,4 @@
-"""What an engine is: it turns a pass into scores."""
+"""The protocols of engines. An engine computes the scores of a pass."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +10,16 @@ import numpy.typing as npt
 
 from ..format.manifest import Device, Manifest
 from ..plan import Pass
-from ..stop import Stop
+from ..stop import StopToken
 
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How a model is opened: for passes of up to `max_tokens`, prefix included. in_memory: read it, do not map it."""
+    """How an engine opens a model.
+
+    max_tokens: tokens of the longest pass, prefix included.
+    in_memory: read the weights instead of mapping them.
+    """
 
     threads: int | None
     max_tokens: int
@@ -24,69 +28,69 @@ class EngineOptions:
 
 
 class Engine(Protocol):
-    """Anything that turns a pass into scores."""
+    """Computes the scores of a pass."""
 
     def run(self, request: Pass) -> npt.NDArray[np.float32]:
-        """Scores [1, S, V'] of every label at every slot. Raises EngineError."""
+        """Scores [1, S, V'] of every verdict token at every slot. Raises EngineError."""
 
 
 @runtime_checkable
 class Stoppable(Protocol):
-    """An engine whose passes can be ended while they run."""
+    """An engine that can abort a running pass."""
 
-    def run_until(self, request: Pass, stop: Stop) -> npt.NDArray[np.float32]:
-        """`run`; raises the reason of `stop` soon after it was requested."""
+    def run_until(self, request: Pass, stop: StopToken) -> npt.NDArray[np.float32]:
+        """Like `run`; raises the stop reason soon after a stop was requested."""
 
 
 @runtime_checkable
 class Batching(Protocol):
-    """An engine that gains from running passes together."""
+    """An engine that gains from batches."""
 
-    requests: int  # at most, of those run together
-    tokens: int  # at most, of all of them
+    requests: int  # limit of one batch
+    tokens: int  # limit of one batch
 
     def run_batch(self, requests: Sequence[Pass]) -> list[npt.NDArray[np.float32]]:
-        """Scores [1, S, V'] of each pass; its company changes them by rounding alone. Raises EngineError."""
+        """Scores [1, S, V'] of each pass. A batch changes them by rounding alone. Raises EngineError."""
 
     def alike(self, tokens: int) -> int | None:
-        """The key that requests of about so many tokens share where they gain from each other; None: they do not."""
+        """The batch key of a request with about so many tokens; None if it gains nothing from a batch."""
 
 
 @dataclass(frozen=True)
 class Grown:
-    """Scores [1, S, V'] of a text that grew, and how many tokens of its span were not run again."""
+    """Scores [1, S, V'] of a growing text, and the number of span tokens that were reused."""
 
     scores: npt.NDArray[np.float32]
     reused: int
 
 
 class SessionEngine(Protocol):
-    """An engine for one text that grows, which keeps keys and values of what did not change."""
+    """An engine for one growing text. It reuses the keys and values of the unchanged beginning."""
 
     def run(self, request: Pass) -> Grown:
-        """Raises EngineError."""
+        """Run the tokens that changed. Raises EngineError."""
 
     def close(self) -> None:
-        """Give its memory back."""
+        """Free its memory."""
 
 
 @runtime_checkable
 class Incremental(Protocol):
-    """An engine that can make engines for texts that grow."""
+    """An engine that supports sessions."""
 
     def session(self) -> SessionEngine:
-        """Raises EngineError."""
+        """Begin a session. Raises EngineError."""
 
 
 class Opener(Protocol):
     """The class of an engine."""
 
     def open(self, model: Path, manifest: Manifest, options: EngineOptions) -> Engine:
-        """Raises GuardError for a file that cannot be opened safely, MissingDependency, EngineError, InputError."""
+        """Open a model. Raises GuardError for an unsafe file, MissingDependency, EngineError, InputError."""
 
 
-def run_pass(engine: Engine, request: Pass, stop: Stop | None) -> npt.NDArray[np.float32]:
-    """Scores of a pass that may be stopped: while it runs where the engine allows, else before it runs."""
+def run_pass(engine: Engine, request: Pass, stop: StopToken | None) -> npt.NDArray[np.float32]:
+    """Scores of a pass. A stop aborts it while it runs if the engine can, else before it runs."""
     if stop is None:
         return engine.run(request)
     stop.check()

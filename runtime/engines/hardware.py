@@ -1,4 +1,4 @@
-"""What this machine's CPU offers an engine."""
+"""Properties of the CPU that engines depend on."""
 
 import math
 import os
@@ -7,9 +7,9 @@ from pathlib import Path
 
 
 def usable_cores() -> int:
-    """Physical cores in this process's affinity, within the quota of its cgroup (v2).
+    """The physical cores that this process may use: its CPU affinity, limited by the quota of its cgroup (v2).
 
-    Sibling hyperthreads share the multipliers a prefill is bound by, so they are counted once.
+    Sibling hyperthreads count once, as they share the multipliers that limit a prefill.
     """
     try:
         cpus = os.sched_getaffinity(0)
@@ -22,7 +22,7 @@ def usable_cores() -> int:
 
 
 def saturates() -> bool:
-    """Whether int8 products may overflow here: an x86 CPU without VNNI, or one that cannot be asked."""
+    """Whether int8 products may saturate: on an x86 CPU without VNNI, or with unknown features."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return False
     return "vnni" not in _read("/proc/cpuinfo")

@@ -1,4 +1,4 @@
-"""guardpass-kernels: the whole pass in native code, on weights that are used where they lie in the file."""
+"""Engine native: guardpass-kernels run the whole pass, on weights that stay mapped in the file."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +15,7 @@ from ..format.manifest import Manifest
 from ..format.packed import open_tensors
 from ..format.packed_rules import check
 from ..plan import Pass
-from ..stop import Stop
+from ..stop import StopToken
 from .base import EngineOptions, Grown
 from .hardware import usable_cores
 
@@ -34,25 +34,25 @@ def library() -> ModuleType:
 
 
 def fits() -> bool:
-    """Whether the kernels are installed, and are more here than the portable ones. Raises EngineError."""
+    """Whether the kernels are installed and have a level above portable on this CPU. Raises EngineError."""
     if find_spec("guardpass_kernels") is None:
         return False
     try:
         level: str = library().level()
-    except ValueError as error:  # GUARDPASS_KERNELS_LEVEL asks for what this CPU lacks
+    except ValueError as error:  # GUARDPASS_KERNELS_LEVEL names a level that this CPU lacks
         raise EngineError(f"guardpass-kernels cannot run here: {error}") from None
     return level != "portable"
 
 
 class NativeEngine:
-    """Runs model.packed. Passes may run side by side; a score does not depend on threads or on what runs beside it."""
+    """Runs model.packed. Passes may run concurrently. A score depends neither on threads nor on other passes."""
 
     def __init__(
         self, model: Path, manifest: Manifest, *, threads: int | None, max_tokens: int, in_memory: bool = False
     ) -> None:
-        """max_tokens: of the longest pass of a session. in_memory: read the weights, which are else mapped.
+        """max_tokens: tokens of the longest pass of a session. in_memory: read the weights instead of mapping them.
 
-        Raises GuardError for a file that lies, MissingDependency, EngineError.
+        Raises GuardError for an invalid file, MissingDependency, EngineError.
         """
         try:
             self._mapped = None if in_memory else Mapped(model)
@@ -65,13 +65,14 @@ class NativeEngine:
         self._kernels = library()
         try:
             self._model = self._kernels.Model(encode(config), tensors, threads or usable_cores())
-        except Exception as error:  # whatever a level that this CPU lacks, or a lack of memory, raises
+        except Exception as error:  # such as a level that this CPU lacks, or too little memory
             raise EngineError(f"guardpass-kernels cannot open {model.name}: {error}") from None
-        self._columns, self._max_tokens = config.columns, max_tokens
+        self._columns = config.columns
+        self._max_tokens = max_tokens
 
     @classmethod
     def open(cls, model: Path, manifest: Manifest, options: EngineOptions) -> Self:
-        """Open a guard's model. Raises what the constructor does."""
+        """Open the model of a guard. Raises the errors of the constructor."""
         return cls(
             model,
             manifest,
@@ -84,29 +85,29 @@ class NativeEngine:
         """Scores [1, S, V']. Raises EngineError."""
         return self._run(request)
 
-    def run_until(self, request: Pass, stop: Stop) -> npt.NDArray[np.float32]:
-        """The same; the kernels look several times a layer whether they shall end."""
-        asked = self._kernels.Stop()
-        with stop.ends(asked.set):
-            return self._run(request, stop=asked)
+    def run_until(self, request: Pass, stop: StopToken) -> npt.NDArray[np.float32]:
+        """Like `run`. The kernels poll for a stop several times in each layer."""
+        flag = self._kernels.Stop()
+        with stop.ends(flag.set):
+            return self._run(request, stop=flag)
 
     def session(self) -> "NativeSession":
-        """An engine for a text that grows. Raises EngineError where its longest pass finds no memory."""
+        """Begin a session. Raises EngineError if memory is short for its longest pass."""
         try:
             return NativeSession(self, self._model.cache(self._max_tokens))
         except Exception as error:
             raise EngineError(f"guardpass-kernels cannot open a session: {error}") from None
 
     def run_on(self, cache: Any, request: Pass) -> npt.NDArray[np.float32]:
-        """`run`, with keys and values of the span's unchanged beginning taken from the kernels' cache."""
+        """Like `run`. It reuses the keys and values of the span's unchanged beginning from the cache."""
         return self._run(request, cache=cache)
 
     def _run(self, request: Pass, **options: Any) -> npt.NDArray[np.float32]:
-        """options: of the kernels' pass, `cache` and `stop`."""
-        chain = np.array(request.chain, np.int32)
+        """options: `cache` and `stop` of the kernels."""
+        chain = np.array(request.prefix_columns, np.int32)
         try:
             scores: npt.NDArray[np.float32] = self._model.run(
-                request.tokens[0], request.positions[0], request.slots[0], chain, request.sees, **options
+                request.tokens[0], request.positions[0], request.slots[0], chain, request.tree_mask, **options
             )
         except Exception as error:
             raise EngineError(f"guardpass-kernels failed on a pass of {request.tokens.size} tokens: {error}") from None
@@ -119,13 +120,14 @@ class NativeEngine:
 
 
 class NativeSession:
-    """A cache over an engine's model; a score is the same bits as without. Passes take turns with the engine's."""
+    """A cache over the model of an engine. Its scores equal those of the engine, bit for bit."""
 
     def __init__(self, engine: NativeEngine, cache: Any) -> None:
-        self._engine, self._cache = engine, cache
+        self._engine = engine
+        self._cache = cache
 
     def run(self, request: Pass) -> Grown:
-        """Raises EngineError, Closed."""
+        """Run the tokens that changed. Raises EngineError, Closed."""
         cache = self._cache
         if cache is None:
             raise Closed("the session is closed; begin another")
@@ -133,5 +135,5 @@ class NativeSession:
         return Grown(scores, cache.kept)
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Free the cache."""
         self._cache = None

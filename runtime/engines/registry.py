@@ -1,4 +1,4 @@
-"""Open the engine that a guard names."""
+"""Opens the engine that a guard names."""
 
 from importlib import import_module
 from pathlib import Path
@@ -9,7 +9,7 @@ from ..format.engines import ENGINES
 from ..format.manifest import Device, Manifest
 from .base import Engine, EngineOptions, Opener
 
-_ON_BOTH = ("fp32", "fp16")  # what both of ONNX Runtime's providers compute with
+_ON_BOTH = ("fp32", "fp16")  # precisions of both ONNX Runtime providers
 
 
 def open_engine(
@@ -21,12 +21,12 @@ def open_engine(
     device: Device | None,
     in_memory: bool = False,
 ) -> Engine:
-    """The engine that guard.json names, with the model opened for passes of up to `max_tokens`, prefix included.
+    """Open the engine that guard.json names, for passes of up to `max_tokens` tokens, prefix included.
 
-    A guard runs where it was exported for, or not at all. Two kinds run elsewhere where the caller says so: GGUF guards
-    run on both devices, and ONNX guards for "cuda" in fp32 or fp16 run on the "cpu", slower than those exported for it.
+    A guard runs on the device that it was exported for. On request, GGUF guards run on both devices, and ONNX guards
+    for "cuda" in fp32 or fp16 run on the "cpu", slower than guards exported for it.
 
-    Raises InputError for a device that the guard does not run on, MissingDependency, GuardError and EngineError.
+    Raises InputError for a device that the guard does not run on, MissingDependency, GuardError, EngineError.
     """
     engine = manifest.engine
     chosen = device or engine.device

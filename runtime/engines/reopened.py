@@ -1,4 +1,4 @@
-"""An engine in a process that was forked after its parent had opened it: opened again by the first pass."""
+"""Replaces an engine in a forked process: the first pass opens the model again."""
 
 import threading
 from collections.abc import Callable
@@ -8,12 +8,12 @@ import numpy.typing as npt
 
 from ..errors import Unsupported
 from ..plan import Pass
-from ..stop import Stop
+from ..stop import StopToken
 from .base import Engine, Incremental, SessionEngine, run_pass
 
 
 class Reopened:
-    """Runs what the engine runs that `again` opens. Passes raise what `again` does, each time anew."""
+    """Opens an engine with `again` at the first pass. While `again` fails, every pass raises its error."""
 
     def __init__(self, again: Callable[[], Engine]) -> None:
         self._again = again
@@ -24,8 +24,8 @@ class Reopened:
         """Scores [1, S, V']. Raises EngineError, GuardError."""
         return self._opened().run(request)
 
-    def run_until(self, request: Pass, stop: Stop) -> npt.NDArray[np.float32]:
-        """The same; stopped while it runs where the engine can be."""
+    def run_until(self, request: Pass, stop: StopToken) -> npt.NDArray[np.float32]:
+        """Like `run`. A stop aborts it if the engine can."""
         return run_pass(self._opened(), request, stop)
 
     def _opened(self) -> Engine:
@@ -36,16 +36,16 @@ class Reopened:
 
 
 class ReopenedIncremental(Reopened):
-    """One that can make engines for texts that grow."""
+    """A reopened engine that supports sessions."""
 
     def session(self) -> SessionEngine:
-        """Raises EngineError, GuardError."""
+        """Begin a session. Raises EngineError, GuardError."""
         engine = self._opened()
         if not isinstance(engine, Incremental):
-            raise Unsupported("the engine that was opened again keeps no keys and values")
+            raise Unsupported("the reopened engine cannot reuse keys and values; load the guard again")
         return engine.session()
 
 
 def reopened(before: Engine, again: Callable[[], Engine]) -> Reopened:
-    """An engine in place of the one before."""
+    """A replacement for an engine of the parent."""
     return (ReopenedIncremental if isinstance(before, Incremental) else Reopened)(again)

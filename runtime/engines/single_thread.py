@@ -1,7 +1,7 @@
-"""One thread of the process for a library that knows the threads which call it.
+"""One thread of the process for a library that depends on the calling thread.
 
-ONNX Runtime keeps captured CUDA graphs with the thread that captured them, and a capture fails when another thread
-allocates or waits on the GPU meanwhile (`cudaStreamCaptureModeGlobal`). In one thread neither can happen.
+ONNX Runtime binds captured CUDA graphs to the capturing thread. A capture fails if another thread allocates or waits on
+the GPU meanwhile (`cudaStreamCaptureModeGlobal`). One thread avoids both.
 """
 
 import threading
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class SingleThread:
-    """Runs what it is given, one after another. Its thread starts with the first, and does not keep a process alive."""
+    """Runs functions one after another. Its thread starts with the first one, and is a daemon."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -24,19 +24,19 @@ class SingleThread:
         renewed_in_child(self)
 
     def after_fork(self) -> None:
-        """In a forked process it has no thread, and nothing to do."""
+        """In a forked process: forget the thread and its work."""
         self._work: SimpleQueue[Callable[[], object]] = SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def run(self, function: Callable[[], T]) -> T:
-        """The result of `function`, or what it raises, from the lane's thread; waits for it."""
+        """Run a function in the thread and wait for it; returns its result or raises its error."""
         future: Future[T] = Future()
         self.post(lambda: _settle(future, function))
         return future.result()
 
     def post(self, function: Callable[[], object]) -> None:
-        """Run a function in its turn, without waiting for it; what it raises is dropped."""
+        """Run a function in the thread without waiting for it. Its errors are dropped."""
         self._work.put(function)
         if self._thread is None:
             with self._lock:
@@ -46,13 +46,13 @@ class SingleThread:
 
     def _serve(self) -> None:
         while True:
-            _quietly(self._work.get())  # nothing of a request is held while the next is waited for
+            _quietly(self._work.get())  # a call, so that no reference outlives the function
 
 
 def _quietly(function: Callable[[], object]) -> None:
     try:
         function()
-    except BaseException:  # of a `post`; those of a `run` are in its future
+    except BaseException:  # from `post`; `run` has them in its future
         return
 
 

@@ -10,10 +10,10 @@ T = TypeVar("T")
 
 
 def decode(cls: type[T], value: object, path: str = "") -> T:
-    """Build `cls` (a dataclass of int, float, str, bool, tuples, dicts, unions with None and dataclasses)
-    from parsed JSON.
+    """Build `cls` from parsed JSON: a dataclass of int, float, str, bool, Literal, tuples, dicts, unions with None and
+    dataclasses.
 
-    Raises ValueError naming the path, what was expected and what was found.
+    Raises ValueError with the path, the expected type and the actual one.
     """
     result: T = _decode(cls, value, path or "(top)")
     return result
@@ -49,17 +49,17 @@ def _dataclass(cls: Any, value: object, path: str) -> Any:
 
 
 def _expect(kind: type[T], value: object, path: str) -> T:
-    # JSON has one kind of number, and tools that rewrite it print 1.0 as 1; beyond 2**53 the two differ.
+    # JSON has one type of number, and tools may rewrite 1.0 as 1. Beyond 2**53 a float is not exact.
     if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= 1 << 53:
         value = float(value)
-    # bool is an int to Python; to a manifest it is not.
+    # In Python bool is a subclass of int.
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise ValueError(f"{path}: expected {kind.__name__}, found {type(value).__name__}")
     return value
 
 
 def encode(value: object) -> Any:
-    """The JSON form of what `decode` reads: dataclasses become dicts, tuples lists."""
+    """The inverse of `decode`: dataclasses become dicts, and tuples become lists."""
     if is_dataclass(value):
         return {f.name: encode(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""The engines: which file each runs, what may be in it, and how it is installed."""
+"""The table of engines: model file, precisions, package and class of each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,9 +10,12 @@ from .manifest import Device, Engine, EngineName, Quant
 class EngineSpec:
     """One engine.
 
-    model: the name of its model file. quants: its precisions, by the device that a guard is exported for; "other",
-    which only an adopted GGUF holds, aside. default: the precision where none is named. module: the package that has to
-    be installed. install: what brings it. opens: by device, the class that opens a guard.
+    model: the name of its model file.
+    quants: by device of the export, its precisions; without "other", which only an adopted GGUF has.
+    default: by device, the default precision.
+    module: the package that it needs.
+    install: by device, how to install that package.
+    opens: by device, the class that opens a guard.
     """
 
     model: str
@@ -54,5 +57,5 @@ ENGINES: dict[EngineName, EngineSpec] = {
 
 def holds(engine: Engine) -> bool:
     """Whether a model file of the engine may have this precision on this device."""
-    known = ENGINES[engine.name].quants.get(engine.device, ())
-    return engine.quant in known or (engine.name, engine.quant) == ("llamacpp", "other")
+    quants = ENGINES[engine.name].quants.get(engine.device, ())
+    return engine.quant in quants or (engine.name, engine.quant) == ("llamacpp", "other")

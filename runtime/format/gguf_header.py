@@ -1,6 +1,6 @@
-"""A GGUF file's header, read with bounds on everything: what has to hold before llama.cpp opens the file.
+"""Reads and checks the header of a GGUF file, with bounds on every size, before llama.cpp opens the file.
 
-The format: docs/gguf.md of the ggml repository. What the header may say is in gguf_rules.py.
+The format is documented in docs/gguf.md of the ggml repository. gguf_rules.py has the rules for metadata and shapes.
 """
 
 import math
@@ -16,17 +16,28 @@ import numpy.typing as npt
 
 from .gguf_rules import check_model
 
-# By GGUF's number of the type.
-_SCALARS = {
-    0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d",
-}  # fmt: skip
+# By GGUF's number of the type: 8-, 16- and 32-bit integers, f32, bool, 64-bit integers, f64.
+_SCALARS = dict(zip(range(8), ("<B", "<b", "<H", "<h", "<I", "<i", "<f", "<?"), strict=True))
+_SCALARS |= {10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY = 8, 9
-# (weights, bytes) of a block, by ggml's number of the type; those that this version's quantizer writes and its peers.
+# By ggml's number of the type, (weights, bytes) of a block: the types of llama.cpp's quantizer that we accept.
 BLOCKS = {
-    0: (1, 4), 1: (1, 2), 30: (1, 2),  # f32, f16, bf16
-    2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 20: (32, 18),  # q4_0 q4_1 q5_0 q5_1 q8_0 iq4_nl
-    10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 23: (256, 136),  # k-quants, iq4_xs
-}  # fmt: skip
+    0: (1, 4),  # f32
+    1: (1, 2),  # f16
+    30: (1, 2),  # bf16
+    2: (32, 18),  # q4_0
+    3: (32, 20),  # q4_1
+    6: (32, 22),  # q5_0
+    7: (32, 24),  # q5_1
+    8: (32, 34),  # q8_0
+    20: (32, 18),  # iq4_nl
+    10: (256, 84),  # q2_k
+    11: (256, 110),  # q3_k
+    12: (256, 144),  # q4_k
+    13: (256, 176),  # q5_k
+    14: (256, 210),  # q6_k
+    23: (256, 136),  # iq4_xs
+}
 
 _KEYS, _TENSORS, _ITEMS = 1 << 12, 1 << 14, 1 << 22
 _TEXT = 1 << 20  # bytes of a string; the longest are chat templates
@@ -35,7 +46,7 @@ _KEY = re.compile(r"[A-Za-z0-9_.:-]{1,255}")
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor's place: shape with the fastest axis first, ggml's type, bytes from the start of the data."""
+    """One tensor. shape: the fastest axis first. type: ggml's number. offset: bytes from the start of the data."""
 
     shape: tuple[int, ...]
     type: int
@@ -60,7 +71,7 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Read and check. Raises ValueError, which says what was found and expected; nothing else, whatever the file."""
+    """Read and check a header. Raises ValueError, and no other error, for any invalid file."""
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             reader = _Reader(data)
@@ -73,10 +84,12 @@ def read_header(path: Path) -> Header:
 
 
 class _Reader:
-    """Reads on from `at`; past the end, or past a bound, is a ValueError."""
+    """Reads values from position `at` on. Raises ValueError past the end or beyond a bound."""
 
     def __init__(self, data: mmap.mmap) -> None:
-        self.data, self.at, self.items = data, 0, 0
+        self.data = data
+        self.at = 0
+        self.items = 0
 
     def header(self) -> Header:
         magic, version = bytes(self._take(4)), self._number("<I")
@@ -89,17 +102,17 @@ class _Reader:
             if key in metadata:
                 raise ValueError(f"the key {key} comes twice")
             metadata[key] = self._value(self._number("<I"))
-        found: dict[str, Tensor] = {}
+        table: dict[str, Tensor] = {}
         for _ in range(tensors):
             name = self._name("tensor")
-            if name in found or len(name) > 63:
+            if name in table or len(name) > 63:
                 raise ValueError(f"the tensor {name} comes twice, or has a name of more than 63 bytes")
             dimensions = self._number("<I")
             if not 1 <= dimensions <= 4:
                 raise ValueError(f"{name} has {dimensions} dimensions, expected 1 to 4")
             shape = tuple(self._number("<Q") for _ in range(dimensions))
-            found[name] = Tensor(shape, self._number("<I"), self._number("<Q"))
-        return Header(metadata, found)
+            table[name] = Tensor(shape, self._number("<I"), self._number("<Q"))
+        return Header(metadata, table)
 
     def _take(self, size: int) -> bytes:
         if size > len(self.data) - self.at:
@@ -113,22 +126,26 @@ class _Reader:
     def _number(self, format: str) -> Any:
         return struct.unpack(format, self._take(struct.calcsize(format)))[0]
 
-    def _count(self, what: str, limit: int) -> int:
+    def _count(self, name: str, limit: int) -> int:
         count: int = self._number("<Q")
         self.items += count
         if count > limit or self.items > _ITEMS:
-            raise ValueError(f"it has {count} {what}, expected at most {limit}, and {_ITEMS} in all")
+            raise ValueError(f"it has {count} {name}, expected at most {limit}, and {_ITEMS} in all")
         return count
 
-    def _name(self, what: str) -> str:
+    def _name(self, kind: str) -> str:
         (name,) = self._texts(1)
         if not _KEY.fullmatch(name):
-            raise ValueError(f"it has a {what} {name[:60]!r}, expected letters, digits, dots and lines")
+            raise ValueError(
+                f"it has a {kind} {name[:60]!r}, expected letters, digits, dots, colons, hyphens and underscores"
+            )
         return name
 
     def _texts(self, count: int) -> list[str]:
-        """Hundreds of thousands of tokens and merges: a loop of its own."""
-        data, at, end, size_at, found = self.data, self.at, len(self.data), struct.Struct("<Q").unpack_from, []
+        """Read several strings, in a fast loop: there are hundreds of thousands of tokens and merges."""
+        data, at, end = self.data, self.at, len(self.data)
+        size_at = struct.Struct("<Q").unpack_from
+        strings: list[str] = []
         try:
             for _ in range(count):
                 if end - at < 8:
@@ -138,14 +155,14 @@ class _Reader:
                     raise ValueError(f"it has a text of {size} bytes, expected at most {_TEXT}")
                 if size > end - at - 8:
                     raise self._cut()
-                found.append(data[at + 8 : at + 8 + size].decode())
+                strings.append(data[at + 8 : at + 8 + size].decode())
                 at += 8 + size
         except UnicodeDecodeError as error:
             raise ValueError(f"it has a text that is not UTF-8: {error.reason}") from None
-        if "\0" in "".join(found):  # where a text ends to llama.cpp, which would make two tokens alike
+        if "\0" in "".join(strings):  # llama.cpp ends a text at a NUL, so two tokens could become equal
             raise ValueError("it has a text with a NUL")
         self.at = at
-        return found
+        return strings
 
     def _value(self, kind: int) -> Any:
         if kind in _SCALARS:
@@ -154,25 +171,25 @@ class _Reader:
             return self._texts(1)[0]
         if kind != _ARRAY:
             raise ValueError(f"it has a value of type {kind}, expected 0 to 12")
-        of = self._number("<I")
+        item = self._number("<I")
         count = self._count("items in an array", _ITEMS)
-        if of == _STRING:
+        if item == _STRING:
             return self._texts(count)
-        if of not in _SCALARS:
-            raise ValueError(f"it has an array of type {of}, expected numbers or texts")
-        format = _SCALARS[of]
-        found: npt.NDArray[Any] = np.frombuffer(self._take(count * struct.calcsize(format)), np.dtype(format))
-        return found
+        if item not in _SCALARS:
+            raise ValueError(f"it has an array of type {item}, expected numbers or texts")
+        format = _SCALARS[item]
+        array: npt.NDArray[Any] = np.frombuffer(self._take(count * struct.calcsize(format)), np.dtype(format))
+        return array
 
 
 def _check_tensors(header: Header, end: int, size: int) -> None:
-    """Every tensor within the file, one after the other, as llama.cpp wants them."""
+    """Check that the tensors lie within the file one after another, as llama.cpp requires."""
     alignment = header.metadata.get("general.alignment", 32)
     if type(alignment) is not int or alignment not in (1 << n for n in range(5, 17)):
         raise ValueError(f"general.alignment is {alignment!r:.60}, expected a power of two from 32 to 65536")
     start, expected = -(-end // alignment) * alignment, 0
     for name, tensor in header.tensors.items():
-        kinds = BLOCKS if len(tensor.shape) > 1 else (0,)  # llama.cpp adds and multiplies by vectors of f32 only
+        kinds = BLOCKS if len(tensor.shape) > 1 else (0,)  # llama.cpp computes with vectors of f32 alone
         if tensor.type not in kinds:
             raise ValueError(f"{name} has the type {tensor.type}, expected one of {sorted(kinds)}")
         block, width = BLOCKS[tensor.type]

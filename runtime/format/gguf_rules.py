@@ -1,6 +1,6 @@
-"""What a GGUF's metadata and shapes have to say before llama.cpp opens it: a plain decoder, and nothing more.
+"""Rules for the metadata and the shapes of a GGUF, checked before llama.cpp opens it. It must be a plain decoder.
 
-llama.cpp ends the process (GGML_ASSERT) on keys and tensors that contradict others; what is not expected is refused.
+llama.cpp ends the process (GGML_ASSERT) on contradictory keys and tensors, so everything unknown is refused.
 """
 
 import math
@@ -14,32 +14,50 @@ TOKENIZERS = ("gpt2", "llama")  # byte-level BPE, SentencePiece
 
 Shape = tuple[int, ...]  # the fastest axis first
 
-# The keys of an architecture. Of numbers the largest; above 511 layers llama.cpp has no room.
+# The keys of an architecture, with the largest value of each number. llama.cpp has room for 511 layers.
 _SIZES = {
-    "context_length": 1 << 24, "embedding_length": 1 << 20, "block_count": 511, "feed_forward_length": 1 << 22,
+    "context_length": 1 << 24,
+    "embedding_length": 1 << 20,
+    "block_count": 511,
+    "feed_forward_length": 1 << 22,
     "attention.head_count": 1 << 12,
-}  # fmt: skip
+}
 _OPTIONAL = {
-    "attention.head_count_kv": 1 << 12, "attention.key_length": 1 << 12, "attention.value_length": 1 << 12,
-    "attention.sliding_window": 1 << 24, "rope.dimension_count": 1 << 12, "vocab_size": 1 << 22,
+    "attention.head_count_kv": 1 << 12,
+    "attention.key_length": 1 << 12,
+    "attention.value_length": 1 << 12,
+    "attention.sliding_window": 1 << 24,
+    "rope.dimension_count": 1 << 12,
+    "vocab_size": 1 << 22,
     "rope.scaling.original_context_length": 1 << 24,
-}  # fmt: skip
+}
 _FLOATS = {
-    "attention.layer_norm_rms_epsilon", "attn_logit_softcapping", "final_logit_softcapping",
-    "rope.freq_base", "rope.scale_linear", "rope.scaling.factor", "rope.scaling.attn_factor",
-    "rope.scaling.yarn_attn_factor", "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow",
-}  # fmt: skip
+    "attention.layer_norm_rms_epsilon",
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
+    "rope.freq_base",
+    "rope.scale_linear",
+    "rope.scaling.factor",
+    "rope.scaling.attn_factor",
+    "rope.scaling.yarn_attn_factor",
+    "rope.scaling.yarn_beta_fast",
+    "rope.scaling.yarn_beta_slow",
+}
 _SCALINGS = ("none", "linear", "yarn")
 _OTHERS = {"rope.scaling.type", "rope.scaling.finetuned", "attention.sliding_window_pattern"}
-# Keys that anyone may read, of whatever architecture.
+# Keys of every architecture.
 _TYPES: dict[str, type] = {
-    "general.name": str, "general.file_type": int, "split.count": int,
-    "tokenizer.chat_template": str, "tokenizer.ggml.pre": str, "tokenizer.ggml.add_space_prefix": bool,
-}  # fmt: skip
+    "general.name": str,
+    "general.file_type": int,
+    "split.count": int,
+    "tokenizer.chat_template": str,
+    "tokenizer.ggml.pre": str,
+    "tokenizer.ggml.add_space_prefix": bool,
+}
 
 
 def check_model(metadata: Mapping[str, Any], shapes: Mapping[str, Shape]) -> None:
-    """Raises ValueError, which says what was found and expected."""
+    """Raises ValueError for a model that is not a plain decoder."""
     for key, kind in _TYPES.items():
         if key in metadata and type(metadata[key]) is not kind:
             raise ValueError(f"{key} is {metadata[key]!r:.60}, expected a value of type {kind.__name__}")
@@ -68,29 +86,38 @@ def _check_keys(name: str, own: Mapping[str, Any]) -> None:
         raise ValueError(
             f"{name}.rope.scaling.type is {own['rope.scaling.type']!r:.60}, expected one of: {', '.join(_SCALINGS)}"
         )
-    if (pattern := own.get("attention.sliding_window_pattern")) is not None and not (
-        isinstance(pattern, np.ndarray) and pattern.dtype == bool and len(pattern) == own["block_count"]
-        and pattern.any()
-    ):  # fmt: skip
+    pattern = own.get("attention.sliding_window_pattern")
+    if pattern is not None and not _is_pattern(pattern, own["block_count"]):
         raise ValueError(f"{name}.attention.sliding_window_pattern: expected a truth for each layer, some of them true")
 
 
+def _is_pattern(value: object, layers: int) -> bool:
+    """Whether a value is a bool for each layer, at least one of them True."""
+    return isinstance(value, np.ndarray) and value.dtype == bool and len(value) == layers and bool(value.any())
+
+
 def _expected(name: str, own: Mapping[str, Any], tokens: int) -> tuple[dict[str, Shape], dict[str, Shape]]:
-    """Shapes of the tensors that have to be there, and of those that may."""
+    """The shapes of the required tensors, and those of the optional ones."""
     width, inner, heads = own["embedding_length"], own["feed_forward_length"], own["attention.head_count"]
     groups, head = own.get("attention.head_count_kv", heads), own.get("attention.key_length", width // heads)
     values = own.get("attention.value_length", width // heads)
-    turned = own.get("rope.dimension_count", head)
-    if heads % groups or head < 2 or head % 2 or not head == values == turned:
+    rotated = own.get("rope.dimension_count", head)
+    if heads % groups or head < 2 or head % 2 or not head == values == rotated:
         raise ValueError(
-            f"it has {heads} heads and {groups} of keys, of {head} numbers, {values} in values and {turned} rotated: "
+            f"it has {heads} heads and {groups} of keys, of {head} numbers, {values} in values and {rotated} rotated: "
             "expected heads that the groups divide, of one even size"
         )
     layer: dict[str, Shape] = {
-        "attn_norm": (width,), "attn_q": (width, heads * head), "attn_k": (width, groups * head),
-        "attn_v": (width, groups * head), "attn_output": (heads * head, width),
-        "ffn_norm": (width,), "ffn_gate": (width, inner), "ffn_up": (width, inner), "ffn_down": (inner, width),
-    }  # fmt: skip
+        "attn_norm": (width,),
+        "attn_q": (width, heads * head),
+        "attn_k": (width, groups * head),
+        "attn_v": (width, groups * head),
+        "attn_output": (heads * head, width),
+        "ffn_norm": (width,),
+        "ffn_gate": (width, inner),
+        "ffn_up": (width, inner),
+        "ffn_down": (inner, width),
+    }
     if name == "gemma2":
         layer |= {"post_attention_norm": (width,), "post_ffw_norm": (width,)}
     if name == "qwen3":
@@ -106,16 +133,16 @@ def _expected(name: str, own: Mapping[str, Any], tokens: int) -> tuple[dict[str,
 def _check_shapes(shapes: Mapping[str, Shape], needed: Mapping[str, Shape], optional: Mapping[str, Shape]) -> None:
     if missing := sorted(needed.keys() - shapes.keys()):
         raise ValueError(f"it lacks {missing[0]}, and {len(missing) - 1} more tensors")
-    known = {**needed, **optional}
+    expected = {**needed, **optional}
     for name, shape in shapes.items():
-        if name not in known:
+        if name not in expected:
             raise ValueError(f"it has {name}, expected the tensors of a plain decoder")
-        if shape != known[name]:
-            raise ValueError(f"{name} has the shape {shape}, expected {known[name]}")
+        if shape != expected[name]:
+            raise ValueError(f"{name} has the shape {shape}, expected {expected[name]}")
 
 
 def _check_vocabulary(data: Mapping[str, Any]) -> int:
-    """A tokenizer of a kind we know, complete; returns how many tokens it has."""
+    """Check the tokenizer; returns its number of tokens."""
     model, tokens = data.get("tokenizer.ggml.model"), data.get("tokenizer.ggml.tokens")
     if not isinstance(model, str) or model not in TOKENIZERS:
         raise ValueError(f"its tokenizer is {model!r:.60}, expected one of: {', '.join(TOKENIZERS)}")
@@ -140,7 +167,7 @@ def _check_vocabulary(data: Mapping[str, Any]) -> int:
     if model == "llama" and not {f"<0x{byte:02X}>" for byte in range(256)} <= unique:
         raise ValueError("its SentencePiece vocabulary lacks some of the 256 byte tokens")
     for key, value in data.items():
-        known = type(value) is int and 0 <= value < len(tokens)
-        if key.startswith("tokenizer.ggml.") and key.endswith("_token_id") and not known:
+        in_range = type(value) is int and 0 <= value < len(tokens)
+        if key.startswith("tokenizer.ggml.") and key.endswith("_token_id") and not in_range:
             raise ValueError(f"{key} is {value!r:.60}, expected a token id below {len(tokens)}")
     return len(tokens)

@@ -1,4 +1,4 @@
-"""What must hold of a guard directory before any other parser opens a file in it."""
+"""Verifies a guard directory before any other parser opens a file in it."""
 
 import hashlib
 import os
@@ -9,15 +9,15 @@ from ..errors import EngineError, GuardError
 from .manifest import MANIFEST, Manifest
 from .manifest_io import loads
 
-# Below this size a file is hashed even with verify=False: the graph and the tokenizer decide what is computed.
+# Smaller files are hashed even with verify=False: the graph and the tokenizer define the computation.
 _ALWAYS_HASHED = 64 << 20
 _MANIFEST_LIMIT = 64 << 20
 
 
 def open_guard(directory: Path, *, verify: bool = True) -> Manifest:
-    """Read guard.json and hold every file against it: nothing missing, nothing extra, no links, same bytes.
+    """Read guard.json and compare every file with it: no file missing, none extra, no links, the same bytes.
 
-    With verify=False files over 64 MiB are checked by size only. Raises GuardError.
+    With verify=False, files over 64 MiB are compared by size alone. Raises GuardError.
     """
     names = _regular_files(directory)
     if MANIFEST not in names:
@@ -29,29 +29,30 @@ def open_guard(directory: Path, *, verify: bool = True) -> Manifest:
     if missing or extra:
         raise GuardError(
             f"{directory} does not hold the files {MANIFEST} lists: missing {sorted(missing)}, "
-            f"not listed {sorted(extra)}; copy the guard again or remove what is not its own"
+            f"not listed {sorted(extra)}; copy the guard again, or remove the files not listed"
         )
     for name, expected in manifest.files.items():
         if names[name] != expected.size:
             raise GuardError(f"{name} has {names[name]} bytes, {MANIFEST} says {expected.size}; copy the guard again")
         if verify or expected.size < _ALWAYS_HASHED:
-            found = sha256(directory / name)
-            if found != expected.sha256:
-                raise GuardError(f"{name} has sha256 {found}, {MANIFEST} says {expected.sha256}; copy the guard again")
+            digest = sha256(directory / name)
+            if digest != expected.sha256:
+                raise GuardError(f"{name} has sha256 {digest}, {MANIFEST} says {expected.sha256}; copy the guard again")
     return manifest
 
 
 class Mapped:
-    """A file that an engine has mapped, so that what is written into it changes what the engine computes."""
+    """A file that an engine has mapped. A write to the file changes the scores of the engine."""
 
     def __init__(self, path: Path) -> None:
-        # By descriptor: a file that was replaced or removed by name stays mapped as it was.
-        self._file, self._name = path.open("rb"), path.name
-        self._found = self._state()
+        # By descriptor: a file that is replaced or removed by name stays mapped unchanged.
+        self._file = path.open("rb")
+        self._name = path.name
+        self._opened = self._state()
 
     def check(self) -> None:
-        """Raises EngineError if the file was written to; after a pass, so that it covers the pass."""
-        if self._state() != self._found:
+        """Raises EngineError if the file was written to. Call it after a pass, so that it covers the pass."""
+        if self._state() != self._opened:
             raise EngineError(
                 f"{self._name} was changed under the running guard; load the guard again (replace guards by renaming, "
                 "or load them with in_memory=True)"
@@ -63,7 +64,7 @@ class Mapped:
 
 
 def sha256(path: Path) -> str:
-    """Hex SHA-256 of a file's content."""
+    """The SHA-256 of a file, in hex. Raises GuardError."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -79,7 +80,7 @@ def _read(path: Path) -> bytes:
 
 
 def _regular_files(directory: Path) -> dict[str, int]:
-    """Sizes by name. A link could point outside what was verified, or change after it was."""
+    """Sizes by name. Links are refused: a target may lie outside the directory, or change after verification."""
     sizes = {}
     try:
         with os.scandir(directory) as entries:

@@ -1,4 +1,4 @@
-"""guard.json: all that passes from export to runtime."""
+"""The types of guard.json, the only interface between export and runtime."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -6,20 +6,20 @@ from typing import Literal
 SCHEMA = 4
 MANIFEST = "guard.json"
 
-# "through" is "right", and where nothing is left of the content, of the text before it too: a template that trims
-# a whole message does so.
+# "through" strips on the right, and if no content is left, it strips the text before the content too, like a template
+# that trims a whole message.
 Strip = Literal["none", "left", "right", "both", "through"]
 Severity = Literal["safe", "controversial", "unsafe"]
 Role = Literal["prompt", "response"]
 EngineName = Literal["onnx", "native", "llamacpp"]
-# Of the ONNX engine (int8 and int4 of native too; fp16, and bf16 below, on CUDA), then of llama.cpp; "other" is what
-# else an adopted GGUF may hold.
+# Precisions of engine onnx (fp16 and bf16 on CUDA), of native (int8, int4) and of llamacpp; "other": any further one of
+# an adopted GGUF.
 Quant = Literal[
     "fp32", "int8", "int4", "fp16", "f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_0", "iq4_nl", "other"
 ]
 Device = Literal["cpu", "cuda"]
 Mode = Role  # a mode is named after the last role it judges
-# Why a guard has no gate: asked for, nothing was quantized, or no weights to compare with (an adopted GGUF).
+# The reason that a guard has no gate: on request, nothing was quantized, or no weights to compare with (adopted GGUF).
 Ungated = Literal["asked", "unquantized", "adopted"]
 
 
@@ -28,9 +28,9 @@ class Label:
     """One answer a slot may give."""
 
     name: str  # "UNSAFE-S4", "yes"
-    text: str  # as the checkpoint would write it: "<UNSAFE-S4>", " yes"
-    severity: Severity  # a controversial answer is unsafe to a strict reader, and safe to a loose one
-    category: str | None  # what it means, "crime"
+    text: str  # the checkpoint's answer: "<UNSAFE-S4>", " yes"
+    severity: Severity  # controversial: unsafe if strict, else safe
+    category: str | None  # its meaning: "crime"
     openai: str | None  # the nearest category of OpenAI's moderation API
 
 
@@ -40,18 +40,18 @@ class Piece:
 
     text: str
     role: Role | None = None
-    strip: Strip = "none"  # of content, as the template does it
+    strip: Strip = "none"  # how the template strips the content
     ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A token that a slot may choose: the label it says (None: a later slot of the field tells), and what follows."""
+    """A token that a slot may choose, with its label (None: a later slot of the field decides) and the next slot."""
 
-    column: int  # of the scores, an index into Manifest.columns
+    column: int  # of the scores; an index into Manifest.columns
     label: int | None  # index into Manifest.labels
     next: int | None  # index into Tree.slots
-    # Where no slot follows, the answer's last tokens, the chosen one first. A token that stops a decode is not shown.
+    # If no slot follows: the last tokens of the answer, the chosen one first, without a stop token.
     last: tuple[int, ...] = ()
 
 
@@ -68,7 +68,7 @@ class Slot:
 class Tree:
     """Static tokens after the span; a node sees the prefix, the span and its ancestors (parent -1: the span).
 
-    Slots come after the slots that lead to them. `roots` are those where a walk begins: one, or one per policy.
+    A slot comes after the slots that lead to it. A walk begins at one of the `roots`: one in all, or one per policy.
     """
 
     tokens: tuple[int, ...]
@@ -79,20 +79,20 @@ class Tree:
 
 @dataclass(frozen=True)
 class Threshold:
-    """Where `guardpass calibrate` put the line on labelled data: unsafe from this score on."""
+    """A threshold that `guardpass calibrate` chose on labelled data: unsafe from this score on."""
 
     score: float
-    at: str  # what it was chosen for: "precision=0.98"
+    at: str  # the goal: "precision=0.98"
     texts: int
     sha256: str  # of the labelled file
 
 
 @dataclass(frozen=True)
 class ModeSpec:
-    """How one mode is put together: `prefix . span . tree`.
+    """The parts of one mode: `prefix . span . tree`.
 
-    `prefix` lists baked columns, root first. The last `lead` of them are ordinary text that the span begins
-    with; the span's own ids are matched against those, and columns that do not match are masked out.
+    prefix: baked columns, root first. The last `lead` of them are ordinary text, which the span begins with. The ids of
+    the span are compared with them, and columns that do not match are masked out.
     """
 
     prefix: tuple[int, ...]
@@ -100,9 +100,9 @@ class ModeSpec:
     span: tuple[Piece, ...]
     tree: Tree
     decides: tuple[str, ...]  # the fields that make a text unsafe
-    asked: tuple[str, ...]  # the policies judged where none are named; empty where the tree has one root
-    steps: int  # tokens a step-by-step decode would write to say as much, of one policy
-    thresholds: dict[str, Threshold] = field(default_factory=dict)  # by field; a field without one goes by argmax
+    asked: tuple[str, ...]  # the default policies; empty if the tree has one root
+    steps: int  # tokens that a step-by-step decode generates for one policy
+    thresholds: dict[str, Threshold] = field(default_factory=dict)  # by field; other fields decide by argmax
 
 
 @dataclass(frozen=True)
@@ -123,30 +123,30 @@ class File:
 
 @dataclass(frozen=True)
 class Engine:
-    """What runs the model file, and what is in it."""
+    """The engine of the model file, and its precision."""
 
     name: EngineName
     quant: Quant
-    device: Device  # where it runs if the caller names none
+    device: Device  # the default device
 
 
 @dataclass(frozen=True)
 class Flip:
-    """A text that the quantized guard judged otherwise than the checkpoint's own weights."""
+    """A text whose verdict differs between the quantized guard and the checkpoint's own weights."""
 
     sha256: str  # of the text, or of text, NUL and response
     mode: Mode
-    field: str  # of the root that flipped, which is a policy where there are several
+    field: str  # of the root that flipped: a policy if there are several
     reference: float  # margins, positive where safe
     found: float
 
 
 @dataclass(frozen=True)
 class Gate:
-    """What the gate measured at export: this guard beside the checkpoint's own weights in fp32, on the same texts.
+    """The result of the gate: this guard compared with the checkpoint's own weights in fp32, on the same texts.
 
-    Each text is judged once, with its response where it has one. Scores are probabilities of unsafe; kl is of the
-    labels' distribution, in nats, mean over texts and slots.
+    Each text is judged once, with its response if it has one. Scores are probabilities of unsafe. kl is the divergence
+    of the label distributions, in nats, averaged over texts and slots.
     """
 
     texts: int
@@ -157,39 +157,39 @@ class Gate:
     mean_score_change: float
     worst_score_change: float
     kl: float
-    max_flip_rate: float  # more flips would have failed the export
-    device: Device = "cpu"  # what ran the guard, which for one of CUDA is the CPU where export found no GPU
+    max_flip_rate: float  # export fails above it
+    device: Device = "cpu"  # that ran the guard; the CPU for a CUDA guard if export found no GPU
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where the weights came from. `files` maps the checkpoint's file names to what they held."""
+    """The origin of the weights. files: the checkpoint's files by name."""
 
     name: str
     revision: str | None
     architecture: str
     files: dict[str, File]
-    notes: tuple[str, ...] = ()  # what the checkpoint holds and the guard does not, and which of two the guard took
+    notes: tuple[str, ...] = ()  # parts of the checkpoint that the guard omits, and choices between conflicting parts
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The content of guard.json, less the seal that protects it."""
+    """The content of guard.json, without the checksum."""
 
     schema: int
-    guardpass: str  # version that wrote it
+    guardpass: str  # the version that wrote it
     name: str
     family: str
     engine: Engine
-    context: int  # positions the checkpoint was made for
+    context: int  # positions that the checkpoint supports
     vocab: int  # token ids are below this
     labels: tuple[Label, ...]
-    columns: tuple[int, ...]  # the token ids that are scored: V' of them
+    columns: tuple[int, ...]  # the V' scored token ids
     prefix: Prefix
     modes: dict[str, ModeSpec]
-    reserved: dict[str, int]  # control and verdict tokens, text to id: never among content ids
-    literals: tuple[str, ...]  # texts that mark the guard's prompt; suspicious inside content
+    reserved: dict[str, int]  # control and verdict tokens, text to id; content never encodes to them
+    literals: tuple[str, ...]  # pieces of the guard's prompt, which are suspicious in content
     source: Source
     gate: Gate | None
-    ungated: Ungated | None  # why there is no gate
+    ungated: Ungated | None  # the reason if there is no gate
     files: dict[str, File]

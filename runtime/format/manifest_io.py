@@ -1,4 +1,4 @@
-"""guard.json as bytes: canonical JSON under a seal, the SHA-256 of itself."""
+"""Reads and writes guard.json: canonical JSON with a checksum, the SHA-256 of the file itself."""
 
 import hashlib
 import json
@@ -9,18 +9,18 @@ from .codec import decode, encode
 from .manifest import MANIFEST, SCHEMA, Manifest
 from .validate import check
 
-_SEAL = re.compile(rb'\A\{\n "sha256": "([0-9a-f]{64})"')
+_CHECKSUM = re.compile(rb'\A\{\n "sha256": "([0-9a-f]{64})"')
 
 
 def dumps(manifest: Manifest) -> bytes:
-    """The bytes of guard.json: canonical JSON, sealed by the SHA-256 of itself with the seal zeroed."""
+    """The bytes of guard.json. The checksum covers the file with a checksum of zeros."""
     body = {"sha256": "0" * 64, **encode(manifest)}
     blank = (json.dumps(body, ensure_ascii=False, indent=1) + "\n").encode()
     return blank.replace(b"0" * 64, hashlib.sha256(blank).hexdigest().encode(), 1)
 
 
 def loads(data: bytes) -> Manifest:
-    """Read guard.json. Raises GuardError for another schema, a broken seal, or content that contradicts itself."""
+    """Read guard.json. Raises GuardError for another schema, a wrong checksum, or inconsistent content."""
     try:
         body = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -31,8 +31,8 @@ def loads(data: bytes) -> Manifest:
             f"{MANIFEST} has schema {schema!r}, this guardpass reads schema {SCHEMA}; "
             "export the guard again, or install the guardpass that wrote it"
         )
-    seal = _SEAL.match(data)
-    if not seal or hashlib.sha256(data.replace(seal[1], b"0" * 64, 1)).hexdigest().encode() != seal[1]:
+    checksum = _CHECKSUM.match(data)
+    if not checksum or hashlib.sha256(data.replace(checksum[1], b"0" * 64, 1)).hexdigest().encode() != checksum[1]:
         raise GuardError(f"{MANIFEST} was altered: its content does not match its own sha256; export again")
     body.pop("sha256")
     try:

@@ -1,7 +1,7 @@
-"""model.packed, read and written as bytes: a header that names tensors, and the tensors, to be used where they lie.
+"""The container model.packed: a header that names tensors, and the tensors, which are mapped in place.
 
-8 bytes of length, little-endian; a JSON header (safetensors' own: dtype, shape, data_offsets, "__metadata__") padded
-with spaces; data. Unlike in safetensors every tensor begins at a multiple of 64 bytes, one behind the other.
+The layout: 8 bytes of length, little-endian; a JSON header like that of safetensors (dtype, shape, data_offsets,
+"__metadata__"), padded with spaces; the data. Unlike in safetensors, every tensor begins at a multiple of 64 bytes.
 """
 
 import json
@@ -15,24 +15,28 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from .codec import decode
+from .codec import decode, encode
 
 Dtype = Literal["F32", "F16", "BF16", "I32", "I8", "U8"]
 Arrays = dict[str, npt.NDArray[Any]]
 
-ALIGNMENT = 64  # a cache line, and the widest vector
-# numpy has no bfloat16: its bits are handed on as they are.
+ALIGNMENT = 64  # bytes of a cache line and of the widest vector
+# NumPy has no bfloat16, so arrays hold its bits.
 DTYPES: dict[Dtype, np.dtype[Any]] = {
-    "F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2"), "I32": np.dtype("<i4"),
-    "I8": np.dtype("i1"), "U8": np.dtype("u1"),
-}  # fmt: skip
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+    "I32": np.dtype("<i4"),
+    "I8": np.dtype("i1"),
+    "U8": np.dtype("u1"),
+}
 _LONGEST = 64 << 20  # bytes of a header
 _DIMENSIONS, _LARGEST = 8, 1 << 40
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A tensor: [start, stop) are bytes from where the data begins."""
+    """A tensor. data_offsets: (start, stop) in bytes from the beginning of the data."""
 
     dtype: Dtype
     shape: tuple[int, ...]
@@ -41,7 +45,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself. data: the byte at which its tensors begin."""
+    """The header of a file. data: the byte at which the tensors begin."""
 
     metadata: dict[str, str]
     entries: dict[str, Entry]
@@ -49,18 +53,18 @@ class Header:
 
 
 def header_bytes(metadata: Mapping[str, str], entries: Mapping[str, Entry], size: int) -> bytes:
-    """Length and header, of `size` bytes in all, a multiple of 64. Raises ValueError where they take more."""
-    table = {name: {"dtype": e.dtype, "shape": e.shape, "data_offsets": e.data_offsets} for name, e in entries.items()}
+    """Length and header, padded to `size` bytes, a multiple of 64. Raises ValueError if they need more."""
+    table = {name: encode(entry) for name, entry in entries.items()}
     text = json.dumps({"__metadata__": metadata, **table}, separators=(",", ":")).encode()
     if 8 + len(text) > size:
-        raise ValueError(f"the header takes {8 + len(text)} bytes, and {size} were kept for it")
+        raise ValueError(f"the header takes {8 + len(text)} bytes, expected at most the {size} reserved for it")
     return (size - 8).to_bytes(8, "little") + text.ljust(size - 8)
 
 
 def open_tensors(path: Path, *, in_memory: bool = False) -> tuple[Header, Arrays]:
-    """The header and the tensors, read-only; mapped, not copied, unless they shall be `in_memory`.
+    """The header and the tensors, read-only: mapped, or with `in_memory` read.
 
-    Raises ValueError for a file that lies, OSError.
+    Raises ValueError for an invalid file, OSError.
     """
     mapped = _read(path) if in_memory else _map(path)
     header = parse(memoryview(mapped))
@@ -73,27 +77,29 @@ def open_tensors(path: Path, *, in_memory: bool = False) -> tuple[Header, Arrays
 
 def _map(path: Path) -> mmap.mmap:
     with path.open("rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # a ValueError where the file is empty
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # raises ValueError for an empty file
 
 
 def _read(path: Path) -> memoryview:
-    """The bytes, in memory that is aligned as a mapping would be."""
-    held = mmap.mmap(-1, path.stat().st_size)
+    """The bytes of a file, in memory aligned like a mapping."""
+    memory = mmap.mmap(-1, path.stat().st_size)
     with path.open("rb") as file:
-        file.readinto(held)
-    return memoryview(held).toreadonly()
+        file.readinto(memory)
+    return memoryview(memory).toreadonly()
 
 
 def parse(file: memoryview) -> Header:
-    """The header of a whole file, every size and offset proved. Raises ValueError naming what is wrong."""
+    """The header of a whole file, with every size and offset checked. Raises ValueError."""
     length = int.from_bytes(file[:8], "little")
     data = 8 + length
     if len(file) < data or length > _LONGEST or data % ALIGNMENT:
-        raise ValueError(f"a header of {length} bytes in a file of {len(file)}, expected one that fits, made up to 64")
+        raise ValueError(
+            f"a header of {length} bytes in a file of {len(file)}, expected one that fits and is padded to 64"
+        )
     try:
         table = json.loads(bytes(file[8:data]), object_pairs_hook=_distinct)
     except RecursionError:
-        raise ValueError("the header is nested too deep to be one") from None
+        raise ValueError("the header is nested too deeply, expected an object of objects") from None
     if not isinstance(table, dict):
         raise ValueError(f"the header is {type(table).__name__}, expected an object")
     metadata = decode(dict[str, str], table.pop("__metadata__", None), "__metadata__")
@@ -107,7 +113,7 @@ def parse(file: memoryview) -> Header:
 
 
 def _end(name: str, entry: Entry, end: int) -> int:
-    """Where a tensor ends, which has to begin at the first multiple of 64 behind the one before."""
+    """The end of a tensor. It must begin at the first multiple of 64 after the end of the previous one."""
     shape, offsets = entry.shape, entry.data_offsets
     if not 1 <= len(shape) <= _DIMENSIONS or not all(1 <= size < _LARGEST for size in shape):
         raise ValueError(f"{name} has shape {list(shape)}, expected 1 to {_DIMENSIONS} positive sizes")
@@ -119,7 +125,7 @@ def _end(name: str, entry: Entry, end: int) -> int:
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    table = dict(pairs)
+    if len(table) != len(pairs):
         raise ValueError("the header names something twice")
-    return found
+    return table

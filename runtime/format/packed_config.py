@@ -1,4 +1,4 @@
-"""A decoder's sizes and constants as model.packed's header has them and as the kernels take them."""
+"""The sizes and constants of a decoder, in the header of model.packed and for the kernels."""
 
 import json
 import math
@@ -9,16 +9,28 @@ from typing import Any, Literal
 from .codec import decode, encode
 
 FORMAT = {"format": "guardpass-packed", "version": "1"}
-_WORDS = ("activation", "quant")  # what is text in the header; all else is JSON
-_SIZES = ("layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab", "columns", "context", "residual_block",
-          "heads_block", "ffn_block")  # fmt: skip
+_WORDS = ("activation", "quant")  # plain text in the header; other values are JSON
+_SIZES = (
+    "layers",
+    "hidden",
+    "heads",
+    "kv_heads",
+    "head_dim",
+    "ffn",
+    "vocab",
+    "columns",
+    "context",
+    "residual_block",
+    "heads_block",
+    "ffn_block",
+)
 _MOST = 1 << 24
-_SHARE = 64  # heads to a key, as many rows as a task of the kernels' attention takes
+_SHARE = 64  # heads per key: the rows of one attention task of the kernels
 
 
 @dataclass(frozen=True)
 class Config:
-    """What sets one decoder apart from another."""
+    """The sizes and constants of one decoder."""
 
     layers: int
     hidden: int
@@ -27,7 +39,7 @@ class Config:
     head_dim: int
     ffn: int
     vocab: int
-    columns: int  # token ids that are scored
+    columns: int  # scored token ids
     prefix: int  # baked columns
     context: int
     eps: float
@@ -38,18 +50,18 @@ class Config:
     post_norms: bool
     head_norms: bool
     embed_scale: float
-    windows: tuple[int, ...]  # by layer, positions back that a token sees, itself included; 0: all
+    windows: tuple[int, ...]  # by layer, positions that a token sees, itself included; 0: all
     quant: Literal["int8", "int4"]
-    residual_block: int  # channels that a rotation mixes; 1: none
+    residual_block: int  # channels in one rotation; 1: no rotation
     heads_block: int  # folded into the weights
     ffn_block: int
 
     @classmethod
     def of(cls, metadata: Mapping[str, str]) -> "Config":
-        """The config of a header. Raises ValueError naming what was found and what expected."""
-        found = {key: metadata.get(key) for key in FORMAT}
-        if found != FORMAT:
-            raise ValueError(f"the header says {found}, expected {FORMAT}")
+        """The config of a header. Raises ValueError."""
+        format = {key: metadata.get(key) for key in FORMAT}
+        if format != FORMAT:
+            raise ValueError(f"the header says {format}, expected {FORMAT}")
         values: dict[str, Any] = {}
         for key in metadata.keys() - FORMAT.keys():
             text = metadata[key]
@@ -59,13 +71,13 @@ class Config:
         return config
 
     def metadata(self) -> dict[str, str]:
-        """As the header has it."""
+        """The metadata of the header."""
         values = encode(self)
         return FORMAT | {key: value if key in _WORDS else json.dumps(value) for key, value in values.items()}
 
 
 def _check(config: Config) -> None:
-    """Sizes and constants in range, and such as divide where they have to."""
+    """Check the range of sizes and constants, and their divisibility."""
     for name in _SIZES:
         if not 1 <= getattr(config, name) < _MOST:
             raise ValueError(f"{name} is {getattr(config, name)}, expected a positive count")

@@ -1,4 +1,4 @@
-"""The verdict tree: who sees whom, which part of it a request needs, what its answers mean."""
+"""Operations on the verdict tree: ancestors, branches of policies, severities of choices."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import replace
@@ -8,29 +8,29 @@ import numpy.typing as npt
 
 from .manifest import Label, Severity, Slot, Tree
 
-# What counts as unsafe to a strict reader (True) and to a loose one.
+# By `strict`: the severities that count as unsafe.
 UNSAFE: dict[bool, frozenset[Severity]] = {True: frozenset({"controversial", "unsafe"}), False: frozenset({"unsafe"})}
 
 
 def ancestors(parents: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-    """[N, N], True where the column is the row's node or one of its ancestors."""
-    sees = np.eye(len(parents), dtype=np.bool_)
+    """[N, N], True where the column is the node of the row or one of its ancestors."""
+    mask = np.eye(len(parents), dtype=np.bool_)
     for node, parent in enumerate(parents):
         if parent >= 0:
-            sees[node] |= sees[parent]
-    return sees
+            mask[node] |= mask[parent]
+    return mask
 
 
-def leaves(sees: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Nodes that no other node sees, [L]."""
-    found: npt.NDArray[np.int64] = np.flatnonzero(sees.sum(axis=0) == 1)
-    return found
+def leaves(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """[L], the nodes that no other node sees. mask: that of `ancestors`."""
+    nodes: npt.NDArray[np.int64] = np.flatnonzero(mask.sum(axis=0) == 1)
+    return nodes
 
 
 def severities(labels: tuple[Label, ...], slots: tuple[Slot, ...]) -> list[list[frozenset[Severity]]]:
-    """For each choice of each slot, how severe the labels of its field are that it may still come to."""
+    """For each choice of each slot, the severities of the labels of its field that it may lead to."""
     result: list[list[frozenset[Severity]]] = [[] for _ in slots]
-    for index in reversed(range(len(slots))):  # slots follow those that lead to them
+    for index in reversed(range(len(slots))):  # a slot follows the slots that lead to it
         for choice in slots[index].choices:
             if choice.label is not None:
                 result[index].append(frozenset({labels[choice.label].severity}))
@@ -40,24 +40,26 @@ def severities(labels: tuple[Label, ...], slots: tuple[Slot, ...]) -> list[list[
 
 
 def below(tree: Tree, root: int) -> list[int]:
-    """The slots that a walk from `root` may come to, in the order of the tree."""
-    found, waiting = [], [root]
-    while waiting:
-        found.append(waiting.pop())
-        waiting += [choice.next for choice in tree.slots[found[-1]].choices if choice.next is not None]
-    return sorted(found)
+    """The slots that a walk from `root` may reach, in the order of the tree."""
+    reached: list[int] = []
+    pending = [root]
+    while pending:
+        slot = pending.pop()
+        reached.append(slot)
+        pending += [choice.next for choice in tree.slots[slot].choices if choice.next is not None]
+    return sorted(reached)
 
 
 def depths(parents: tuple[int, ...]) -> npt.NDArray[np.int64]:
-    """[N], how many ancestors each node has."""
-    found = np.zeros(len(parents), np.int64)
+    """[N], the number of ancestors of each node."""
+    depth = np.zeros(len(parents), np.int64)
     for node, parent in enumerate(parents):
-        found[node] = found[parent] + 1 if parent >= 0 else 0
-    return found
+        depth[node] = depth[parent] + 1 if parent >= 0 else 0
+    return depth
 
 
 def pruned(tree: Tree, policies: Collection[str]) -> Tree:
-    """The branches of the named policies alone."""
+    """The tree with only the branches of the named policies."""
     roots = [root for root in tree.roots if tree.slots[root].field in policies]
     slots = sorted(slot for root in roots for slot in below(tree, root))
     nodes = sorted({node for slot in slots for node in _path(tree, tree.slots[slot].node)})
@@ -85,6 +87,6 @@ def _path(tree: Tree, node: int) -> Iterator[int]:
 
 
 def judged(labels: tuple[Label, ...], tree: Tree) -> set[str]:
-    """Fields with an answer that is not safe."""
-    meanings = zip(tree.slots, severities(labels, tree.slots), strict=True)
-    return {slot.field for slot, meaning in meanings if any(each != {"safe"} for each in meaning)}
+    """The fields with at least one answer that is not safe."""
+    rows = zip(tree.slots, severities(labels, tree.slots), strict=True)
+    return {slot.field for slot, choices in rows if any(severity != {"safe"} for severity in choices)}

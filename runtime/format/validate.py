@@ -1,4 +1,4 @@
-"""What must hold inside a manifest, so that no later index can fail and no walk can end without a verdict."""
+"""Checks that a manifest is consistent: every index is in range, and every walk ends with a verdict."""
 
 import math
 import re
@@ -10,13 +10,13 @@ from .tree import UNSAFE, judged, severities
 
 _SIZES = range(1, 1 << 44)
 _COUNTS = range(1, 1 << 24)
-NODES = 1 << 13  # of a prefix or a tree; masks are square in them
+NODES = 1 << 13  # limit of a prefix and of a tree, as masks are square in it
 _WALK = 100  # slots from a root to a leaf
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
 def check(m: Manifest) -> None:
-    """Raises ValueError naming the path, what was expected and what was found."""
+    """Raises ValueError with the path, the expected value and the actual one."""
     if m.context not in _COUNTS or m.vocab not in _COUNTS:
         raise ValueError(f"context, vocab: expected positive counts, found {m.context}, {m.vocab}")
     _ids("columns", m.columns, m.vocab)
@@ -46,9 +46,8 @@ def check(m: Manifest) -> None:
 def _engine(engine: Engine) -> None:
     if holds(engine):
         return
-    known = (f"{' and '.join(quants)} on the {device}" for device, quants in ENGINES[engine.name].quants.items())
-    found = f"{engine.quant} on {engine.device}"
-    raise ValueError(f"engine: {engine.name} runs {', '.join(known)}, found {found}")
+    choices = (f"{' and '.join(quants)} on the {device}" for device, quants in ENGINES[engine.name].quants.items())
+    raise ValueError(f"engine: {engine.name} runs {', '.join(choices)}, found {engine.quant} on {engine.device}")
 
 
 def _gate(m: Manifest) -> None:
@@ -74,9 +73,9 @@ def _mode(m: Manifest, mode: ModeSpec, where: str, roles: list[str]) -> None:
         raise ValueError(f"{where}.prefix: expected a chain from a root, each column the parent of the next")
     if len(mode.prefix) >= m.context:
         raise ValueError(f"{where}.prefix: {len(mode.prefix)} tokens leave nothing of a context of {m.context}")
-    found = [piece.role for piece in mode.span if piece.role]
-    if sorted(found) != roles or any(piece.role and (piece.text or piece.ids) for piece in mode.span):
-        raise ValueError(f"{where}.span: expected content {roles}, found {found}")
+    content = [piece.role for piece in mode.span if piece.role]
+    if sorted(content) != roles or any(piece.role and (piece.text or piece.ids) for piece in mode.span):
+        raise ValueError(f"{where}.span: expected content {roles}, found {content}")
     for piece in mode.span:
         _ids(f"{where}.span.ids", piece.ids, m.vocab)
     if mode.steps not in _COUNTS:
@@ -94,7 +93,7 @@ def _mode(m: Manifest, mode: ModeSpec, where: str, roles: list[str]) -> None:
 
 
 def _tree(m: Manifest, tree: Tree, where: str) -> None:
-    """Indices in range; every slot but a root chosen by exactly one choice, whose token leads to its node."""
+    """Check the indices. Every slot but a root must follow exactly one choice, whose token leads to its node."""
     _ids(f"{where}.tokens", tree.tokens, m.vocab)
     _parents(where, tree.parents, len(tree.tokens))
     _ids(f"{where}.roots", tree.roots, len(tree.slots))
@@ -132,24 +131,24 @@ def _tree(m: Manifest, tree: Tree, where: str) -> None:
 
 
 def _step(tree: Tree, above: int, below: int) -> int | None:
-    """The token that leads from a node to one below it."""
+    """The first token on the way from a node down to one below it."""
     while 0 <= below < len(tree.parents) and tree.parents[below] != above:
         below = tree.parents[below]
     return tree.tokens[below] if 0 <= below < len(tree.tokens) else None
 
 
 def _walks(m: Manifest, mode: ModeSpec, where: str) -> None:
-    """Every walk passes a deciding field, and every such field can be decided either way."""
+    """Check that every walk passes a deciding field, and that every such field has safe and unsafe labels."""
     slots = mode.tree.slots
     roots = [slots[root].field for root in mode.tree.roots]
     if not roots or len(set(roots)) != len(roots):
         raise ValueError(f"{where}.tree.roots: expected one or more, of distinct fields, found {roots}")
-    asked = set(mode.asked)
-    if (len(roots) > 1 or asked) and not (asked and asked <= set(roots)):
-        raise ValueError(f"{where}.asked: expected some of {roots}, found {sorted(asked)}")
+    defaults = set(mode.asked)
+    if (len(roots) > 1 or defaults) and not (defaults and defaults <= set(roots)):
+        raise ValueError(f"{where}.asked: expected some of {roots}, found {sorted(defaults)}")
     if not set(mode.decides) <= {slot.field for slot in slots}:
         raise ValueError(f"{where}.decides: expected fields of the tree, found {list(mode.decides)}")
-    decided = [False] * len(slots)  # whether every walk from here on passes a deciding field
+    decided = [False] * len(slots)  # by slot, whether every walk from it passes a deciding field
     for index in reversed(range(len(slots))):
         slot = slots[index]
         below = [choice.next is not None and decided[choice.next] for choice in slot.choices]

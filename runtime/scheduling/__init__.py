@@ -1,1 +1,1 @@
-"""The queue of a guard: who waits, whose turn it is, and who is refused."""
+"""The queue of a guard: admission, order, deadlines and batches."""

@@ -1,4 +1,4 @@
-"""Futures of threads, awaited."""
+"""Awaits the futures of threads."""
 
 from concurrent.futures import Future
 from typing import TypeVar
@@ -7,12 +7,12 @@ T = TypeVar("T")
 
 
 async def awaited(future: "Future[T]") -> T:
-    """The result; who stops to wait, for whatever reason, gives the request up."""
-    import asyncio  # a fifth of the time of `import guardpass`, for those who await
+    """The result of a future. It cancels the request if the caller stops waiting."""
+    import asyncio  # takes a fifth of the time of `import guardpass`
 
     answer = asyncio.wrap_future(future)
     try:
         return await answer
     finally:
         answer.cancel()
-        future.cancel()  # at once; nothing happens where it is done
+        future.cancel()  # no effect on a finished future

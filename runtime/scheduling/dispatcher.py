@@ -1,48 +1,49 @@
-"""Who is let in, who runs next and who is late: the scheduler's part without threads and without a clock of its own."""
+"""Admission, order and deadlines: the scheduler's decisions, without threads and without a clock of its own."""
 
 from collections.abc import Iterator
 
 from ..errors import Closed, EngineError, Overloaded
 from .batch import Turn
-from .pace import Pace
+from .pace import LatencyEstimator
 from .queue import Bounds, Entry, Waiting
 
-PATIENCE = 1.0
-MOST_HUNG = 4  # threads that are given up; then everything fails until one comes back
-_SOONEST = 0.1  # seconds; what a refused caller is told at least
+PATIENCE = 1.0  # seconds from a deadline until its pass counts as hung
+MOST_HUNG = 4  # hung threads; with as many, every request fails until one of them returns
+_SOONEST = 0.1  # seconds; the least `retry_after` of a refusal
 
 
 class Dispatcher:
-    """The requests of one guard. `now` is in seconds of the caller's clock, which is the same for all calls."""
+    """The requests of one guard. now: seconds of the caller's clock, one clock for all calls."""
 
-    def __init__(self, bounds: Bounds, pace: Pace | None = None) -> None:
-        self.waiting, self.pace = Waiting(bounds), pace or Pace()
+    def __init__(self, bounds: Bounds, latency: LatencyEstimator | None = None) -> None:
+        self.waiting = Waiting(bounds)
+        self.latency = latency or LatencyEstimator()
         self.running: set[Turn] = set()
         self.hung: set[Turn] = set()
         self.closed = False
 
     @property
     def load(self) -> tuple[int, int]:
-        """Requests and tokens that somebody waits for, not yet running and running."""
+        """Awaited requests and their tokens, waiting and running."""
         running = [entry.tokens for turn in self.running for entry in turn.awaited]
         return len(self.waiting) + len(running), self.waiting.tokens + sum(running)
 
     @property
     def idle(self) -> bool:
-        """Nothing waits, and nothing runs that is not taken for hung."""
+        """Whether nothing waits, and every running turn counts as hung."""
         return not self.waiting and self.running <= self.hung
 
     def admit(self, entry: Entry, now: float) -> None:
-        """Let an entry wait for its turn, or raise what forbids it.
+        """Queue an entry. Raises Closed, EngineError or Overloaded.
 
-        Something is always let in where nobody waits for anything else, or no pace is ever learnt.
+        An entry with no awaited request ahead is always admitted. Else no turn would correct a wrong estimate.
         """
         if self.closed:
             raise Closed("the guard is closed; load it again")
         if len(self.hung) >= MOST_HUNG:
             raise EngineError(f"{len(self.hung)} passes hang; the guard serves nothing until one of them ends")
         if not self.waiting.admits(entry.tokens):
-            wait = max(self._foretold(entry, now)[0], _SOONEST)
+            wait = max(self._forecast(entry, now)[0], _SOONEST)
             raise Overloaded(
                 f"{len(self.waiting)} requests of about {self.waiting.tokens} tokens wait, as many as may; "
                 f"try again in {wait:.3f} s",
@@ -53,7 +54,7 @@ class Dispatcher:
         self.waiting.add(entry)
 
     def next(self, now: float) -> Turn | None:
-        """The turn that begins now; None where nothing waits."""
+        """Begin the next turn; None if nothing waits."""
         entry = self.waiting.take()
         if entry is None:
             return None
@@ -62,29 +63,38 @@ class Dispatcher:
         return turn
 
     def ended(self, turn: Turn, now: float, *, finished: bool) -> bool:
-        """Whether the turn's thread goes on, or another has its place. finished: all its requests ran to the end."""
+        """End a turn; returns False if a replacement thread has taken over.
+
+        finished: every request of the turn ran to its end.
+        """
         self.running.discard(turn)
-        self.pace.ran(turn.passes, turn.tokens, now - turn.began, finished=finished)
+        self.latency.update(turn.passes, turn.tokens, now - turn.began, finished=finished)
         if turn in self.hung:
             self.hung.discard(turn)
             return False
         return True
 
     def alarm(self) -> float:
-        """When `late` has something next; infinite where it will not."""
-        # Those that run have been failed already when their patience ends.
-        ends = [e.deadline + PATIENCE * e.ticket.done() for turn, e in self._runs() if turn not in self.hung]
-        return min([self.waiting.earliest(), *ends])
+        """The next time at which `late` has work to do; infinite if there is none."""
+        times = [self.waiting.earliest()]
+        for turn, entry in self._runs():
+            if turn in self.hung:
+                continue
+            if entry.ticket.done():  # it has failed at its deadline; next its turn may count as hung
+                times.append(entry.deadline + PATIENCE)
+            else:
+                times.append(entry.deadline)
+        return min(times)
 
     def late(self, now: float) -> tuple[list[tuple[Entry, str]], int]:
-        """Requests to fail, with what each one did, waited or ran; and in how many threads others are to go on.
+        """The requests to fail, each with its state ("waited" or "ran"), and how many replacement threads to start.
 
-        Turns that did not end `PATIENCE` after a deadline are taken for hung from now on.
+        A turn that did not end `PATIENCE` seconds after a deadline counts as hung from now on.
         """
         late = [(entry, "waited") for entry in self.waiting.expired(now)]
-        late += [(e, "ran") for _, e in self._runs() if e.deadline <= now and not e.ticket.done()]
+        late += [(entry, "ran") for _, entry in self._runs() if entry.deadline <= now and not entry.ticket.done()]
         threads = 0
-        for hung in {turn for turn, e in self._runs() if e.deadline + PATIENCE <= now} - self.hung:
+        for hung in {turn for turn, entry in self._runs() if entry.deadline + PATIENCE <= now} - self.hung:
             self.hung.add(hung)
             if len(self.hung) < MOST_HUNG:
                 threads += 1
@@ -93,16 +103,18 @@ class Dispatcher:
         return late, threads
 
     def drain(self) -> list[Entry]:
-        """Whatever is not answered and does not hang; those that wait leave."""
-        return [*self.waiting.drain(), *(e for turn in self.running - self.hung for e in turn.entries)]
+        """Remove the waiting entries; returns them and those of running turns, without hung ones."""
+        running = (entry for turn in self.running - self.hung for entry in turn.entries)
+        return [*self.waiting.drain(), *running]
 
     def _runs(self) -> Iterator[tuple[Turn, Entry]]:
         return ((turn, entry) for turn in self.running for entry in turn.entries)
 
     def _refuse_late(self, entry: Entry, now: float) -> None:
-        """Raises Overloaded where an entry could not be done by its deadline."""
-        alone, left = self.pace.seconds(entry.passes, entry.tokens), entry.deadline - now
-        ahead, takes = self._foretold(entry, now)
+        """Raises Overloaded if an entry cannot meet its deadline."""
+        alone = self.latency.estimate(entry.passes, entry.tokens)
+        left = entry.deadline - now
+        ahead, takes = self._forecast(entry, now)
         if alone > left:
             wait = max(ahead, _SOONEST)
             raise Overloaded(
@@ -118,24 +130,24 @@ class Dispatcher:
                 wait,
             )
 
-    def _foretold(self, entry: Entry, now: float) -> tuple[float, float]:
-        """If an entry joined those that wait: seconds until its turn would begin, and those that the turn would take.
+    def _forecast(self, entry: Entry, now: float) -> tuple[float, float]:
+        """The seconds until the turn of a new entry would begin, and the seconds that the turn would take.
 
-        Only what somebody waits for counts, and only until its deadline.
+        Only awaited requests count, and each only until its deadline.
         """
         free = now
         for turn in self.running:
-            if awaited := turn.awaited:  # else it was told to stop
+            if awaited := turn.awaited:  # else the turn is stopping
                 ends = max(now, turn.began + self._seconds(awaited))
-                free = max(free, min(ends, max(each.deadline for each in awaited)))
+                free = max(free, min(ends, max(other.deadline for other in awaited)))
         for group in self.waiting.turns(entry):
-            awaited = [each for each in group if each.deadline > free]  # the others fail before they begin
+            awaited = [other for other in group if other.deadline > free]  # the rest fail before their turn
             if entry in group:
                 return free - now, self._seconds(awaited or [entry])
             if awaited:
-                free = min(free + self._seconds(awaited), max(each.deadline for each in awaited))
-        raise AssertionError  # an entry has its turn
+                free = min(free + self._seconds(awaited), max(other.deadline for other in awaited))
+        raise AssertionError  # `turns` yields the entry
 
     def _seconds(self, entries: list[Entry]) -> float:
-        """What one entry may take, or several side by side."""
-        return self.pace.seconds(max(each.passes for each in entries), sum(each.tokens for each in entries))
+        """The estimated seconds of one entry, or of a batch."""
+        return self.latency.estimate(max(entry.passes for entry in entries), sum(entry.tokens for entry in entries))

@@ -1,69 +1,72 @@
-"""How fast an engine has been lately, to foretell a wait."""
+"""Estimates queueing delay from recent throughput."""
 
-_TOKENS = 64.0  # in these the part by tokens is counted; it only sets how errors of short and long turns are weighed
-_NEWEST = 0.01  # weight of the newest turn in the fit of the two parts,
-_LATELY = 0.2  # and in the mean and deviation of turns beside that fit
-_DEVIATIONS = 3.0
-_SWING = 4.0  # a turn that took longer than foretold by more than this factor counts as this
-_PULL = 1e-3  # weight of the parts as they were, against the turns that are remembered
-_FADE = 0.999  # a turn: what no turn confirms is believed a little less each time
+_TOKENS = 64.0  # unit of the token cost; it only sets the relative weight of errors of short and long turns
+_NEWEST = 0.01  # weight of the newest turn in the fit of the two costs
+_LATELY = 0.2  # weight of the newest turn in the mean and the deviation of the residual
+_DEVIATIONS = 3.0  # mean deviations that an estimate adds
+_SWING = 4.0  # cap on a turn's ratio of actual to estimated time, over the mean ratio
+_PULL = 1e-3  # weight of the previous costs in the fit
+_FADE = 0.999  # decay of the previous costs at each turn
 
 
-class Pace:
-    """Seconds of a turn: a fixed part for each pass and a part for each token, by how fast both were lately.
+class LatencyEstimator:
+    """Estimates the seconds of a turn: a cost for each pass and a cost for each token, from recent turns.
 
-    The parts are fitted by least squares of relative errors, both 0 or more, over the last hundred turns or so: short
-    texts alone cannot tell the parts from each other, and the long ones that can may be few. What none of those turns
-    tells stays as it was, and fades: a text that was thought too long is tried again some day. Beside the fit stand
-    mean and mean deviation of the last few turns, as the speed of shared machines drifts.
+    The two costs, both 0 or more, are fitted by least squares of relative errors over about the last hundred turns.
+    Short texts alone cannot separate the costs, and long texts may be rare. So a cost that no recent turn determines
+    keeps its value and decays, and a text that seemed too long is admitted again later. The mean and the mean deviation
+    of the last few turns scale the fit, as the speed of shared machines drifts.
 
-    What is foretold is on the slow side by some deviations, as TCP's retransmission timer is (RFC 6298): a request that
-    was let in has to be answered in time.
+    An estimate adds some deviations to the mean, like TCP's retransmission timer (RFC 6298), because an admitted
+    request must meet its deadline.
     """
 
     def __init__(self) -> None:
-        self._parts: tuple[float, float] | None = None  # seconds a pass, and for _TOKENS tokens
-        # Of weighted products: passes^2, passes tokens, tokens^2, passes seconds, tokens seconds.
+        self._costs: tuple[float, float] | None = None  # seconds for a pass, and for _TOKENS tokens
+        # Moving averages of products: passes^2, passes tokens, tokens^2, passes seconds, tokens seconds.
         self._sums: tuple[float, ...] = (0.0,) * 5
-        self._mean, self._deviation = 1.0, 0.5  # of turns, in units of what the fit says
+        # The ratio of actual time to the fit.
+        self._mean = 1.0
+        self._deviation = 0.5
 
-    def ran(self, passes: int, tokens: int, seconds: float, *, finished: bool = True) -> None:
-        """Take a turn into account. finished: else it ended early, and `seconds` is the least that it takes."""
-        if not finished and (self._parts is None or seconds <= self._mean * self._fit(passes, tokens)):
+    def update(self, passes: int, tokens: int, seconds: float, *, finished: bool = True) -> None:
+        """Learn from a turn. finished: False if it ended early, so that `seconds` is a lower bound."""
+        if not finished and (self._costs is None or seconds <= self._mean * self._fit(passes, tokens)):
             return
         units = tokens / _TOKENS
         size = passes + units
-        if self._parts is None:
-            self._parts = seconds / size, seconds / size  # the turn tells their sum alone
+        if self._costs is None:
+            self._costs = seconds / size, seconds / size  # one turn determines only their sum
         else:
             fit = max(self._fit(passes, tokens), 1e-9)
-            times = min(seconds / fit, _SWING * self._mean)
-            seconds = times * fit
-            off = abs(times / self._mean - 1)
-            self._deviation += _LATELY * (off - self._deviation)
-            self._mean = max(self._mean + _LATELY * (times - self._mean), 1e-6)
+            ratio = min(seconds / fit, _SWING * self._mean)
+            seconds = ratio * fit
+            error = abs(ratio / self._mean - 1)
+            self._deviation += _LATELY * (error - self._deviation)
+            self._mean = max(self._mean + _LATELY * (ratio - self._mean), 1e-6)
         p, t, s = passes / size, units / size, seconds / size
-        found = (p * p, p * t, t * t, p * s, t * s)
-        self._sums = tuple(old + _NEWEST * (new - old) for old, new in zip(self._sums, found, strict=True))
-        self._parts = _fitted(self._sums, (self._parts[0] * _FADE, self._parts[1] * _FADE))
+        products = (p * p, p * t, t * t, p * s, t * s)
+        self._sums = tuple(old + _NEWEST * (new - old) for old, new in zip(self._sums, products, strict=True))
+        self._costs = _fitted(self._sums, (self._costs[0] * _FADE, self._costs[1] * _FADE))
 
-    def seconds(self, passes: int, tokens: int) -> float:
-        """What so many passes, of so many tokens in all, may take; 0 while nothing is known."""
+    def estimate(self, passes: int, tokens: int) -> float:
+        """The estimated seconds of a turn with so many passes and tokens; 0 before the first turn."""
         return self._fit(passes, tokens) * self._mean * (1 + _DEVIATIONS * self._deviation)
 
     def _fit(self, passes: int, tokens: int) -> float:
-        fixed, each = self._parts or (0.0, 0.0)
-        return fixed * passes + each * tokens / _TOKENS
+        per_pass, per_unit = self._costs or (0.0, 0.0)
+        return per_pass * passes + per_unit * tokens / _TOKENS
 
 
 def _fitted(sums: tuple[float, ...], before: tuple[float, float]) -> tuple[float, float]:
-    """The two parts, 0 or more, of the least squared error; those `before` count as turns of little weight."""
+    """The two costs, 0 or more, with the least squared error; the costs `before` have little weight."""
     pp, pt, tt, ps, ts = sums
     pp, tt, ps, ts = pp + _PULL, tt + _PULL, ps + _PULL * before[0], ts + _PULL * before[1]
-    determinant = pp * tt - pt * pt  # above 0, as _PULL is
-    fixed, each = (ps * tt - ts * pt) / determinant, (ts * pp - ps * pt) / determinant
-    if fixed < 0:
+    determinant = pp * tt - pt * pt  # above 0, because _PULL is
+    per_pass = (ps * tt - ts * pt) / determinant
+    per_unit = (ts * pp - ps * pt) / determinant
+    if per_pass < 0:
         return 0.0, ts / tt
-    if each < 0:
+    if per_unit < 0:
         return ps / pp, 0.0
-    return fixed, each
+    return per_pass, per_unit

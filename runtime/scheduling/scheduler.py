@@ -1,10 +1,10 @@
-"""One guard's requests, in turn: admitted or refused at once, run one after another, given up at their deadlines.
+"""The queue of one guard: admits or refuses requests at once, runs them in order, and fails them at their deadlines.
 
-A pass uses every core, so passes side by side would only make each other late, and batches gain nothing on a CPU: one
-thread runs the requests. On an engine that gains from them, a request takes along in its turn what waits and is like
-it; none waits for others to come. Another thread, the watch, fails each request at its deadline, whether it waits or
-runs. A pass that does not end `PATIENCE` seconds after it was asked to is taken for hung: the requests behind it go on
-in a new thread. What is done when, the dispatcher says; here are the threads, the lock and the clock.
+One thread runs the requests. A pass uses every core, so concurrent passes only delay each other, and batches gain
+nothing on a CPU. On an engine that gains from batches, a turn includes the waiting requests of the same key; no request
+waits for a batch to fill. A second thread, the watch, fails each request at its deadline, waiting or running. A pass
+that does not end `PATIENCE` seconds after its deadline counts as hung, and a replacement thread runs the requests
+behind it. The dispatcher decides; this module has the threads, the lock and the clock.
 """
 
 import threading
@@ -15,7 +15,7 @@ from weakref import WeakSet
 
 from ..errors import Closed, DeadlineExceeded, GuardpassError
 from ..forks import renewed_in_child
-from ..stop import Stop
+from ..stop import StopToken
 from .batch import Turn, fail
 from .dispatcher import Dispatcher
 from .queue import Batch, Bounds, Entry, Ticket, check_timing
@@ -26,20 +26,21 @@ def _raise(error: GuardpassError) -> Any:
 
 
 class Scheduler:
-    """Runs what is submitted. Threads start with the first request."""
+    """Runs submitted requests. Its threads start with the first one."""
 
     _started: bool
     _alarm: float  # when the watch wakes next
 
     def __init__(self, name: str, bounds: Bounds) -> None:
-        self._name, self._bounds = name, bounds
+        self._name = name
+        self._bounds = bounds
         self._dispatcher = Dispatcher(bounds)
         self._begin()
         renewed_in_child(self)
 
     def submit(
         self,
-        work: Callable[[Stop, float], Any],
+        work: Callable[[StopToken, float], Any],
         *,
         tokens: int,
         passes: int = 1,
@@ -48,11 +49,15 @@ class Scheduler:
         fallback: Callable[[GuardpassError], Any] = _raise,
         batch: Batch | None = None,
     ) -> Ticket:
-        """Run `work(stop, seconds waited)` in its turn; passes, tokens: what it is estimated to take, for admission.
+        """Queue `work(stop, seconds waited)`.
 
-        timeout: seconds from now until the request is given up. Higher priorities go first. fallback: the result in
-        place of a failure, or it raises. batch: what is run in place of `work`, maybe together with others.
-        Raises Overloaded where it may not wait or could not be done in time, Closed, EngineError where passes hang.
+        tokens, passes: estimates for admission.
+        timeout: seconds from now to the deadline.
+        priority: higher ones run first.
+        fallback: returns a result in place of a failure, or raises.
+        batch: replaces `work`, and may run together with others.
+
+        Raises Overloaded if the queue is full or the deadline cannot be met, Closed, EngineError if passes hang.
         """
         check_timing(timeout, priority)
         now = time.monotonic()
@@ -76,9 +81,9 @@ class Scheduler:
         return entry.ticket
 
     def close(self, timeout: float | None = None) -> bool:
-        """Admit nothing more and wait until everything is answered; whether it was, in `timeout` seconds.
+        """Refuse new requests and wait up to `timeout` seconds; returns whether every request had its answer.
 
-        What is left then fails with Closed. Hung passes were answered at their deadlines and are not waited for.
+        The remaining requests fail with Closed. Requests of hung passes failed at their deadlines.
         """
         with self._lock:
             self._dispatcher.closed = True
@@ -92,19 +97,20 @@ class Scheduler:
 
     @property
     def load(self) -> tuple[int, int]:
-        """Requests and tokens, waiting and running, that somebody waits for."""
+        """Awaited requests and their tokens, waiting and running."""
         with self._lock:
             return self._dispatcher.load
 
     @property
     def hung(self) -> int:
-        """Passes that should have ended and did not."""
+        """The number of hung passes."""
         return len(self._dispatcher.hung)
 
     def after_fork(self) -> None:
-        """In a forked process: its threads are not there, nor who would answer what was submitted."""
-        before, lost = self._dispatcher, list(self._unanswered)
-        self._dispatcher = Dispatcher(self._bounds, before.pace)
+        """In a forked process, which lacks the threads: renew the locks and fail the submitted requests."""
+        before = self._dispatcher
+        lost = list(self._unanswered)
+        self._dispatcher = Dispatcher(self._bounds, before.latency)
         self._dispatcher.closed = before.closed
         self._begin()
         for entry in lost:
@@ -112,14 +118,14 @@ class Scheduler:
             fail(entry, Closed("the process was forked before the verdict, which its parent has; submit it again here"))
 
     def _begin(self) -> None:
-        # Reentrant, as garbage may be collected while it is held, and a guard's end closes its scheduler.
+        # Reentrant: garbage collection may run while it is held, and collecting a guard closes its scheduler.
         self._lock = threading.RLock()
         self._arrived = threading.Condition(self._lock)
-        self._earlier = threading.Condition(self._lock)  # a deadline before the one the watch waits for, or the end
+        self._earlier = threading.Condition(self._lock)  # an earlier deadline than `_alarm`, or the end
         self._answered = threading.Condition(self._lock)
         self._started = False
         self._alarm = float("inf")
-        self._unanswered: WeakSet[Entry] = WeakSet()  # and some that are answered, by the time
+        self._unanswered: WeakSet[Entry] = WeakSet()  # and answered ones until they are collected
 
     def _start(self, target: Callable[[], None]) -> None:
         threading.Thread(target=target, name=f"guardpass {self._name}", daemon=True).start()
@@ -131,10 +137,10 @@ class Scheduler:
 
     def _work(self) -> None:
         while self._turn():
-            pass  # nothing of a request is held while the next is waited for
+            pass  # a call of its own, so that no reference to a request outlives its turn
 
     def _turn(self) -> bool:
-        """Run what is next; False when closed, or when another thread has taken this one's place."""
+        """Run the next turn. Returns False once closed, or when a replacement thread has taken over."""
         turn = self._next()
         if turn is None:
             return False
@@ -143,7 +149,7 @@ class Scheduler:
             goes_on = self._dispatcher.ended(turn, time.monotonic(), finished=finished)
             self._answered.notify_all()
             if self._dispatcher.closed:
-                self._earlier.notify()  # it ends with the last request
+                self._earlier.notify()  # the watch ends with the last request
             return goes_on
 
     def _next(self) -> Turn | None:
@@ -155,7 +161,7 @@ class Scheduler:
             return turn
 
     def _watch(self) -> None:
-        """Fail what is late, ask late passes to end, and replace the thread of one that does not."""
+        """Fail late requests, stop late passes, and replace the thread of a hung pass."""
         while True:
             with self._lock:
                 dispatcher = self._dispatcher
@@ -165,11 +171,11 @@ class Scheduler:
                 self._alarm = dispatcher.alarm()
                 if self._alarm > now:
                     self._earlier.wait(min(self._alarm - now, threading.TIMEOUT_MAX))
-                    self._alarm = float("-inf")  # awake: nobody need wake it
+                    self._alarm = float("-inf")  # awake, so `submit` need not notify it
                     now = time.monotonic()
                 late, threads = dispatcher.late(now)
                 for _ in range(threads):
                     self._start(self._work)
-            for entry, did in late:
+            for entry, state in late:
                 waited = f"no verdict {now - entry.since:.3f} s after the request came, at its deadline"
-                fail(entry, DeadlineExceeded(f"{waited}; it {did}"))
+                fail(entry, DeadlineExceeded(f"{waited}; it {state}"))

@@ -1,4 +1,4 @@
-"""A worker: `python -m guardpass.serve FD`, with the settings as a line on stdin, which stays open until the end."""
+"""A worker: `python -m guardpass.serve FD` reads its settings from a line of stdin, which then stays open."""
 
 import json
 import socket
@@ -11,7 +11,7 @@ from .settings import Settings
 
 
 def main() -> int:
-    """The exit code."""
+    """Serve until a signal, or until stdin ends; returns the exit code."""
     settings = Settings.from_json(json.loads(sys.stdin.readline()))
     bound = socket.socket(fileno=int(sys.argv[1]))
     bound.setblocking(False)

@@ -1,4 +1,4 @@
-"""The ASGI application: every request gets an id, a deadline, an answer in JSON, a line in the log, and is counted."""
+"""The ASGI application: every request gets an id, a deadline, an answer in JSON, a log line and a count."""
 
 import asyncio
 import json
@@ -28,17 +28,17 @@ from .logs import log
 from .metrics import Metrics
 from .openapi import document
 from .page import PAGE, PAGE_HEADERS
-from .table import TABLE, Row
+from .routes import TABLE, Row
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def make_app(host: Host, keys: Keys, metrics: Metrics) -> Starlette:
-    """The server's paths over the guards of `host`."""
-    described = document(TABLE, keys=bool(keys))
+    """The application that serves the guards of `host`."""
+    openapi_document = document(TABLE, keys=bool(keys))
 
     async def openapi(_: Call) -> Reply:
-        return Reply(described)
+        return Reply(openapi_document)
 
     async def scrape(call: Call) -> Reply:
         metrics.ready.set(call.host.readiness()[0])
@@ -56,27 +56,35 @@ def make_app(host: Host, keys: Keys, metrics: Metrics) -> Starlette:
     common = _Common(host, keys, metrics)
     routes = [Route(row.path, _Endpoint(row, common), methods=[row.method]) for row in rows]
 
-    async def lost(request: Request, error: Exception) -> Response:
+    async def unmatched(request: Request, error: Exception) -> Response:
         methods = error.headers.get("Allow", "") if isinstance(error, HTTPException) and error.headers else ""
-        found: GuardpassError = NotFound("there is no such path; /openapi.json has them all")
+        answer: GuardpassError = NotFound("there is no such path; /openapi.json has them all")
         if methods:
-            found = WrongMethod(f"the method is {request.method}, expected {methods}")
-        return common.finish("unmatched", _new_id(request), time.perf_counter(), _failed(found), (), found, methods)
+            answer = WrongMethod(f"the method is {request.method}, expected {methods}")
+        began = time.perf_counter()
+        return common.finish("unmatched", _new_id(request), began, _error_reply(answer), (), answer, methods)
 
-    return Starlette(routes=routes, exception_handlers={404: lost, 405: lost})
+    return Starlette(routes=routes, exception_handlers={404: unmatched, 405: unmatched})
 
 
 class _Common:
-    """What all endpoints share."""
+    """The state that all endpoints share."""
 
     def __init__(self, host: Host, keys: Keys, metrics: Metrics) -> None:
         self.host, self.keys, self.metrics = host, keys, metrics
 
     def finish(
-        self, path: str, id: str, began: float, reply: Reply, judged: Sequence[tuple[str, Verdict]],
-        error: GuardpassError | None, allow: str = "", unjudged: Sequence[tuple[str, str]] = (),
-    ) -> Response:  # fmt: skip
-        """Headers, counts, and the log line of an answer."""
+        self,
+        path: str,
+        id: str,
+        began: float,
+        reply: Reply,
+        judged: Sequence[tuple[str, Verdict]],
+        error: GuardpassError | None,
+        allow: str = "",
+        unjudged: Sequence[tuple[str, str]] = (),
+    ) -> Response:
+        """Set an answer's headers, count it and log it."""
         took = time.perf_counter() - began
         headers = {"x-request-id": id, "cache-control": "no-store"} | reply.headers
         phases: dict[str, float] = {}
@@ -104,14 +112,20 @@ class _Common:
             self.metrics.unjudged.labels(piece, outcome).inc(number)
         self.metrics.requests.labels(path, str(reply.status)).inc()
         self.metrics.seconds.labels(path).observe(took)
-        # That a server is not ready while it loads or drains is no fault of it.
+        # A server that loads or drains is not ready, and that is not a fault.
         fault = reply.status >= 500 and (error is not None or self.host.state == "ready")
         log(
-            "error" if fault else "info", "request", id=id, path=path, status=reply.status,
-            ms=round(took * 1e3, 3), error=kind, texts=len(judged) or None,
+            "error" if fault else "info",
+            "request",
+            id=id,
+            path=path,
+            status=reply.status,
+            ms=round(took * 1e3, 3),
+            error=kind,
+            texts=len(judged) or None,
             unjudged=sorted({f"{piece}: {outcome}" for piece, outcome in unjudged}) or None,
             **{f"{phase}_ms": round(ms, 3) for phase, ms in phases.items()},
-        )  # fmt: skip
+        )
         body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body, allow_nan=False).encode()
         return Response(body, reply.status, headers, reply.media)
 
@@ -132,25 +146,25 @@ class _Endpoint:
             try:
                 reply = await self._answer(request, call)
             except GuardpassError as failure:
-                error, reply = failure, _failed(failure)
+                error, reply = failure, _error_reply(failure)
                 if isinstance(failure.__cause__, Exception):
-                    _tell(failure.__cause__, call.id)
+                    _log_unexpected(failure.__cause__, call.id)
             except Exception as failure:
-                _tell(failure, call.id)
-                error = GuardpassError(f"unexpected {type(failure).__name__}; the log has it under {call.id}")
-                reply = _failed(error)
+                _log_unexpected(failure, call.id)
+                error = GuardpassError(f"unexpected {type(failure).__name__}; the log has the request id {call.id}")
+                reply = _error_reply(error)
             response = self._common.finish(
                 self._row.path, call.id, began, reply, call.judged, error, unjudged=call.unjudged
             )
-            if not isinstance(error, Cancelled):  # else nobody is there
+            if not isinstance(error, Cancelled):  # else the client is gone
                 await response(scope, receive, send)
 
     async def _answer(self, request: Request, call: Call) -> Reply:
         headers = request.headers
         if not self._row.public:
             self._common.keys.check(headers.get("authorization"), headers.get("x-api-key"))
-        if self._row.asks is not None:
-            call.deadline = min(call.deadline, _asked(headers.get("x-deadline-ms"), call.deadline))
+        if self._row.request is not None:
+            call.deadline = min(call.deadline, _client_deadline(headers.get("x-deadline-ms"), call.deadline))
             try:
                 call.body = await read_json(request, call.host.settings)
             except BodyTooLarge as error:
@@ -160,29 +174,29 @@ class _Endpoint:
         return await self._row.handler(call)
 
 
-def _asked(given: str | None, deadline: float) -> float:
-    """The deadline a client asks for in milliseconds. Raises InputError."""
-    if given is None:
+def _client_deadline(header: str | None, deadline: float) -> float:
+    """The deadline by the client's x-deadline-ms, or `deadline` without one. Raises InputError."""
+    if header is None:
         return deadline
-    if not given.isascii() or not given.isdigit() or not int(given[:9]) >= 1 or len(given) > 9:
+    if not header.isascii() or not header.isdigit() or not int(header[:9]) >= 1 or len(header) > 9:
         raise InputError("x-deadline-ms: expected whole milliseconds, 1 or more")
-    return asyncio.get_running_loop().time() + int(given) / 1e3
+    return asyncio.get_running_loop().time() + int(header) / 1e3
 
 
-def _failed(error: GuardpassError) -> Reply:
+def _error_reply(error: GuardpassError) -> Reply:
     """An error in OpenAI's shape."""
     body = {"message": str(error), "type": error.kind, "code": error.kind, "param": None}
     return Reply({"error": body}, error.status)
 
 
 def _new_id(request: Request) -> str:
-    """The client's own id where it is a plain one."""
-    given = request.headers.get("x-request-id", "")
-    return given if _ID.fullmatch(given) else uuid.uuid4().hex
+    """The client's id if it is plain, else a new one."""
+    header = request.headers.get("x-request-id", "")
+    return header if _ID.fullmatch(header) else uuid.uuid4().hex
 
 
-def _tell(error: Exception, id: str) -> None:
-    """Log what nobody expected: its type and where it was raised, not its message, which may quote the text."""
+def _log_unexpected(error: Exception, id: str) -> None:
+    """Log an unexpected exception: its type and place, not its message, which may quote the text."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

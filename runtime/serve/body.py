@@ -1,4 +1,4 @@
-"""A request's body, in bounded size and time, as JSON that can be looked at."""
+"""Reads a request's body, JSON of bounded size, in bounded time."""
 
 import asyncio
 import json
@@ -12,9 +12,9 @@ from .settings import Settings
 
 
 async def read_json(request: Request, settings: Settings) -> dict[str, Any]:
-    """The object in the body. Raises InputError of several kinds, and Cancelled where the client went away."""
+    """Read the JSON object of the body. Raises InputError, and Cancelled for a client that disconnects."""
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media != "application/json":  # what a page of another origin may send unasked is never this
+    if media != "application/json":  # a page of another origin cannot send this type without a preflight
         raise WrongMediaType(f"content-type is {media or 'missing'}, expected application/json")
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > settings.max_body:
@@ -31,12 +31,12 @@ async def read_json(request: Request, settings: Settings) -> dict[str, Any]:
     except TimeoutError:
         raise BodyTooSlow(f"the body took more than {settings.body_timeout:g} s; send it faster") from None
     except ClientDisconnect:
-        raise Cancelled("the client went away while it sent the body") from None
+        raise Cancelled("the client disconnected while it sent the body") from None
     return parse(b"".join(chunks))
 
 
 def parse(body: bytes) -> dict[str, Any]:
-    """A JSON object. Raises InputError, which never quotes what was sent."""
+    """Parse a JSON object. Raises InputError, which never quotes the body."""
     try:
         value = json.loads(body.decode(), parse_constant=_constant)
     except UnicodeDecodeError as error:
@@ -44,7 +44,7 @@ def parse(body: bytes) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise InputError(f"the body is not JSON: {error.msg} at character {error.pos}") from None
     except (ValueError, RecursionError):  # numbers of thousands of digits, NaN, lists in lists in lists
-        raise InputError("the body is not JSON that can be read: too deep, or a number that is none") from None
+        raise InputError("the body nests too deep, or has a number that JSON does not allow; send plain JSON") from None
     if not isinstance(value, dict):
         raise InputError(f"the body holds {type(value).__name__}, expected an object")
     return value
@@ -55,4 +55,4 @@ def _constant(name: str) -> NoReturn:
 
 
 def _too_large(settings: Settings) -> NoReturn:
-    raise BodyTooLarge(f"the body has more than {settings.max_body} bytes, the most this server takes")
+    raise BodyTooLarge(f"the body has more than {settings.max_body} bytes, the limit of this server; send less text")

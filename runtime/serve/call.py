@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 from starlette.types import Receive
 
@@ -14,6 +14,7 @@ from ..on_error import OnError
 from ..panel_policy import PanelVerdict
 from ..verdict import Verdict
 from .errors import BodyTooLarge
+from .fields import JudgingOptions
 from .host import Host
 from .left_out import LeftOut
 from .settings import Unjudged
@@ -23,7 +24,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Reply:
-    """What an endpoint answers: JSON (a dict or list), or bytes of the media type."""
+    """An endpoint's answer: JSON (a dict or list), or bytes of the media type."""
 
     body: Any
     status: int = 200
@@ -33,10 +34,10 @@ class Reply:
 
 @dataclass
 class Call:
-    """What an endpoint is given.
+    """An endpoint's argument.
 
-    `judged` collects what was found, `unjudged` the kinds of what was not judged and what became of it, for headers,
-    metrics and the log.
+    judged: guards and their verdicts. unjudged: kinds of content that is not judged, and its outcome. Headers, metrics
+    and the log use both.
     """
 
     host: Host
@@ -48,9 +49,14 @@ class Call:
     unjudged: list[tuple[str, Unjudged]] = field(default_factory=list)
 
     async def judge(
-        self, model: object, items: Sequence[tuple[str, str | None]], *, on_error: OnError | None = None, **options: Any
+        self,
+        model: object,
+        items: Sequence[tuple[str, str | None]],
+        *,
+        on_error: OnError | None = None,
+        **options: Unpack[JudgingOptions],
     ) -> tuple[str, Guard, list[Verdict]]:
-        """The guard's name, the guard, and its verdicts. Raises GuardpassError."""
+        """Judge texts; returns the guard's name, the guard and its verdicts. Raises GuardpassError."""
         name, guard = self.host.find(model)
         most = self.host.settings.max_items
         if len(items) > most:
@@ -60,16 +66,18 @@ class Call:
         self.judged += [(name, verdict) for verdict in verdicts]
         return name, guard, verdicts
 
-    async def ask_panel(self, policy: object, text: str, response: str | None, **options: Any) -> PanelVerdict:
-        """All guards on one text."""
+    async def ask_panel(
+        self, policy: object, text: str, response: str | None, **options: Unpack[JudgingOptions]
+    ) -> PanelVerdict:
+        """Judge one text by all guards. Raises GuardpassError."""
         panel = self.host.panel(policy)
         on_error = self.host.settings.on_error
-        found = await self._answer(panel.submit(text, response, timeout=self._left(), on_error=on_error, **options))
-        self.judged += [(name, verdict) for name, verdict in found.members.items() if verdict is not None]
-        return found
+        verdict = await self._answer(panel.submit(text, response, timeout=self._left(), on_error=on_error, **options))
+        self.judged += [(name, member) for name, member in verdict.members.items() if member is not None]
+        return verdict
 
     def pass_over(self, left: LeftOut) -> bool:
-        """Whether a request may pass with what is no text left out; counted either way."""
+        """Whether the server judges a request without its content that is not text; counts that content."""
         chosen = self.host.settings.unjudged
         self.unjudged += [(piece.kind, chosen) for piece in left.not_text]
         return not left.not_text or chosen == "allow"
@@ -78,7 +86,7 @@ class Call:
         return max(self.deadline - asyncio.get_running_loop().time(), 1e-3)
 
     async def _answer(self, future: "Future[T]") -> T:
-        """The future's result; cancelled if the client leaves first, or the task ends otherwise."""
+        """The future's result; cancels the future if the client disconnects first, or if the task ends."""
         if future.done():
             return future.result()
         answer = asyncio.wrap_future(future)
@@ -87,11 +95,11 @@ class Call:
             await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
             if answer.done():
                 return answer.result()
-            raise Cancelled("the client went away")
+            raise Cancelled("the client disconnected")
         finally:
             gone.cancel()
             answer.cancel()
-            future.cancel()  # at once; nothing happens where it is done
+            future.cancel()  # at once; no effect on one that is done
 
     async def _gone(self) -> None:
         while (await self.receive())["type"] != "http.disconnect":

@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions: the guard's answer as text, for clients that expect a guard behind OpenAI's API."""
+"""POST /v1/chat/completions: the guard's answer as text, for clients that call a guard by OpenAI's API."""
 
 import json
 import time
@@ -15,8 +15,8 @@ from .styles import style_of
 async def chat(call: Call) -> Reply:
     """Judge the last turn: a user's message, an assistant's reply to the last one, or the results of tools.
 
-    What else a client sends along (other turns, temperature, max_tokens, ...) changes nothing, and is listed: the
-    answer is the argmax. usage counts what the guard writes in its own words, whatever the style.
+    The answer is the argmax. All else in the body (other turns, temperature, max_tokens, ...) has no effect, and the
+    answer lists it. usage counts the tokens of the guard's own answer, whatever the style.
     """
     model, suffix, style = style_of(call.body.get("model"))
     stream = optional(call.body, "stream", bool, False)
@@ -29,8 +29,8 @@ async def chat(call: Call) -> Reply:
     content = style(guard, verdict)
     prompt = verdict.tokens.prefix + verdict.tokens.run
     head = {"id": f"chatcmpl-{call.id}", "created": int(time.time()), "model": name + suffix}
-    wrote = len(answer_ids(guard.manifest, verdict))
-    usage = {"prompt_tokens": prompt, "completion_tokens": wrote, "total_tokens": prompt + wrote}
+    written = len(answer_ids(guard.manifest, verdict))
+    usage = {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
     extra = {"guardpass": verdict.to_json() | {"ignored": left.ignored()}}
     if stream:
         return Reply(_events(head, content, extra), media="text/event-stream")
@@ -41,9 +41,9 @@ async def chat(call: Call) -> Reply:
 
 
 def _events(head: dict[str, Any], content: str, extra: dict[str, Any]) -> bytes:
-    """The answer as server-sent events: it is there at once, so one has all of it; `extra` goes with the last."""
-    said: dict[str, Any] = {"index": 0, "delta": {"role": "assistant", "content": content}, "finish_reason": None}
-    ended: dict[str, Any] = {"index": 0, "delta": {}, "finish_reason": "stop"}
-    chunks = [head | {"object": "chat.completion.chunk", "choices": [choice]} for choice in (said, ended)]
+    """The answer as server-sent events: the first has the whole answer, the last has `extra`."""
+    first: dict[str, Any] = {"index": 0, "delta": {"role": "assistant", "content": content}, "finish_reason": None}
+    last: dict[str, Any] = {"index": 0, "delta": {}, "finish_reason": "stop"}
+    chunks = [head | {"object": "chat.completion.chunk", "choices": [choice]} for choice in (first, last)]
     chunks[-1] |= extra
     return "".join(f"data: {line}\n\n" for line in [*map(json.dumps, chunks), "[DONE]"]).encode()

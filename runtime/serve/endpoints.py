@@ -9,7 +9,7 @@ _KEYS = ("text", "response", "guard", "panel", *OPTIONS)
 
 
 async def check(call: Call) -> Reply:
-    """Everything a guard has to say on a text, or a reply; or all guards, by a panel's policy."""
+    """The whole verdict of one guard on a text or a reply, or of all guards by a panel's policy."""
     body = call.body
     only(body, _KEYS)
     text, response = text_of(body, "text"), optional(body, "response", str)
@@ -17,14 +17,14 @@ async def check(call: Call) -> Reply:
     if body.get("panel") is not None:
         if body.get("guard") is not None:
             raise InputError("found both guard and panel, expected one of them")
-        found = await call.ask_panel(body["panel"], text, response, **options)
-        return Reply({"id": call.id, "panel": found.to_json()})
-    name, _, (verdict,) = await call.judge(body.get("guard"), [(text, response)], **options)
-    return Reply({"id": call.id, "guard": name, "verdict": verdict.to_json()})
+        verdict = await call.ask_panel(body["panel"], text, response, **options)
+        return Reply({"id": call.id, "panel": verdict.to_json()})
+    name, _, (single,) = await call.judge(body.get("guard"), [(text, response)], **options)
+    return Reply({"id": call.id, "guard": name, "verdict": single.to_json()})
 
 
 async def health(_: Call) -> Reply:
-    """The process lives."""
+    """Whether the process lives."""
     return Reply({"status": "ok"})
 
 
@@ -35,12 +35,15 @@ async def ready(call: Call) -> Reply:
 
 
 async def info(call: Call) -> Reply:
-    """What is served, and how a failure is answered."""
+    """The guards, the limits, and the policy for failures."""
     settings = call.host.settings
     limits = {
-        "deadline_ms": settings.deadline * 1e3, "max_body_bytes": settings.max_body, "max_items": settings.max_items,
-        "max_queue": settings.max_queue, "max_queue_tokens": settings.max_queue_tokens,
-    }  # fmt: skip
+        "deadline_ms": settings.deadline * 1e3,
+        "max_body_bytes": settings.max_body,
+        "max_items": settings.max_items,
+        "max_queue": settings.max_queue,
+        "max_queue_tokens": settings.max_queue_tokens,
+    }
     guards = {name: guard.describe() for name, guard in call.host.guards.items()}
     choices = {"on_error": settings.on_error, "unjudged": settings.unjudged, "normalize": settings.normalize}
     return Reply({"guardpass": __version__, **choices, "limits": limits, "guards": guards})

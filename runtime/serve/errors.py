@@ -1,4 +1,4 @@
-"""What only a server can find wrong, in the hierarchy of `guardpass.errors`."""
+"""Errors that only a server raises, in the hierarchy of `guardpass.errors`."""
 
 from ..errors import InputError
 
@@ -11,28 +11,28 @@ class Unauthorized(InputError):
 
 
 class NotFound(InputError):
-    """There is nothing of this name: a path, or a guard."""
+    """A path or a guard that does not exist."""
 
     status = 404
     kind = "not_found"
 
 
 class WrongMethod(InputError):
-    """The path is there, and takes other methods."""
+    """The path exists, and takes other methods."""
 
     status = 405
     kind = "wrong_method"
 
 
 class BodyTooSlow(InputError):
-    """The body did not come in time."""
+    """The body does not arrive in time."""
 
     status = 408
     kind = "body_too_slow"
 
 
 class BodyTooLarge(InputError):
-    """More bytes, or more texts, than one request may have."""
+    """A request with too many bytes or texts."""
 
     status = 413
     kind = "body_too_large"

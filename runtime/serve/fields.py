@@ -1,20 +1,26 @@
-"""Taking values of the right type out of a request's JSON."""
+"""Takes values of the right type from a request's JSON."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from ..decide import ScoreOptions
 from ..errors import InputError
-from ..request import check_normalize
+from ..request import CheckOptions, check_normalize
 from .left_out import quoted
 
-# What /v1/check and LiteLLM's parameters may say of how to judge; `guard` and `panel` say who does.
+# How to judge, in /v1/check and LiteLLM's parameters; `guard` and `panel` choose the judge.
 OPTIONS = ("policies", "threshold", "strict", "temperature", "alpha", "normalize", "priority")
 LACKS = "POST /v1/check takes them, and LiteLLM's additional_provider_specific_params"
 
 
+class JudgingOptions(CheckOptions, total=False):
+    """The OPTIONS, as guards and panels take them."""
+
+    priority: int
+
+
 def text_of(body: Mapping[str, Any], key: str) -> str:
-    """A string that has to be there."""
+    """A required string."""
     value = body.get(key)
     if not isinstance(value, str):
         raise InputError(f"{key} is {_kind(value)}, expected a string")
@@ -33,22 +39,22 @@ def optional(body: Mapping[str, Any], key: str, kinds: type | tuple[type, ...], 
 
 
 def only(body: Mapping[str, Any], keys: Collection[str], where: str = "the body") -> None:
-    """Raises InputError for keys that are not known, so that a slip of the pen does not change what is judged."""
+    """Raises InputError for unknown keys, so that a misspelt option is never ignored."""
     unknown = [key for key in body if key not in keys]
     if unknown:
         raise InputError(f"{where} has the unknown keys {quoted(unknown)}, expected some of {', '.join(keys)}")
 
 
 def without(body: Mapping[str, Any], keys: Collection[str], instead: str) -> None:
-    """Raises InputError for options of ours where they change nothing; instead: what takes them."""
+    """Raises InputError for options that this path does not use; instead: a clause that says which path does."""
     unused = [key for key in keys if body.get(key) is not None]
     if unused:
         raise InputError(f"the body has {', '.join(unused)}, which this path does not take; {instead}")
 
 
-def judging(body: Mapping[str, Any]) -> dict[str, Any]:
+def judging(body: Mapping[str, Any]) -> JudgingOptions:
     """The OPTIONS, each of its type and in its range. Raises InputError."""
-    options: dict[str, Any] = {
+    options: JudgingOptions = {
         "policies": optional(body, "policies", list),
         "threshold": optional(body, "threshold", (int, float, dict)),
         "strict": optional(body, "strict", bool, True),
@@ -61,7 +67,7 @@ def judging(body: Mapping[str, Any]) -> dict[str, Any]:
     if policies is not None and not (policies and all(isinstance(policy, str) for policy in policies)):
         raise InputError("policies: expected names")
     scores = ScoreOptions(threshold, options["strict"], options["temperature"], options["alpha"])
-    scores.check(threshold if isinstance(threshold, dict) else ())  # that there are such fields, the guard knows
+    scores.check(threshold if isinstance(threshold, dict) else ())  # the guard checks that it has these fields
     if options["normalize"] is not None:
         check_normalize(options["normalize"])
     return options

@@ -1,4 +1,4 @@
-"""The guards of a server: opened, warmed up, reloaded, drained."""
+"""The guards of a server: Host opens, warms up, reloads and drains them."""
 
 import threading
 import time
@@ -6,26 +6,23 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from ..errors import Closed, GuardpassError, InputError
-from ..format.manifest import Device
 from ..guard import Guard
 from ..panel import Panel
 from ..panel_policy import PanelPolicy
-from ..request import Normalize
 from ..scheduling.queue import Bounds
-from ..windows import LongText
 from .errors import NotFound
 from .logs import log
 from .settings import Settings
 
 State = Literal["loading", "ready", "draining", "closed"]
-# What OpenAI's own clients ask for where they are told nothing else.
+# The models that OpenAI's own clients name by default.
 _OPENAI = {"omni-moderation-latest", "omni-moderation-2024-09-26", "text-moderation-latest", "text-moderation-stable"}
-_HANDOVER = 1.0  # seconds in which who found the old guard submits to it
+_HANDOVER = 1.0  # seconds in which a request that holds the old guard may still submit to it
 
 
 @dataclass
 class Host:
-    """`load` is called once, from a thread; `reload` any time later. A guard that cannot be opened changes nothing."""
+    """`load` runs once, in a thread; `reload` at any time later. A guard that does not open changes nothing."""
 
     settings: Settings
     guards: dict[str, Guard] = field(default_factory=dict)
@@ -39,7 +36,7 @@ class Host:
             self.state = "ready"
 
     def reload(self) -> bool:
-        """Open every guard anew, and only when all of them work let them take over; whether they did."""
+        """Open every guard anew, and replace the old ones if all of them open; returns whether they do."""
         with self._reloading:
             try:
                 opened = self._open()
@@ -54,8 +51,8 @@ class Host:
             return True
 
     def find(self, model: object) -> tuple[str, Guard]:
-        """The guard of a name; the first where none is given, or one of OpenAI's. Raises NotFound, Closed."""
-        if self.state in ("loading", "closed") or not self.guards:  # none yet: it is drained while it loads
+        """A guard by its name; None and OpenAI's models name the first. Raises NotFound and Closed."""
+        if self.state in ("loading", "closed") or not self.guards:  # a signal may come before any is loaded
             raise Closed("the guards are being loaded" if self.state == "loading" else "the server is shutting down")
         if model is not None and not isinstance(model, str):
             raise InputError(f"the guard's name is {type(model).__name__}, expected a string")
@@ -67,45 +64,50 @@ class Host:
         raise NotFound(f"no guard has that name; this server has {list(self.guards)}{hint}")
 
     def panel(self, policy: object) -> Panel:
-        """All guards together. Raises InputError."""
+        """A panel of all guards. Raises InputError."""
         self.find(None)
         if not isinstance(policy, str):
             raise InputError(f"panel is {type(policy).__name__}, expected a policy's name")
         return Panel(self.guards, policy=cast(PanelPolicy, policy))
 
     def readiness(self) -> tuple[bool, dict[str, Any]]:
-        """Whether requests are welcome, and why not."""
+        """Whether the server takes requests, and the body of /ready."""
         hung = {name: guard.scheduler.hung for name, guard in self.guards.items() if guard.scheduler.hung}
         ready = self.state == "ready" and not hung
         return ready, {"status": "ready" if ready else "hung" if self.state == "ready" else self.state, "hung": hung}
 
     def close(self, timeout: float) -> bool:
-        """Refuse what comes, answer what was accepted; whether all of it was, in time."""
+        """Refuse new requests and answer those accepted; returns whether all are answered in time."""
         self.state = "closed"
         return all([guard.close(timeout) for guard in list(self.guards.values())])  # noqa: C419, each is closed
 
     def _open(self) -> dict[str, Guard]:
-        settings, found = self.settings, dict[str, Guard]()
-        for given, path in settings.paths():
+        settings, guards = self.settings, dict[str, Guard]()
+        for chosen, path in settings.paths():
             guard = Guard.load(
-                path, threads=settings.threads, device=cast(Device | None, settings.device), verify=settings.verify,
-                max_tokens=settings.max_tokens, max_windows=settings.max_windows,
-                long_text=cast(LongText, settings.long_text), normalize=cast(Normalize, settings.normalize),
+                path,
+                threads=settings.threads,
+                device=settings.device,
+                verify=settings.verify,
+                max_tokens=settings.max_tokens,
+                max_windows=settings.max_windows,
+                long_text=settings.long_text,
+                normalize=settings.normalize,
                 in_memory=settings.in_memory,
                 queue=Bounds(settings.max_queue, settings.max_queue_tokens),
-            )  # fmt: skip
-            name = given or guard.manifest.name
+            )
+            name = chosen or guard.manifest.name
             if ":" in name:
                 raise InputError(
-                    f"the guard at {path} is called {name}, and a colon parts a name from an answer style; "
-                    f"give it a name without one, as in NAME={path}"
+                    f"the name of the guard at {path} is {name}, and a colon separates a name from an answer style; "
+                    f"choose a name without a colon, as in NAME={path}"
                 )
-            if name in found:
-                raise InputError(f"two guards are called {name}; name them, as in NAME={path}")
+            if name in guards:
+                raise InputError(f"two guards have the name {name}; name them, as in NAME={path}")
             for mode in guard.manifest.modes:
                 guard.check("warm up", "warm up" if mode == "response" else None)
-            found[name] = guard
+            guards[name] = guard
             log(
                 "info", "guard loaded", guard=name, engine=guard.manifest.engine.name, quant=guard.manifest.engine.quant
             )
-        return found
+        return guards

@@ -1,4 +1,4 @@
-"""The text that a JSON value means: what a tool is called with, and how it is described."""
+"""The text that a JSON value means: a tool's arguments, or its description."""
 
 import json
 import re
@@ -11,47 +11,47 @@ _WORD = re.compile(r"[!-~]{0,64}")  # ASCII, no space
 
 
 class _Pairs(list[tuple[str, object]]):
-    """An object's names and values: all of them, where a name stands twice."""
+    """An object's names and values, duplicate names included."""
 
 
 def text_in(value: object, without: Collection[str] = ()) -> str:
     """A line for every name and every value, in their order, without JSON's escapes and punctuation.
 
-    A string that is JSON itself (a call's arguments are, and may hold more of it) stands for what is in it; in one that
-    looks like JSON and is none, and in any other, \\uXXXX stands for its character. without: names that are left out,
-    and their values too where they are true, false or words without spaces.
+    A string of JSON counts as the JSON value; a call's arguments are such a string, and may hold more of them. In every
+    other string, \\uXXXX counts as its character. without: names to leave out, together with values that are true,
+    false or words without spaces.
     """
     lines: list[str] = []
     waiting: list[tuple[str, object]] = [("", value)]
     while waiting:
-        name, found = waiting.pop()
-        if isinstance(found, str):
-            found = _decoded(found)
+        name, item = waiting.pop()
+        if isinstance(item, str):
+            item = _decoded(item)
         if name in without:
-            if _plain(found):
+            if _plain(item):
                 continue
             name = ""
-        if isinstance(found, dict | list):
+        if isinstance(item, dict | list):
             lines.append(_unescaped(name))
-            pairs = found.items() if isinstance(found, dict) else found
-            inner = list(pairs) if isinstance(found, dict | _Pairs) else [("", each) for each in found]
+            pairs = item.items() if isinstance(item, dict) else item
+            inner = list(pairs) if isinstance(item, dict | _Pairs) else [("", element) for element in item]
             waiting += reversed(inner)
         else:
-            shown = found if isinstance(found, str) else "" if found is None else json.dumps(found)
+            shown = item if isinstance(item, str) else "" if item is None else json.dumps(item)
             lines.append(": ".join(filter(None, (_unescaped(name), shown))))
-    # A lone surrogate stays the escape that it was.
+    # A lone surrogate stays an escape.
     return "\n".join(filter(None, lines)).encode(errors="backslashreplace").decode()
 
 
 def _decoded(text: str) -> object:
-    """What a string of JSON holds; any other string with its escapes decoded. Numbers stay as they are written."""
+    """The value of a string of JSON; any other string with its escapes decoded. Numbers keep their spelling."""
     ends = text.strip()
     if ends[:1] + ends[-1:] in ("{}", "[]", '""'):
         try:
-            found = json.loads(text, object_pairs_hook=_Pairs, parse_int=str, parse_float=str, parse_constant=str)
+            value = json.loads(text, object_pairs_hook=_Pairs, parse_int=str, parse_float=str, parse_constant=str)
         except (ValueError, RecursionError):
             return _unescaped(text)
-        return _decoded(found) if isinstance(found, str) else found  # each round takes at least its quotes off
+        return _decoded(value) if isinstance(value, str) else value  # each round removes at least the quotes
     return _unescaped(text)
 
 
@@ -59,8 +59,8 @@ def _unescaped(text: str) -> str:
     return _ESCAPE.sub(_character, text)
 
 
-def _character(found: re.Match[str]) -> str:
-    high, low, other = found.groups()
+def _character(escape: re.Match[str]) -> str:
+    high, low, other = escape.groups()
     if other is not None:
         return chr(int(other, 16))
     return chr(0x10000 + ((int(high, 16) - 0xD800) << 10) + int(low, 16) - 0xDC00)
@@ -68,5 +68,5 @@ def _character(found: re.Match[str]) -> str:
 
 def _plain(value: object) -> bool:
     if isinstance(value, list):
-        return all(isinstance(each, str) and _WORD.fullmatch(each) for each in value)
+        return all(isinstance(element, str) and _WORD.fullmatch(element) for element in value)
     return isinstance(value, bool) or (isinstance(value, str) and _WORD.fullmatch(value) is not None)

@@ -14,37 +14,48 @@ from .messages import call_text, content, texts_of
 
 _PARAMS = "additional_provider_specific_params"
 _LISTS: dict[str, type] = {
-    "texts": str, "images": object, "tools": dict, "tool_calls": dict, "structured_messages": dict,
-}  # fmt: skip
-# The grammar of a tool's schema: no part of what the tool is said to do.
+    "texts": str,
+    "images": object,
+    "tools": dict,
+    "tool_calls": dict,
+    "structured_messages": dict,
+}
+# The keywords of a tool's JSON schema: they do not describe the tool.
 _GRAMMAR = (
-    "type", "format", "required", "additionalProperties", "strict", "function", "parameters", "input_schema",
-    "properties", "items",
-)  # fmt: skip
-# What of a message has content beside its own: other names have no text that a model is given.
+    "type",
+    "format",
+    "required",
+    "additionalProperties",
+    "strict",
+    "function",
+    "parameters",
+    "input_schema",
+    "properties",
+    "items",
+)
+# Keys of a message, beside its content, whose text a model reads.
 _ALSO = ("name", "reasoning_content", "thinking_blocks")
 
 Item = tuple[str, str | None]
 
 
 async def litellm(call: Call) -> Reply:
-    """BLOCKED with the reason, or NONE where every text was judged and is safe.
+    """BLOCKED with the reason, or NONE if every text is judged and is safe.
 
-    A reply's texts come without the question, unless `structured_messages` has it: a guard that judges replies then
-    judges them as replies to an empty message, one that does not as texts. Each text is judged once, `max_items` of
-    them at a time.
+    A reply's question is in `structured_messages` or nowhere. Without it, a guard that judges replies judges a reply to
+    an empty message; other guards judge the reply as a text. Each text is judged once, `max_items` of them at a time.
     """
     body, left = call.body, LeftOut()
-    kind = text_of(body, "input_type")
-    if kind not in ("request", "response"):
+    input_type = text_of(body, "input_type")
+    if input_type not in ("request", "response"):
         raise InputError("input_type: expected request or response")
     without(body, ("guard", "panel", *OPTIONS), f"put them into {_PARAMS}")
-    lists = {key: _list(body, key, of) for key, of in _LISTS.items()}
+    lists = {key: _list(body, key, kind) for key, kind in _LISTS.items()}
     params = optional(body, _PARAMS, dict, {})
     only(params, ("guard", "panel", *OPTIONS), _PARAMS)
     jury = _Jury(call, params)
     question = None
-    if kind == "response":  # its messages were judged as a request
+    if input_type == "response":  # LiteLLM has sent the messages as a request before
         messages = lists.pop("structured_messages")
         if jury.judges_replies:
             question = _question(messages, left)
@@ -57,14 +68,14 @@ async def litellm(call: Call) -> Reply:
     items: list[Item] = [(text, None) if question is None else (question, text) for text in texts]
     try:
         reason = await jury.objection(items)
-    except BadText as error:  # to LiteLLM an error is a failure of ours, and this one would come again
+    except BadText as error:  # LiteLLM makes a 500 of an error, and would send the text again
         call.unjudged.append((error.kind, "block"))
         reason = str(error)
     return _blocked(reason, left) if reason else Reply({"action": "NONE", "guardpass": {"ignored": left.ignored()}})
 
 
 def too_large(call: Call, error: GuardpassError) -> Reply:
-    """A body that was not read to its end."""
+    """The answer to a body over the limit."""
     call.unjudged.append((error.kind, "block"))
     return _blocked(str(error), LeftOut())
 
@@ -74,7 +85,7 @@ def _blocked(reason: str, left: LeftOut) -> Reply:
 
 
 class _Jury:
-    """Who judges, a guard or all of them, and how."""
+    """The judge of a request: a guard or a panel of all, with the options."""
 
     def __init__(self, call: Call, params: Mapping[str, Any]) -> None:
         self._call, self._options, self._panel = call, judging(params), params.get("panel")
@@ -88,7 +99,7 @@ class _Jury:
         self.judges_replies = any("response" in guard.manifest.modes for guard in guards)
 
     async def objection(self, items: list[Item]) -> str | None:
-        """Why the first of these that are unsafe are so."""
+        """The reason of the first unsafe item; None if all are safe."""
         most = self._call.host.settings.max_items if self._panel is None else 1
         for start in range(0, len(items), most):
             batch = items[start : start + most]
@@ -98,9 +109,9 @@ class _Jury:
                 if not worst.safe:
                     return _reason(self._name, worst)
             else:
-                found = await self._call.ask_panel(self._panel, *batch[0], **self._options)
-                if not found.safe:
-                    return _reasons(found)
+                verdict = await self._call.ask_panel(self._panel, *batch[0], **self._options)
+                if not verdict.safe:
+                    return _reasons(verdict)
         return None
 
 
@@ -110,35 +121,35 @@ def _reason(name: str, verdict: Verdict) -> str:
     return f"{name}: {', '.join(verdict.categories) or verdict.label} (score {verdict.score:.3f})"
 
 
-def _reasons(found: PanelVerdict) -> str:
-    spoke = [(name, found.members[name]) for name in found.decided_by]
-    return "; ".join(_reason(name, verdict) for name, verdict in spoke if verdict is not None)
+def _reasons(verdict: PanelVerdict) -> str:
+    deciding = [(name, verdict.members[name]) for name in verdict.decided_by]
+    return "; ".join(_reason(name, member) for name, member in deciding if member is not None)
 
 
-def _list(body: Mapping[str, Any], key: str, of: type) -> list[Any]:
-    found: list[Any] = optional(body, key, list, [])
-    if not all(isinstance(each, of) for each in found):
-        raise InputError(f"{key}: expected a list of {'strings' if of is str else 'objects'}")
-    return found
+def _list(body: Mapping[str, Any], key: str, kind: type) -> list[Any]:
+    values: list[Any] = optional(body, key, list, [])
+    if not all(isinstance(value, kind) for value in values):
+        raise InputError(f"{key}: expected a list of {'strings' if kind is str else 'objects'}")
+    return values
 
 
 def _texts(lists: Mapping[str, list[Any]], left: LeftOut) -> Iterator[str]:
-    """Every text of a request."""
+    """All texts of a request, in order."""
     yield from lists["texts"]
     for index, call in enumerate(lists["tool_calls"]):
         yield from call_text(call, f"tool_calls[{index}]", left)
-    for index, message in enumerate(lists.get("structured_messages", ())):  # most of them are among `texts`
+    for index, message in enumerate(lists.get("structured_messages", ())):  # `texts` repeats most of them
         yield from texts_of(message, f"structured_messages[{index}]", left, _ALSO)
     for tool in lists["tools"]:
         text = text_in(tool, _GRAMMAR)
-        if text:  # none has a tool that is but a type
+        if text:  # a tool that is only a type has none
             yield text
     for index, _ in enumerate(lists["images"]):
         left.cannot(f"images[{index}]", "image")
 
 
 def _question(messages: list[Any], left: LeftOut) -> str:
-    """The user's last message, as far as it is text: what else is in it was let in as a request."""
+    """The text of the user's last message. Its other content was blocked or allowed with the request."""
     users = [index for index, message in enumerate(messages) if message.get("role") == "user"]
     for index in range(len(messages)):
         if index not in users[-1:]:

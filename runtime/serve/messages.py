@@ -1,4 +1,4 @@
-"""OpenAI's messages: the text in them, and which of it is judged."""
+"""OpenAI's messages: their texts, and the turn that is judged."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
@@ -9,38 +9,50 @@ from .json_text import text_in
 from .left_out import LeftOut, quoted
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
-# Types of parts (OpenAI's chat and responses, Anthropic's messages), and the key that has their text.
+# Types of parts (OpenAI's chat and responses, Anthropic's messages), and the key of their text.
 _TEXTS = {
-    "text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal", "thinking": "thinking",
-}  # fmt: skip
+    "text": "text",
+    "input_text": "text",
+    "output_text": "text",
+    "refusal": "refusal",
+    "thinking": "thinking",
+}
 _KINDS = {
-    "image": "image", "image_url": "image", "input_image": "image", "audio": "audio", "input_audio": "audio",
-    "video": "video", "video_url": "video", "file": "file", "input_file": "file", "document": "file",
-}  # fmt: skip
-_CALLED = ("name", "arguments", "input")
+    "image": "image",
+    "image_url": "image",
+    "input_image": "image",
+    "audio": "audio",
+    "input_audio": "audio",
+    "video": "video",
+    "video_url": "video",
+    "file": "file",
+    "input_file": "file",
+    "document": "file",
+}
+_CALL_KEYS = ("name", "arguments", "input")
 _USED = ("role", "content", "refusal", "tool_calls", "function_call", "tool_call_id", "audio", "images")
 
 
 def judged_messages(messages: object) -> tuple[tuple[str, str | None], LeftOut]:
-    """The last turn, and what is left out of its verdict. Raises InputError.
+    """The last turn, and the content that its verdict leaves out. Raises InputError.
 
     A user's message is judged as a text, an assistant's as the reply to the user's last message, and results of tools
     as a text. A message's text is its content, its refusal, and its tool calls' names and arguments.
     """
-    every = _checked(messages)
-    spoken = [index for index, message in enumerate(every) if message["role"] not in ("system", "developer")]
-    users = [index for index in spoken if every[index]["role"] == "user"]
-    role = every[spoken[-1]]["role"] if spoken else "system"
+    turns = _checked(messages)
+    spoken = [index for index, turn in enumerate(turns) if turn["role"] not in ("system", "developer")]
+    users = [index for index in spoken if turns[index]["role"] == "user"]
+    role = turns[spoken[-1]]["role"] if spoken else "system"
     judged = spoken[-1:]
-    if role in ("tool", "function"):  # several, where several were called
-        judged = list(takewhile(lambda index: every[index]["role"] in ("tool", "function"), reversed(spoken)))[::-1]
+    if role in ("tool", "function"):  # one turn has a result of each call
+        judged = list(takewhile(lambda index: turns[index]["role"] in ("tool", "function"), reversed(spoken)))[::-1]
     elif not users:
         raise InputError("no message has the role user, expected one to judge")
     elif role == "assistant":
         judged = [users[-1], spoken[-1]]
     left = LeftOut()
     texts = []
-    for index, message in enumerate(every):
+    for index, message in enumerate(turns):
         place = f"messages[{index}]"
         if index in judged:
             texts.append(one_text(list(texts_of(message, place, left)), place, left))
@@ -50,14 +62,14 @@ def judged_messages(messages: object) -> tuple[tuple[str, str | None], LeftOut]:
 
 
 def one_text(pieces: Sequence[str], place: str, left: LeftOut) -> str:
-    """Pieces of text as one. Raises InputError where there are none."""
+    """Join pieces of text. Raises InputError if there are none."""
     if not pieces:
         raise InputError(left.why() if left.not_text else f"{place} is missing or empty, expected a text to judge")
     return "\n".join(filter(None, pieces))
 
 
 def texts_of(message: Mapping[str, Any], place: str, left: LeftOut, also: Sequence[str] = ()) -> Iterator[str]:
-    """Every text in a message; also: keys that have content too."""
+    """All texts of a message. also: more keys with content."""
     for key in ("content", "refusal", *also):
         yield from content(message.get(key), f"{place}.{key}", left)
     calls = message.get("tool_calls") or []
@@ -83,17 +95,17 @@ def content(value: object, place: str, left: LeftOut) -> Iterator[str]:
 
 
 def call_text(call: object, place: str, left: LeftOut) -> Iterator[str]:
-    """A call of a tool: its name, and its arguments as the text they mean."""
-    said: list[object] = []
+    """The text of a tool call: its name, and the text that its arguments mean."""
+    values: list[object] = []
     if isinstance(call, dict):
         for key, body in (("", call), ("function", call.get("function")), ("custom", call.get("custom"))):
             if isinstance(body, dict):
-                said += [body[name] for name in _CALLED if body.get(name) is not None]
-                used = (*_CALLED, "id", "type", "index", "function", "custom")
-                left.rest(body, used if body is call else _CALLED, f"{place}.{key}" if key else place)
+                values += [body[name] for name in _CALL_KEYS if body.get(name) is not None]
+                used = (*_CALL_KEYS, "id", "type", "index", "function", "custom")
+                left.rest(body, used if body is call else _CALL_KEYS, f"{place}.{key}" if key else place)
             elif body is not None:
-                said.append(body)
-    text = text_in(said)
+                values.append(body)
+    text = text_in(values)
     if text:
         yield text
     else:
@@ -116,9 +128,9 @@ def _part(part: object, place: str, left: LeftOut) -> Iterator[str]:
 
 
 def _checked(messages: object) -> list[dict[str, Any]]:
-    """Messages of the right shape, whether they are judged or not. Raises InputError."""
+    """The messages, of the right shape, judged or not. Raises InputError."""
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise InputError("messages is no list of objects, expected OpenAI's messages")
+        raise InputError("messages is not a list of objects, expected OpenAI's messages")
     for index, message in enumerate(messages):
         place, role = f"messages[{index}]", message.get("role")
         if role not in ROLES:

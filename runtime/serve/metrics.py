@@ -1,4 +1,4 @@
-"""What /metrics counts."""
+"""The metrics of /metrics."""
 
 import os
 
@@ -14,54 +14,67 @@ _MARGINS = (-8, -4, -2, -1, -0.5, 0, 0.5, 1, 2, 4, 8)
 
 
 class Metrics:
-    """Of one process, or of all workers where PROMETHEUS_MULTIPROC_DIR is set."""
+    """The metrics of one process, or of all workers where PROMETHEUS_MULTIPROC_DIR is set."""
 
     def __init__(self) -> None:
-        # No gauge beside every counter for when it began.
+        # Without a gauge of its start time beside every counter.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry = CollectorRegistry()
         self.requests = Counter(
             "guardpass_requests", "Requests, by endpoint and status.", ["endpoint", "status"], registry=registry
         )
         self.seconds = Histogram(
-            "guardpass_request_seconds", "From the first byte to the answer.", ["endpoint"], registry=registry,
+            "guardpass_request_seconds",
+            "Time from the first byte to the answer.",
+            ["endpoint"],
+            registry=registry,
             buckets=_SECONDS,
-        )  # fmt: skip
+        )
         self.phases = Histogram(
-            "guardpass_phase_seconds", "A verdict's parts: queue, tokenize, pass.", ["guard", "phase"],
-            registry=registry, buckets=_SECONDS,
-        )  # fmt: skip
+            "guardpass_phase_seconds",
+            "Time of a verdict's phases: queue, tokenize, pass.",
+            ["guard", "phase"],
+            registry=registry,
+            buckets=_SECONDS,
+        )
         self.failures = Counter(
-            "guardpass_failures", "Requests that got no verdict, by kind of error.", ["kind"], registry=registry
+            "guardpass_failures", "Requests without a verdict, by kind of error.", ["kind"], registry=registry
         )
         self.verdicts = Counter("guardpass_verdicts", "Verdicts.", ["guard", "label", "safe"], registry=registry)
         self.margins = Histogram(
-            "guardpass_margin", "Safe logit less unsafe logit.", ["guard"], registry=registry, buckets=_MARGINS
+            "guardpass_margin", "Safe logit minus unsafe logit.", ["guard"], registry=registry, buckets=_MARGINS
         )
-        self.tokens = Counter("guardpass_tokens", "Tokens run.", ["guard"], registry=registry)
+        self.tokens = Counter("guardpass_tokens", "Tokens that passes ran.", ["guard"], registry=registry)
         self.literals = Counter(
-            "guardpass_suspicious_texts", "Texts with pieces of the guard's own prompt.", ["guard"], registry=registry
+            "guardpass_suspicious_texts", "Texts that hold pieces of the guard's prompt.", ["guard"], registry=registry
         )
         self.partial = Counter(
-            "guardpass_long_texts", "Texts of several windows, or cut.", ["guard", "how"], registry=registry
+            "guardpass_long_texts",
+            "Texts in several windows, or truncated.",
+            ["guard", "how"],
+            registry=registry,
         )
         self.normalized = Counter(
-            "guardpass_normalized_texts", "Texts whose plain form was judged too.", ["guard"], registry=registry
+            "guardpass_normalized_texts", "Texts judged in their plain form too.", ["guard"], registry=registry
         )
         self.undecided = Counter(
-            "guardpass_undecided", "Verdicts that on_error gave.", ["guard", "on_error"], registry=registry
+            "guardpass_undecided", "Verdicts that on_error made of failures.", ["guard", "on_error"], registry=registry
         )
         self.unjudged = Counter(
-            "guardpass_unjudged", "What was not judged, by kind, and whether it was blocked or allowed.",
-            ["kind", "outcome"], registry=registry,
-        )  # fmt: skip
+            "guardpass_unjudged",
+            "Content that is not judged, by kind and outcome: block or allow.",
+            ["kind", "outcome"],
+            registry=registry,
+        )
         self.in_flight = Gauge(
-            "guardpass_requests_in_flight", "Requests being answered.", registry=registry, multiprocess_mode="livesum"
+            "guardpass_requests_in_flight", "Requests in flight.", registry=registry, multiprocess_mode="livesum"
         )
         self.ready = Gauge(
-            "guardpass_ready", "1 where /ready says yes, of every worker.", registry=registry,
+            "guardpass_ready",
+            "1 if /ready says yes in every worker.",
+            registry=registry,
             multiprocess_mode="livemin",
-        )  # fmt: skip
+        )
         self.reloads = Counter("guardpass_reloads", "Reloads, by outcome.", ["outcome"], registry=registry)
         if not self._several:
             ProcessCollector(registry=registry)
@@ -91,7 +104,7 @@ class Metrics:
             self.partial.labels(guard, "truncated" if verdict.truncated else "windows").inc()
 
     def text(self) -> bytes:
-        """The exposition format of Prometheus."""
+        """The metrics in Prometheus' text format."""
         if not self._several:
             return exposition(self.registry)
         together = CollectorRegistry()

@@ -1,4 +1,4 @@
-"""POST /v1/moderations, in OpenAI's shape: all 13 categories, and what the guard itself says in one more object."""
+"""POST /v1/moderations, in OpenAI's shape: all 13 categories, and the guard's verdict in one more object."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,9 +14,20 @@ from .named import named
 
 # openai-python, src/openai/types/moderation.py
 CATEGORIES = (
-    "harassment", "harassment/threatening", "hate", "hate/threatening", "illicit", "illicit/violent", "self-harm",
-    "self-harm/instructions", "self-harm/intent", "sexual", "sexual/minors", "violence", "violence/graphic",
-)  # fmt: skip
+    "harassment",
+    "harassment/threatening",
+    "hate",
+    "hate/threatening",
+    "illicit",
+    "illicit/violent",
+    "self-harm",
+    "self-harm/instructions",
+    "self-harm/intent",
+    "sexual",
+    "sexual/minors",
+    "violence",
+    "violence/graphic",
+)
 
 
 async def moderations(call: Call) -> Reply:
@@ -29,15 +40,15 @@ async def moderations(call: Call) -> Reply:
     left.rest(call.body, ("model", "input"))
     name, guard, verdicts = await call.judge(call.body.get("model"), [(text, None) for text in texts])
     results = [result(guard.manifest, verdict) for verdict in verdicts]
-    for each in results:
-        each["guardpass"]["ignored"] = left.ignored()
+    for entry in results:
+        entry["guardpass"]["ignored"] = left.ignored()
     return Reply({"id": f"modr-{call.id}", "model": name, "results": results})
 
 
 def result(manifest: Manifest, verdict: Verdict) -> dict[str, Any]:
-    """What OpenAI has for one text. A category is true where the guard's answer names it.
+    """OpenAI's result for one text. A category is true where the guard's answer names it.
 
-    What flags a text and has none of OpenAI's categories is listed in `guardpass`.
+    `guardpass` lists the guard's categories that OpenAI does not have.
     """
     labels = named(manifest, verdict)
     openai = {label.openai for label in labels}
@@ -53,14 +64,14 @@ def result(manifest: Manifest, verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _texts(given: object, left: LeftOut) -> Iterator[str]:
-    """A string, strings, or one input in parts."""
-    if isinstance(given, str):
-        yield given
-    elif isinstance(given, list) and given:
-        if all(isinstance(each, str) for each in given):
-            yield from given
+def _texts(value: object, left: LeftOut) -> Iterator[str]:
+    """The texts of an input: a string, strings, or parts of one text."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list) and value:
+        if all(isinstance(item, str) for item in value):
+            yield from value
         else:
-            yield one_text(list(content(given, "input", left)), "input", left)
+            yield one_text(list(content(value, "input", left)), "input", left)
     else:
         raise InputError("input is missing or empty, expected a string, a list of strings, or a list of text parts")

@@ -1,4 +1,4 @@
-"""What an unsafe verdict names, by the guard's labels."""
+"""The labels of a guard that an unsafe verdict names."""
 
 from ..describe import labels_of
 from ..format.manifest import Label, Manifest
@@ -7,13 +7,13 @@ from ..verdict import Verdict
 
 
 def named(manifest: Manifest, verdict: Verdict) -> list[Label]:
-    """The labels that say what is unsafe, field by field; of a safe verdict, none."""
+    """The labels that name what is unsafe, field by field; none for a safe verdict."""
     if verdict.safe:
         return []
-    found: list[Label] = []
+    names: list[Label] = []
     labels = labels_of(manifest)
     for field, answer in verdict.fields.items():
         if answer is not None:
             judges = any(label.severity != "safe" for label in labels[field])
-            found += [each for each in labels[field] if each.name == answer.label and names_category(each, judges)]
-    return found
+            names += [label for label in labels[field] if label.name == answer.label and names_category(label, judges)]
+    return names

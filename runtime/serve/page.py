@@ -1,4 +1,4 @@
-"""The page at /, read once, with a policy that lets nothing but its own script and style run."""
+"""The page at /, with a policy that allows its own script and style alone."""
 
 import base64
 import hashlib
@@ -9,9 +9,9 @@ PAGE: bytes = files(__package__).joinpath("page.html").read_bytes()
 
 
 def _hash(tag: bytes) -> str:
-    """What CSP calls the inline script or style of the page."""
-    found = re.search(rb"<" + tag + rb">(.*?)</" + tag + rb">", PAGE, re.DOTALL)
-    digest = hashlib.sha256(found[1] if found else b"").digest()
+    """The CSP source of the page's inline script or style."""
+    match = re.search(rb"<" + tag + rb">(.*?)</" + tag + rb">", PAGE, re.DOTALL)
+    digest = hashlib.sha256(match[1] if match else b"").digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 

@@ -14,9 +14,9 @@ ANY_OBJECT: Schema = {"type": "object"}
 
 
 def record(required: dict[str, Schema], optional: dict[str, Schema] | None = None, *, closed: bool = False) -> Schema:
-    """An object; of a closed one every key is named here."""
-    found: Schema = {"type": "object", "properties": required | (optional or {}), "required": sorted(required)}
-    return found | {"additionalProperties": False} if closed else found
+    """An object; a closed one has no other keys."""
+    schema: Schema = {"type": "object", "properties": required | (optional or {}), "required": sorted(required)}
+    return schema | {"additionalProperties": False} if closed else schema
 
 
 def list_of(items: Schema, least: int = 0) -> Schema:
@@ -29,6 +29,7 @@ def or_null(schema: Schema) -> Schema:
     return {"anyOf": [schema, {"type": "null"}]}
 
 
+# fmt: off
 ERROR = record({"error": record({"message": STRING, "type": STRING, "code": STRING, "param": {"type": "null"}})})
 
 FIELD = record({"label": STRING, "score": NUMBER, "margin": NUMBER, "labels": {"type": "object"}})
@@ -40,15 +41,15 @@ _VERDICT: dict[str, Schema] = {
     "suspicious_literals": list_of(STRING),
     "tokens": ANY_OBJECT, "ms": record({"queue": NUMBER, "tokenize": NUMBER, "pass": NUMBER, "total": NUMBER}),
     "failure": or_null(record({"kind": STRING, "message": STRING, "on_error": STRING})),
-}  # fmt: skip
+}
 VERDICT = record(_VERDICT, closed=True)
-_IGNORED = {"ignored": list_of(STRING)}  # what the verdict does not go by: keys, turns, parts that are no text
+_IGNORED = {"ignored": list_of(STRING)}  # keys, turns and parts that the verdict leaves out
 JUDGED = record(_VERDICT | _IGNORED, closed=True)
 PARTS = list_of(record({"type": STRING}), 1)  # of text, or with --unjudged allow of anything
 
 MODERATIONS_REQUEST = record(
     {"input": {"anyOf": [STRING, list_of(STRING, 1), PARTS]}}, {"model": or_null(STRING)}
-)  # fmt: skip
+)
 MODERATIONS = record(
     {
         "id": STRING, "model": STRING,
@@ -66,7 +67,7 @@ MODERATIONS = record(
             1,
         ),
     }
-)  # fmt: skip
+)
 
 OPTIONS: dict[str, Schema] = {
     "guard": or_null(STRING), "panel": or_null({"enum": ["any", "all", "weighted"]}),
@@ -78,7 +79,7 @@ OPTIONS: dict[str, Schema] = {
     "strict": or_null(BOOLEAN), "temperature": or_null({"type": "number", "minimum": 0.001, "maximum": 1000}),
     "alpha": or_null({"type": "number", "minimum": 0, "maximum": 1e6}), "normalize": or_null({"enum": ["on", "off"]}),
     "priority": or_null({"type": "integer"}),
-}  # fmt: skip
+}
 CHECK_REQUEST = record({"text": STRING}, {"response": or_null(STRING), **OPTIONS}, closed=True)
 CHECK: Schema = {
     "anyOf": [
@@ -93,14 +94,14 @@ MESSAGE = record(
         "content": {"anyOf": [STRING, list_of({}), {"type": "null"}]}, "refusal": or_null(STRING),
         "tool_calls": or_null(list_of({})),
     },
-)  # fmt: skip
+)
 CHAT_REQUEST = record({"messages": list_of(MESSAGE, 1)}, {"model": or_null(STRING), "stream": or_null(BOOLEAN)})
 CHAT = record(
     {
         "id": STRING, "object": STRING, "created": {"type": "integer"}, "model": STRING,
         "choices": list_of(ANY_OBJECT, 1), "usage": ANY_OBJECT, "guardpass": JUDGED,
     }
-)  # fmt: skip
+)
 
 LITELLM_REQUEST = record(
     {"input_type": {"enum": ["request", "response"]}},
@@ -109,10 +110,11 @@ LITELLM_REQUEST = record(
         "tool_calls": or_null(list_of(ANY_OBJECT)), "structured_messages": or_null(list_of(ANY_OBJECT)),
         "additional_provider_specific_params": or_null(record({}, OPTIONS, closed=True)),
     },
-)  # fmt: skip
+)
 LITELLM = record(
     {"action": {"enum": ["BLOCKED", "NONE"]}, "guardpass": record(_IGNORED, closed=True)},
     {"blocked_reason": STRING}, closed=True,
-)  # fmt: skip
+)
 
 STATUS = record({"status": STRING})
+# fmt: on

@@ -1,4 +1,4 @@
-"""One server process: load behind an open port, serve, and on a signal stop in order."""
+"""One server process: it opens the port, loads the guards, serves, and stops in order on a signal."""
 
 import asyncio
 import math
@@ -15,22 +15,22 @@ from ..errors import EngineError, GuardpassError, InputError
 from .app import make_app
 from .host import Host
 from .keys import Keys
-from .logs import log
+from .logs import log, show
 from .metrics import Metrics
 from .settings import Settings
 
 _BACKLOG = 2048
-# Seconds. Longer than clients and proxies keep a connection they do not use (httpx 5, AWS's load balancer 60), so that
-# they close it first: a request that crosses the server's closing is lost.
+# Seconds. Clients and proxies close an idle connection earlier (httpx after 5, AWS's load balancer after 60): a request
+# that crosses the server's closing would be lost.
 _IDLE = 75
-_PARENT = 0.5  # seconds between looks at whether the supervisor lives
-_READINESS = 0.5  # seconds between looks at whether the guards are ready
+_PARENT = 0.5  # seconds between checks that the supervisor lives
+_READINESS = 0.5  # seconds between updates of the gauge
 
 
 def listen(settings: Settings) -> socket.socket:
-    """The port, bound. Raises InputError."""
+    """Bind the port. Raises InputError."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    # With its protocol named, or asyncio would leave Nagle's delay on: 40 ms an answer.
+    # Without the protocol, asyncio leaves Nagle's delay on: 40 ms an answer.
     bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -43,18 +43,24 @@ def listen(settings: Settings) -> socket.socket:
     return bound
 
 
-def serve(settings: Settings, bound: socket.socket, *, orphaned: threading.Event | None = None) -> None:
-    """Serve until a signal says otherwise (or `orphaned` is set).
+def address_of(bound: socket.socket) -> str:
+    """The URL of a bound port."""
+    host, port = bound.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
-    SIGTERM, SIGINT: /ready says no; after `notice` seconds nothing new is taken; what was accepted is answered, within
-    `drain` seconds; a second signal ends at once. SIGHUP: reload. Raises what loading raises, EngineError where the
-    drain took too long.
+
+def serve(settings: Settings, bound: socket.socket, *, orphaned: threading.Event | None = None) -> None:
+    """Serve until a signal, or until `orphaned` is set.
+
+    On SIGTERM or SIGINT, /ready says no. After `notice` seconds the server takes no more requests, and answers those it
+    took within `drain` seconds. A second signal ends it at once. On SIGHUP it reloads the guards. Raises the errors of
+    loading, and EngineError for a drain that takes too long.
     """
     asyncio.run(_Server(settings, bound, orphaned).run())
 
 
 class _Uvicorn(uvicorn.Server):
-    """uvicorn, with signals left to us."""
+    """uvicorn, without its signal handlers."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -66,10 +72,17 @@ class _Server:
         self._settings, self._bound, self._orphaned = settings, bound, orphaned
         self._host, self._metrics = Host(settings), Metrics()
         config = uvicorn.Config(
-            make_app(self._host, Keys(settings.api_key_file), self._metrics), log_config=None, access_log=False,
-            lifespan="off", server_header=False, date_header=True, backlog=_BACKLOG,
-            timeout_keep_alive=_IDLE, timeout_graceful_shutdown=math.ceil(settings.drain), ws="none",
-        )  # fmt: skip
+            make_app(self._host, Keys(settings.api_key_file), self._metrics),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            date_header=True,
+            backlog=_BACKLOG,
+            timeout_keep_alive=_IDLE,
+            timeout_graceful_shutdown=math.ceil(settings.drain),
+            ws="none",
+        )
         self._uvicorn = _Uvicorn(config)
         self._stop = asyncio.Event()
         self._signals = 0
@@ -82,7 +95,7 @@ class _Server:
         serving = asyncio.create_task(self._uvicorn.serve(sockets=[self._bound]))
         loading = asyncio.create_task(asyncio.to_thread(self._host.load))
         watching = asyncio.create_task(self._watch_parent())
-        telling = asyncio.create_task(self._tell_ready())
+        gauging = asyncio.create_task(self._gauge_readiness())
         stopping = asyncio.create_task(self._stop.wait())
         await asyncio.wait((serving, loading, stopping), return_when=asyncio.FIRST_COMPLETED)
         try:
@@ -90,6 +103,9 @@ class _Server:
                 loading.result()
                 address = self._bound.getsockname()
                 log("info", "ready", host=address[0], port=address[1], guards=list(self._host.guards))
+                if self._orphaned is None:  # with workers, the process that starts them says it once
+                    names = ", ".join(self._host.guards)
+                    show(f"serving {names} on {address_of(self._bound)}, press Ctrl-C to stop")
                 await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
             if not serving.done():
                 self._host.state = "draining"
@@ -100,14 +116,16 @@ class _Server:
             raise
         finally:
             watching.cancel()
-            telling.cancel()
+            gauging.cancel()
             closing = asyncio.create_task(asyncio.to_thread(self._host.close, self._settings.drain))
             self._uvicorn.should_exit = True
             await serving
             drained = await closing
             log("info", "stopped", drained=drained)
         if not drained:
-            raise EngineError(f"requests were left after {self._settings.drain:g} s of draining; they got errors")
+            raise EngineError(
+                f"requests were left after {self._settings.drain:g} s of draining, and got errors; raise --drain"
+            )
 
     def _signalled(self, number: int) -> None:
         self._signals += 1
@@ -123,14 +141,14 @@ class _Server:
         threading.Thread(target=reload, name="guardpass reload", daemon=True).start()
 
     async def _watch_parent(self) -> None:
-        """A worker whose supervisor is gone stops as if it had been told to."""
+        """Stop a worker whose supervisor is gone, as a signal does."""
         if self._orphaned is not None:
             while not self._orphaned.is_set():
                 await asyncio.sleep(_PARENT)
             self._stop.set()
 
-    async def _tell_ready(self) -> None:
-        """The gauge of this worker, which others' answers to a scrape have in them."""
+    async def _gauge_readiness(self) -> None:
+        """Keep this worker's gauge up to date: any worker may answer a scrape, with the gauges of all."""
         while True:
             self._metrics.ready.set(self._host.readiness()[0])
             await asyncio.sleep(_READINESS)

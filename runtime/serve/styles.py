@@ -1,4 +1,4 @@
-"""Answer styles of the chat API: NAME gives the guard's own words, NAME:STYLE the same verdict in others."""
+"""Answer styles of the chat API: NAME answers in the guard's words, NAME:STYLE in those of the style."""
 
 from collections.abc import Callable
 
@@ -12,15 +12,15 @@ Style = Callable[[Guard, Verdict], str]
 
 
 def own(guard: Guard, verdict: Verdict) -> str:
-    """What the checkpoint writes."""
+    """The answer as the checkpoint writes it."""
     return guard.answer_text(verdict)
 
 
 def safe_unsafe(manifest: Manifest, verdict: Verdict) -> str:
     """`safe`, or `unsafe` and a line of categories, as Llama Guard writes them.
 
-    A category is written as the guard writes it where it stands for itself (S2), and else in words: the S4 of another
-    guard's UNSAFE-S4 is not Llama Guard's.
+    A category is the guard's own code where the code is a label by itself (S2), else words: the S4 in another guard's
+    UNSAFE-S4 is not Llama Guard's.
     """
     if verdict.safe:
         return "safe"
@@ -39,6 +39,6 @@ def style_of(model: object) -> tuple[object, str, Style]:
     if not colon:
         return model, "", own
     if style not in STYLES:
-        known = ", ".join(f"NAME:{each}" for each in STYLES)
+        known = ", ".join(f"NAME:{name}" for name in STYLES)
         raise NotFound(f"there is no such answer style; expected a guard's NAME alone, or one of: {known}")
     return name, f":{style}", STYLES[style]

@@ -1,4 +1,4 @@
-"""`--workers N`: processes that share one port; one that dies is replaced."""
+"""`--workers N`: processes that share one port; the supervisor replaces one that dies."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ from .logs import log
 from .settings import Settings
 
 _POLL = 0.05  # seconds
-_BACKOFF = (0.5, 30.0)  # seconds before a worker that died young is started again: at first, at most
+_BACKOFF = (0.5, 30.0)  # seconds before the restart of a worker that dies young: at first, at most
 _YOUNG = 10.0
 _FRESH = 60.0
 _GRACE = 5.0  # beyond notice and drain, before workers are killed
@@ -32,23 +32,24 @@ class _Worker:
 
 
 class Supervisor:
-    """Starts workers, passes signals on, and starts anew what dies; a connection that died with one is its client's
-    to see."""
+    """Starts workers, forwards signals, and replaces workers that die; their clients see the connection break."""
 
     def __init__(self, settings: Settings, bound: socket.socket) -> None:
         self._settings, self._bound = settings, bound
         self._workers: list[_Worker] = []
-        self._due: list[float] = []  # when workers are to be started
+        self._due: list[float] = []  # start times of workers
         self._backoff = _BACKOFF[0]
         self._signals = 0
 
     def run(self) -> int:
-        """The exit code, when all is over."""
+        """Run until a signal; returns the exit code."""
         with tempfile.TemporaryDirectory(prefix="guardpass-metrics-") as folder:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
             handlers: dict[signal.Signals, Callable[[], None]] = {
-                signal.SIGTERM: self._stop, signal.SIGINT: self._stop, signal.SIGHUP: self._reload,
-            }  # fmt: skip
+                signal.SIGTERM: self._stop,
+                signal.SIGINT: self._stop,
+                signal.SIGHUP: self._reload,
+            }
             for number, act in handlers.items():
                 signal.signal(number, lambda *_, act=act: act())
             self._due = [0.0] * self._settings.workers
@@ -57,7 +58,7 @@ class Supervisor:
             while not self._signals:
                 self._start_due()
                 code = self._bury()
-                # What no worker can load at the start none ever will; later, it may be copied again.
+                # A guard that does not load at the start never will; later, it may be amid a copy.
                 if code in (InputError.exit_code, GuardError.exit_code) and self._fresh and not self._workers:
                     return code
                 self._fresh &= time.monotonic() - started < _FRESH
@@ -71,7 +72,7 @@ class Supervisor:
             command = [sys.executable, "-m", "guardpass.serve", str(self._bound.fileno())]
             process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[self._bound.fileno()])
             assert process.stdin is not None
-            # Left open: its end tells the worker that the supervisor is gone.
+            # Left open: the worker reads its end when the supervisor is gone.
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.write(json.dumps(self._settings.to_json()).encode() + b"\n")
                 process.stdin.flush()
@@ -79,17 +80,17 @@ class Supervisor:
             log("info", "worker started", pid=process.pid)
 
     def _bury(self) -> int | None:
-        """Take note of workers that died; the exit code of one, if any did."""
-        found = None
+        """Remove dead workers and schedule new ones; returns the exit code of a dead one."""
+        code = None
         for worker in [worker for worker in self._workers if worker.process.poll() is not None]:
             self._workers.remove(worker)
-            found, lived = worker.process.returncode, time.monotonic() - worker.since
+            code, lived = worker.process.returncode, time.monotonic() - worker.since
             multiprocess.mark_process_dead(worker.process.pid)  # type: ignore[no-untyped-call]
             self._backoff = min(self._backoff * 2, _BACKOFF[1]) if lived < _YOUNG else _BACKOFF[0]
             wait = self._backoff if lived < _YOUNG else 0.0
             self._due.append(time.monotonic() + wait)
-            log("error", "worker died", pid=worker.process.pid, code=found, restart_in=wait)
-        return found
+            log("error", "worker died", pid=worker.process.pid, code=code, restart_in=wait)
+        return code
 
     def _stop(self) -> None:
         self._signals += 1
@@ -104,13 +105,13 @@ class Supervisor:
             worker.process.send_signal(signal.SIGHUP)
 
     def _wait(self) -> int:
-        """Until the workers have drained; the worst exit code."""
+        """Wait until the workers have drained; returns the worst exit code."""
         end = time.monotonic() + self._settings.notice + self._settings.drain + _GRACE
         codes = []
         for worker in self._workers:
             try:
                 code = worker.process.wait(max(0.0, end - time.monotonic()))
-                # One that was still starting is ended by the signal itself: it had accepted nothing.
+                # A worker that still starts dies of the signal itself: it has accepted no request.
                 codes.append(0 if code == -signal.SIGTERM else code)
             except subprocess.TimeoutExpired:
                 worker.process.kill()

@@ -158,9 +158,18 @@ def load(options):
 
 def _plan(**changed: Any) -> Plan:
     plan: dict[str, Any] = {
-        "quants": ("int8", "fp32"), "peers": (), "scenarios": frozenset({"single"}), "lengths": (8, 32), "turns": 7,
-        "texts": 24, "load": 8, "requests": 75, "p95_ms": None, "neighbours": 0, "seed": 0,
-    }  # fmt: skip
+        "quants": ("int8", "fp32"),
+        "peers": (),
+        "scenarios": frozenset({"single"}),
+        "lengths": (8, 32),
+        "turns": 7,
+        "texts": 24,
+        "load": 8,
+        "requests": 75,
+        "p95_ms": None,
+        "neighbours": 0,
+        "seed": 0,
+    }
     return Plan(**plan | changed)
 
 

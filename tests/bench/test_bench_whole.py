@@ -37,9 +37,19 @@ def _checkpoint(name: str, folder: Path) -> Path:
 
 def _measured(checkpoint: Path, work: Path, options: Options, **changed: Any) -> Report:
     plan = Plan(
-        quants=("fp32",), peers=(), scenarios=frozenset({"single"}), lengths=(8,), turns=6, texts=6, load=8,
-        requests=10, p95_ms=None, neighbours=0, seed=0, whole=True,
-    )  # fmt: skip
+        quants=("fp32",),
+        peers=(),
+        scenarios=frozenset({"single"}),
+        lengths=(8,),
+        turns=6,
+        texts=6,
+        load=8,
+        requests=10,
+        p95_ms=None,
+        neighbours=0,
+        seed=0,
+        whole=True,
+    )
     rows = run([str(checkpoint)], replace(plan, **changed), options, RunContext(1, None, work), lambda _: None)
     return report_of("", list(rows))
 

@@ -31,10 +31,29 @@ def test_a_floor_is_of_reading_or_of_multiplying() -> None:
 @pytest.mark.slow
 def test_a_dry_run_measures_everybody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "cuda.json"
-    main([
-        "--work", str(tmp_path), "--out", str(out), "--device", "cpu", "--tiny", "--seconds", "0.01",
-        "--twin", "kanana-safeguard-8b=2", "--twin", "shieldgemma-2b", "--tokens", "32", "600", "--batch", "1", "3",
-    ])  # fmt: skip
+    main(
+        [
+            "--work",
+            str(tmp_path),
+            "--out",
+            str(out),
+            "--device",
+            "cpu",
+            "--tiny",
+            "--seconds",
+            "0.01",
+            "--twin",
+            "kanana-safeguard-8b=2",
+            "--twin",
+            "shieldgemma-2b",
+            "--tokens",
+            "32",
+            "600",
+            "--batch",
+            "1",
+            "3",
+        ]
+    )
     report = json.loads(out.read_text())
     cells = report["cells"]
     missing = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]

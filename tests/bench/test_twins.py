@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,15 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from guardpass.bench.twins import TWINS, find, shapes, tiny, write_twin
+from guardpass.bench.twins import TWINS, Twin, find, shapes, tiny, write_twin
 from guardpass.bench.twins.format import FORMATS, Format
 from guardpass.bench.twins.tokenizer import write_tokenizer
 from guardpass.bench.twins.training import trained
-from guardpass.errors import InputError
+from guardpass.errors import CheckpointError, GuardpassError, InputError
+from guardpass.export import export_guard
 from guardpass.export.checkpoint.config import read_architecture
 from guardpass.export.checkpoint.files import Checkpoint
+from guardpass.export.families import FAMILIES
 
 from ..support.twins import SHARED, Twins
 
@@ -38,8 +41,26 @@ REAL = {"llama3": "kanana-safeguard-8b", "gemma": "gemma3", "mistral": "mistral-
 # As the real vocabularies cut them; the tokens' own spelling of spaces and newlines is left out.
 ANSWERS: dict[str, list[list[str]]] = {
     "llama3": [
-        ["H", "arm", "ful", " request", ":", " yes", "\n", "Response", " refusal", ":", " no", "\n",
-         "H", "arm", "ful", " response", ":", " no"],
+        [
+            "H",
+            "arm",
+            "ful",
+            " request",
+            ":",
+            " yes",
+            "\n",
+            "Response",
+            " refusal",
+            ":",
+            " no",
+            "\n",
+            "H",
+            "arm",
+            "ful",
+            " response",
+            ":",
+            " no",
+        ],
         ["\n\n", "safe"],
         *(["\n\n", "unsafe", "\n", "S", str(code), ",S", "10"] for code in range(1, 15)),
     ],
@@ -48,17 +69,47 @@ ANSWERS: dict[str, list[list[str]]] = {
         ["Safety", ":", " Cont", "rovers", "ial", "\n", "Categories", ":", " Jail", "break"],
         *(
             ["Safety", ":", " Unsafe", "\n", "Categories", ":", *name, "\n", "Ref", "usal", ":", " No"]
-            for name in ([" Viol", "ent"], [" Non"], [" Sexual"], [" P", "II"], [" Suicide"], [" Un", "ethical"],
-                         [" Polit", "ically"], [" Copyright"])
+            for name in (
+                [" Viol", "ent"],
+                [" Non"],
+                [" Sexual"],
+                [" P", "II"],
+                [" Suicide"],
+                [" Un", "ethical"],
+                [" Polit", "ically"],
+                [" Copyright"],
+            )
         ),
     ],
     "gemma": [["Yes"], ["No"], ["\n\n", "Yes"], ["\n", "No"]],
     "mistral": [
         # What stands before "Response" and "Harmful" is a newline, so they begin without a space.
-        ["\n", "H", "arm", "ful", " request", ":", " yes", "\n", "Response", " ref", "usal", ":", " no", "\n",
-         "H", "arm", "ful", " response", ":", " n", "/", "a"],
+        [
+            "\n",
+            "H",
+            "arm",
+            "ful",
+            " request",
+            ":",
+            " yes",
+            "\n",
+            "Response",
+            " ref",
+            "usal",
+            ":",
+            " no",
+            "\n",
+            "H",
+            "arm",
+            "ful",
+            " response",
+            ":",
+            " n",
+            "/",
+            "a",
+        ],
     ],
-}  # fmt: skip
+}
 TEXTS = (
     "Hello <b>a  b</b>\n\n\nx 한글 뷁 é e\u0301",
     " lead",
@@ -70,6 +121,13 @@ TEXTS = (
     "<SAFE> <UNSAFE>",
     "\x00",
 )
+
+# The names of those that a twin calls otherwise.
+PUBLISHED = {
+    "wildguard-ko-3b": "llama-3.2-3b-wildguard-ko-2410",
+    "wildguard-7b": "wildguard",
+    "llama-safetyguard-binary": "llama-safetyguard-content-binary",
+}
 
 names = pytest.mark.parametrize("name", BILLIONS)
 kinds = pytest.mark.parametrize("kind", REAL)
@@ -140,6 +198,43 @@ def test_export_accepts_it(name: str, twins: Twins) -> None:
     assert scaled == any(
         abs(found.inv_freq * row.config["rope_theta"] ** (torch.arange(0, 16, 2).numpy() / 16) - 1) > 0.1
     )
+
+
+@pytest.mark.parametrize("row", TWINS, ids=lambda row: row.name)
+def test_export_takes_it_without_an_option(row: Twin, twins: Twins, tmp_path: Path) -> None:
+    """Also where the directory's name, which the user chose, tells nothing; by the family of the published name."""
+    twin = shutil.copytree(twins.checkpoint(row.name), tmp_path / "twin")
+    manifest = export_guard(twin, tmp_path / "guard", quant="fp32")
+    names = {name.rpartition("/")[2].lower(): family.name for family in FAMILIES for name in family.checkpoints}
+    assert manifest.family == names[PUBLISHED.get(row.name, row.name)]
+    used = [f"family {row.family}"] * bool(row.family) + [f"date {row.date}"] * bool(row.date)
+    notes = [f"the checkpoint is a twin with random weights; twin.json gives {' and '.join(used)}"] if used else []
+    assert [*manifest.source.notes] == notes
+    assert ("twin.json" in manifest.source.files) == bool(used)
+
+
+def test_options_come_before_what_a_twin_says(twins: Twins, tmp_path: Path) -> None:
+    twin = twins.checkpoint("wildguard-ko-3b")
+    changed = export_guard(twin, tmp_path / "changed", date="2025-01-01", gate=False)
+    default = export_guard(twin, tmp_path / "default", gate=False)
+    assert changed.prefix != default.prefix
+    assert not any("2024" in note for note in changed.source.notes)
+    shutil.copytree(twin, tmp_path / "twin")
+    for content in ('{"family": "gpt"}', '{"date": "today"}', '{"family": 1}', '{"families": null}', "[]", "{"):
+        (tmp_path / "twin" / "twin.json").write_text(content)
+        with pytest.raises(GuardpassError, match=r"unknown family 'gpt'|date is 'today'|^twin.json "):
+            export_guard(tmp_path / "twin", tmp_path / "guard")
+
+
+@pytest.mark.parametrize("name", ["allenai/wildguard", "iknow-lab/llama-3.2-3B-wildguard-ko-2410"])
+def test_a_checkpoint_is_not_taken_for_the_one_it_was_made_from(name: str, twins: Twins, tmp_path: Path) -> None:
+    """transformers writes where the weights came from into the config of a fine-tuned copy."""
+    shutil.copytree(twins.checkpoint("wildguard-ko-3b"), tmp_path / "twin")
+    (tmp_path / "twin" / "twin.json").unlink()
+    config = json.loads((tmp_path / "twin" / "config.json").read_text())
+    (tmp_path / "twin" / "config.json").write_text(json.dumps(config | {"_name_or_path": name}))
+    with pytest.raises(CheckpointError, match="name its family with --family"):
+        export_guard(tmp_path / "twin", tmp_path / "guard")
 
 
 @names

@@ -25,9 +25,9 @@ def passes(draw: st.DrawFn, longest: int = 40) -> Pass:
         tokens=np.array([draw(st.lists(st.integers(1, 99), min_size=text + nodes, max_size=text + nodes))], np.int64),
         positions=positions[None].astype(np.int64),
         slots=np.array([slots], np.int64) + text,
-        chain=chain,
-        baked=_BAKED,
-        sees=ancestors(parents),
+        prefix_columns=chain,
+        prefix_len=_BAKED,
+        tree_mask=ancestors(parents),
     )
 
 

@@ -59,16 +59,16 @@ def test_a_branch_scores_the_same_alone(quant: str, threads: int, made: Callable
     guard = Guard.load(made(quant), threads=threads)
     for text, reply in zip(texts(4, seed=4, longest=60), texts(4, seed=5), strict=True):
         request = pass_of(guard, text, reply)
-        whole, span = engine_of(guard).run(request)[0], request.tokens.size - len(request.sees)
+        whole, span = engine_of(guard).run(request)[0], request.tokens.size - len(request.tree_mask)
         for slot, row in enumerate(request.slots[0] - span):
-            path = np.flatnonzero(request.sees[row])
+            path = np.flatnonzero(request.tree_mask[row])
             kept = [*range(span), *(span + path)]
             alone = replace(
                 request,
                 tokens=request.tokens[:, kept],
                 positions=request.positions[:, kept],
                 slots=np.array([[len(kept) - 1]]),
-                sees=np.tri(len(path), dtype=np.bool_),
+                tree_mask=np.tri(len(path), dtype=np.bool_),
             )
             np.testing.assert_allclose(engine_of(guard).run(alone)[0, 0], whole[slot], rtol=0, atol=2e-6)
 

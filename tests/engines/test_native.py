@@ -61,9 +61,9 @@ def _pass(rng: np.random.Generator, text: int, nodes: int, chain: tuple[int, ...
         tokens=rng.integers(0, 300, (1, total)),
         positions=positions[None].astype(np.int64),
         slots=rng.choice(total, size=(1, int(rng.integers(1, total + 1))), replace=False),
-        chain=chain,
-        baked=len(_PREFIX.tokens),
-        sees=ancestors(parents) if nodes else np.zeros((0, 0), np.bool_),
+        prefix_columns=chain,
+        prefix_len=len(_PREFIX.tokens),
+        tree_mask=ancestors(parents) if nodes else np.zeros((0, 0), np.bool_),
     )
 
 
@@ -85,8 +85,8 @@ class _Model:
 
 
 def _run(model: Any, request: Pass) -> np.ndarray:
-    chain = np.array(request.chain, np.int32)
-    scores: np.ndarray = model.run(request.tokens[0], request.positions[0], request.slots[0], chain, request.sees)
+    chain = np.array(request.prefix_columns, np.int32)
+    scores: np.ndarray = model.run(request.tokens[0], request.positions[0], request.slots[0], chain, request.tree_mask)
     return scores
 
 
@@ -181,15 +181,15 @@ def test_a_branch_scores_the_same_whatever_stands_beside_it(
     request = _pass(np.random.default_rng(seed), text, nodes, chain)
     scores = model.run(request)
     slot = int(request.slots[0, -1])
-    own = np.flatnonzero(request.sees[slot - text]) if slot >= text else np.zeros(0, np.int64)
+    own = np.flatnonzero(request.tree_mask[slot - text]) if slot >= text else np.zeros(0, np.int64)
     rows = np.concatenate([np.arange(text), text + own])
     alone = Pass(
         request.tokens[:, rows],
         request.positions[:, rows],
         np.flatnonzero(rows == slot)[None],
         chain,
-        request.baked,
-        request.sees[np.ix_(own, own)],
+        request.prefix_len,
+        request.tree_mask[np.ix_(own, own)],
     )
     np.testing.assert_array_equal(model.run(alone)[0], scores[-1])
 

@@ -20,7 +20,7 @@ from guardpass.errors import EngineError
 from guardpass.export import export_guard
 from guardpass.export.to_native.linear import RECIPES
 from guardpass.plan import Pass
-from guardpass.stop import Stop
+from guardpass.stop import StopToken
 
 from ..support.engines import engine_of
 from ..support.helpers import contents, pass_of, planner, texts
@@ -60,12 +60,12 @@ def test_every_step_is_a_fresh_check_bit_for_bit(replies: Guard) -> None:
                 found, fresh = session.feed(chunk), replies.check(prompt, session.text)
                 assert (found.score, found.fields) == (fresh.score, fresh.fields)
                 request = pass_of(replies, prompt, session.text)
-                span = request.tokens[0, : request.tokens.size - len(request.sees)]
+                span = request.tokens[0, : request.tokens.size - len(request.tree_mask)]
                 most = min(len(span), len(before))
                 differ = np.flatnonzero(span[:most] != before[:most])
                 kept = int(differ[0]) if len(differ) else most
                 assert found.tokens.run == request.tokens.size - kept
-                assert found.tokens.prefix == len(request.chain) + kept
+                assert found.tokens.prefix == len(request.prefix_columns) + kept
                 retokenized += kept < len(before)
                 before = span
     assert retokenized > 3
@@ -95,9 +95,9 @@ def _watched(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> list[tuple[float,
     """How long the engine's passes took that could be stopped, and what ended them."""
     ran: list[tuple[float, BaseException | None]] = []
     assert isinstance(engine_of(guard), Stoppable)
-    inner: Callable[[Pass, Stop], np.ndarray] = engine_of(guard).run_until
+    inner: Callable[[Pass, StopToken], np.ndarray] = engine_of(guard).run_until
 
-    def run_until(request: Pass, stop: Stop) -> np.ndarray:
+    def run_until(request: Pass, stop: StopToken) -> np.ndarray:
         began, why = time.perf_counter(), None
         try:
             return inner(request, stop)
@@ -148,7 +148,7 @@ def test_a_stop_ends_a_pass_soon_and_with_its_reason(slow: Path) -> None:
     assert isinstance(engine, NativeEngine)
     why, ended, raised = EngineError("enough"), 0, None
     for share in (0.1, 0.2, 0.3) * 3:
-        stop = Stop()
+        stop = StopToken()
         timer = threading.Timer(share * whole, stop.request, [why])
         timer.start()
         began = time.perf_counter()
@@ -160,8 +160,8 @@ def test_a_stop_ends_a_pass_soon_and_with_its_reason(slow: Path) -> None:
         timer.join()
     assert raised is why
     assert ended  # most of them, where the machine is not busy
-    before = Stop()
+    before = StopToken()
     before.request(why)
     with pytest.raises(EngineError, match="enough"):
         engine.run_until(request, before)
-    np.testing.assert_array_equal(engine.run_until(request, Stop()), engine.run(request))
+    np.testing.assert_array_equal(engine.run_until(request, StopToken()), engine.run(request))

@@ -91,24 +91,38 @@ _FILES: list[tuple[str, Change, str]] = [
     ("tokenizer of no model", write("tokenizer.json", "{}"), "model of type None"),
     ("tokenizer of another model", write("tokenizer.json", '{"model": {"type": "WordLevel"}}'), "type 'WordLevel'"),
     ("tokenizer without vocabulary", write("tokenizer.json", '{"model": {"type": "BPE"}}'), "tokenizer.json cannot"),
-    ("tokenizer with strange merges", write(
-        "tokenizer.json", '{"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["a", "b"]]}}'
-    ), "tokenizer.json cannot"),
+    (
+        "tokenizer with strange merges",
+        write(
+            "tokenizer.json", '{"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["a", "b"]]}}'
+        ),
+        "tokenizer.json cannot",
+    ),
     ("deep tokenizer config", write("tokenizer_config.json", DEEP), "tokenizer_config.json is not JSON"),
     ("no tokenizer config", remove("tokenizer_config.json"), "cannot read tokenizer_config.json"),
     ("added tokens in a list", set_json("tokenizer_config.json", added_tokens_decoder=[1]), "is not an object"),
     ("an added token as text", set_json("tokenizer_config.json", added_tokens_decoder={"1": "x"}), "has the entry"),
-    ("an added token that moves", set_json("tokenizer_config.json", added_tokens_decoder={"7": {"content": "a"}}),
-     "contradicts itself"),
-    ("an added token with other flags", set_json(
-        "tokenizer_config.json", added_tokens_decoder={"1": {"content": "<SAFE>", "lstrip": "yes"}}
-    ), "added_tokens_decoder"),
-    ("an added token that is no Unicode", set_json(
-        "tokenizer_config.json", added_tokens_decoder={"1": {"content": "\ud800"}}
-    ), "added_tokens_decoder"),
-    ("a special token nobody adds", set_json("tokenizer_config.json", additional_special_tokens=["<human>"]),
-     "special tokens that tokenizer.json does not add: .'<human>'"),
-]  # fmt: skip
+    (
+        "an added token that moves",
+        set_json("tokenizer_config.json", added_tokens_decoder={"7": {"content": "a"}}),
+        "contradicts itself",
+    ),
+    (
+        "an added token with other flags",
+        set_json("tokenizer_config.json", added_tokens_decoder={"1": {"content": "<SAFE>", "lstrip": "yes"}}),
+        "added_tokens_decoder",
+    ),
+    (
+        "an added token that is no Unicode",
+        set_json("tokenizer_config.json", added_tokens_decoder={"1": {"content": "\ud800"}}),
+        "added_tokens_decoder",
+    ),
+    (
+        "a special token nobody adds",
+        set_json("tokenizer_config.json", additional_special_tokens=["<human>"]),
+        "special tokens that tokenizer.json does not add: .'<human>'",
+    ),
+]
 
 
 @pytest.mark.parametrize(("change", "says"), [pytest.param(*row[1:], id=row[0]) for row in _FILES])
@@ -279,7 +293,7 @@ def test_force_replaces_guards_only(checkpoint: Callable[[str], Path], tmp_path:
     for name in ("thesis", "notes", "link", "dangling"):
         refuse_to_export(checkpoint(SIREN), out / name, InputError, "is no guard", force=True)
     refuse_to_export(checkpoint(SIREN), checkpoint(SIREN), InputError, "is no guard", force=True)
-    with pytest.raises(InputError, match="its parent is not a folder"):
+    with pytest.raises(InputError, match="notes is not a folder"):
         export_guard(checkpoint(SIREN), out / "notes" / "guard")
     assert files(out) == ["dangling", "link", "notes", "thesis"]
 

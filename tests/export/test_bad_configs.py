@@ -28,12 +28,25 @@ _LLAMA3 = {
     "original_max_position_embeddings": 64,
 }
 _CONFIGS: list[tuple[dict[str, Any], str]] = [
-    *(({key: value}, f"{key} in config.json is .* expected a count")
-      for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
-                  "intermediate_size", "vocab_size", "max_position_embeddings")
-      for value in (0, -1, True, "64", 64.0, 1 << 60, 10**400, [64])),
-    *(({key: value}, f"{key} in config.json is .* expected a positive number")
-      for key in ("rms_norm_eps", "rope_theta") for value in (0, -1.0, True, "1e-5", 10**400, None, float("nan"))),
+    *(
+        ({key: value}, f"{key} in config.json is .* expected a count")
+        for key in (
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "num_key_value_heads",
+            "head_dim",
+            "intermediate_size",
+            "vocab_size",
+            "max_position_embeddings",
+        )
+        for value in (0, -1, True, "64", 64.0, 1 << 60, 10**400, [64])
+    ),
+    *(
+        ({key: value}, f"{key} in config.json is .* expected a positive number")
+        for key in ("rms_norm_eps", "rope_theta")
+        for value in (0, -1.0, True, "1e-5", 10**400, None, float("nan"))
+    ),
     ({"num_hidden_layers": ...}, "num_hidden_layers in config.json is None"),
     ({"num_hidden_layers": 2}, "disagree in 9 places: model.layers.2.*not part of this architecture"),
     ({"num_hidden_layers": 4}, "disagree in 9 places: model.layers.3.*is missing"),
@@ -49,8 +62,10 @@ _CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"tie_word_embeddings": None}, "tie_word_embeddings in config.json is None"),
     ({"architectures": ["GPT2LMHeadModel"]}, "expected one of: LlamaForCausalLM, Mistral"),
     ({"architectures": ["LlamaForCausalLM", "X"]}, "expected one of: LlamaForCausalLM"),
-    ({"architectures": ["Gemma2ForCausalLM"], "model_type": "gemma2", "hidden_act": "gelu_pytorch_tanh"},
-     "norm.weight is missing"),
+    (
+        {"architectures": ["Gemma2ForCausalLM"], "model_type": "gemma2", "hidden_act": "gelu_pytorch_tanh"},
+        "norm.weight is missing",
+    ),
     ({"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"}, "q_norm.weight is missing"),
     ({"architectures": ["MistralForCausalLM"], "model_type": "mistral", "sliding_window": -1}, "sliding_window in"),
     ({"rope_parameters": {"full_attention": {"rope_theta": 1e4}}}, "differ by layer type"),
@@ -65,8 +80,10 @@ _CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope scaling in config.json is 'linear'"),
     ({"rope_scaling": [1]}, "expected an object"),
     ({"rope_parameters": {"rope_theta": 1e4}, "rope_theta": 5e5}, "itself: rope_theta is 10000.0.*500000.0"),
-    ({"rope_parameters": {"rope_theta": 1e4}, "rope_scaling": {"rope_theta": 5e5}, "rope_theta": ...},
-     "contradicts itself: rope_theta is 10000.0.*500000.0 in rope_scaling"),
+    (
+        {"rope_parameters": {"rope_theta": 1e4}, "rope_scaling": {"rope_theta": 5e5}, "rope_theta": ...},
+        "contradicts itself: rope_theta is 10000.0.*500000.0 in rope_scaling",
+    ),
     ({"rope_parameters": {"rope_type": "default"}, "rope_scaling": _LLAMA3}, "itself: rope_type is 'default'"),
     ({"rope_parameters": _LLAMA3, "rope_scaling": {**_LLAMA3, "factor": 8.0}}, "itself: factor is 32.0.*8.0"),
     ({"rope_scaling": {**_LLAMA3, "type": "linear"}}, "has rope_type 'llama3' and type 'linear'"),
@@ -83,9 +100,19 @@ _CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"layer_types": "full_attention"}, "layer_types in config.json is 'full_attention', expected 3 of"),
     ({"hidden_activation": "gelu"}, "contradicts itself: hidden_activation is 'gelu' and hidden_act is 'silu'"),
     ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "low_freq_factor in config.json is None"),
-    ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 1.0,
-                       "original_max_position_embeddings": 64}}, "has low_freq_factor 4.0"),
-]  # fmt: skip
+    (
+        {
+            "rope_scaling": {
+                "rope_type": "llama3",
+                "factor": 8.0,
+                "low_freq_factor": 4.0,
+                "high_freq_factor": 1.0,
+                "original_max_position_embeddings": 64,
+            }
+        },
+        "has low_freq_factor 4.0",
+    ),
+]
 
 
 @pytest.mark.parametrize(("changes", "says"), _CONFIGS, ids=lambda value: f"{value!r:.60}")
@@ -118,35 +145,88 @@ def _rename(old: str, new: str) -> Change:
     return apply
 
 
-@pytest.mark.parametrize(("change", "family", "error", "says"), [
-    (_rename("<SAFE>", "<FINE>"), None, CheckpointError, "no family's name, verdict tokens.*kanana-safeguard-siren"),
-    (_rename("<UNSAFE-I3>", "<X>"), "kanana-safeguard-siren", CheckpointError, "'<UNSAFE-I3>'.*is not one token here"),
-    (lambda _: None, "kanana-safeguard", CheckpointError, "'<UNSAFE-S1>'.*is not one token here.*--family"),
-    (lambda _: None, "llama-guard", InputError, "unknown family.*kanana-safeguard, kanana-safeguard-siren"),
-    (set_json("tokenizer_config.json", chat_template=...), None, TemplateError, "has no chat template"),
-    (set_json("tokenizer_config.json", chat_template=7), None, TemplateError, "has no chat template"),
-    (set_json("tokenizer_config.json", chat_template=[]), None, TemplateError, "has no chat template"),
-    (set_json("tokenizer_config.json", chat_template=[{"name": [1]}, 3]), None, TemplateError, "no chat template"),
-    (set_json("tokenizer_config.json", chat_template=[{"name": "a", "template": "x"}, {"name": "b", "template": "y"}]),
-     None, TemplateError, "no chat template called default; tokenizer_config.json has 'a', 'b'; save the one"),
-    (set_json("tokenizer_config.json", chat_template={"rag": "x"}), None, TemplateError, "default; .* has 'rag'"),
-    (chain(set_json("tokenizer_config.json", chat_template=...), write("chat_template.json", '{"chat_template": "x"}')),
-     None, TemplateError, "chat_template.json is that of a processor; save its text as chat_template.jinja"),
-    (set_json("tokenizer_config.json", image_token="<|image|>"), None, CheckpointError, "does not add: .'<.image.>'"),
-    (set_json("tokenizer_config.json", model_specific_special_tokens={"image_token": "<|image|>"}), None,
-     CheckpointError, "does not add: .'<.image.>'"),
-    (set_json("tokenizer_config.json", model_specific_special_tokens=["<|image|>"]), None,
-     CheckpointError, "model_specific_special_tokens in tokenizer_config.json is .*expected an object"),
-    (set_json("tokenizer_config.json", x_token="<SAFE>", extra_special_tokens={"x_token": "<|eot_id|>"}), None,
-     CheckpointError, "has 'x_token' twice, as '<SAFE>' and '<.eot_id.>'"),
-    (chain(set_json("tokenizer_config.json", added_tokens_decoder=...), write("special_tokens_map.json", _MAP)), None,
-     CheckpointError, "has the eos_token '<.eot_id.>', special_tokens_map.json '<.end_of_text.>'"),
-    (chain(set_json("tokenizer_config.json", added_tokens_decoder=...), write("added_tokens.json", '{"<SAFE>": 7}')),
-     None, CheckpointError, "added_tokens.json gives '<SAFE>' the id 7, tokenizer.json .*contradicts itself"),
-    (set_json("tokenizer_config.json", chat_template="\ud800"), None, TemplateError, "surrogate"),
-    (set_json("tokenizer_config.json", bos_token=7), None, CheckpointError, "special tokens"),
-    (write("chat_template.jinja", b"\xff"), None, CheckpointError, "chat_template.jinja is not UTF-8"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "family", "error", "says"),
+    [
+        (
+            _rename("<SAFE>", "<FINE>"),
+            None,
+            CheckpointError,
+            "no family's name, verdict tokens.*kanana-safeguard-siren",
+        ),
+        (
+            _rename("<UNSAFE-I3>", "<X>"),
+            "kanana-safeguard-siren",
+            CheckpointError,
+            "'<UNSAFE-I3>'.*is not one token here",
+        ),
+        (lambda _: None, "kanana-safeguard", CheckpointError, "'<UNSAFE-S1>'.*is not one token here.*--family"),
+        (lambda _: None, "llama-guard", InputError, "unknown family.*kanana-safeguard, kanana-safeguard-siren"),
+        (set_json("tokenizer_config.json", chat_template=...), None, TemplateError, "has no chat template"),
+        (set_json("tokenizer_config.json", chat_template=7), None, TemplateError, "has no chat template"),
+        (set_json("tokenizer_config.json", chat_template=[]), None, TemplateError, "has no chat template"),
+        (set_json("tokenizer_config.json", chat_template=[{"name": [1]}, 3]), None, TemplateError, "no chat template"),
+        (
+            set_json(
+                "tokenizer_config.json", chat_template=[{"name": "a", "template": "x"}, {"name": "b", "template": "y"}]
+            ),
+            None,
+            TemplateError,
+            "no chat template called default; tokenizer_config.json has 'a', 'b'; save the one",
+        ),
+        (set_json("tokenizer_config.json", chat_template={"rag": "x"}), None, TemplateError, "default; .* has 'rag'"),
+        (
+            chain(
+                set_json("tokenizer_config.json", chat_template=...),
+                write("chat_template.json", '{"chat_template": "x"}'),
+            ),
+            None,
+            TemplateError,
+            "chat_template.json is that of a processor; save its text as chat_template.jinja",
+        ),
+        (
+            set_json("tokenizer_config.json", image_token="<|image|>"),
+            None,
+            CheckpointError,
+            "does not add: .'<.image.>'",
+        ),
+        (
+            set_json("tokenizer_config.json", model_specific_special_tokens={"image_token": "<|image|>"}),
+            None,
+            CheckpointError,
+            "does not add: .'<.image.>'",
+        ),
+        (
+            set_json("tokenizer_config.json", model_specific_special_tokens=["<|image|>"]),
+            None,
+            CheckpointError,
+            "model_specific_special_tokens in tokenizer_config.json is .*expected an object",
+        ),
+        (
+            set_json("tokenizer_config.json", x_token="<SAFE>", extra_special_tokens={"x_token": "<|eot_id|>"}),
+            None,
+            CheckpointError,
+            "has 'x_token' twice, as '<SAFE>' and '<.eot_id.>'",
+        ),
+        (
+            chain(set_json("tokenizer_config.json", added_tokens_decoder=...), write("special_tokens_map.json", _MAP)),
+            None,
+            CheckpointError,
+            "has the eos_token '<.eot_id.>', special_tokens_map.json '<.end_of_text.>'",
+        ),
+        (
+            chain(
+                set_json("tokenizer_config.json", added_tokens_decoder=...), write("added_tokens.json", '{"<SAFE>": 7}')
+            ),
+            None,
+            CheckpointError,
+            "added_tokens.json gives '<SAFE>' the id 7, tokenizer.json .*contradicts itself",
+        ),
+        (set_json("tokenizer_config.json", chat_template="\ud800"), None, TemplateError, "surrogate"),
+        (set_json("tokenizer_config.json", bos_token=7), None, CheckpointError, "special tokens"),
+        (write("chat_template.jinja", b"\xff"), None, CheckpointError, "chat_template.jinja is not UTF-8"),
+    ],
+)
 def test_what_the_prompt_is_made_of(
     broken: Path, tmp_path: Path, change: Change, family: str | None, error: type[GuardpassError], says: str
 ) -> None:

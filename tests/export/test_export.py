@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from guardpass import Guard, InputError
+from guardpass import CheckpointError, Guard, InputError
 from guardpass.bench.twins import find, tiny, write_twin
 from guardpass.export import export_guard
+from guardpass.export.guard_dir.manifest import guard_name
 from guardpass.format.integrity import open_guard
 
 from ..support.helpers import files, scores, texts
@@ -74,20 +75,42 @@ def test_the_manifest_names_its_source(plain_checkpoint: Path, tmp_path: Path) -
     assert source.files.keys() == {path.name for path in plain_checkpoint.iterdir()} - {"model.safetensors.index.json"}
 
 
-def test_a_guard_may_have_a_name_of_its_own(plain_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_guard_is_called_by_its_directory_or_by_name(
+    plain_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its source keeps the checkpoint's name."""
     plain = export_guard(plain_checkpoint, tmp_path / "plain", quant="fp32")
-    assert plain.name == plain.source.name == plain_checkpoint.name
+    assert (plain.name, plain.source.name) == ("plain", plain_checkpoint.name)
+    monkeypatch.chdir(tmp_path / "plain")
+    for out in (".", "./", "../plain/", "../x/../plain"):
+        assert guard_name(None, Path(out)) == "plain"
     command = [sys.executable, "-m", "guardpass", "export", plain_checkpoint, "--out", tmp_path / "named"]
     subprocess.run([*command, "--quant", "fp32", "--name", "팀 guard"], check=True)
     named = open_guard(tmp_path / "named")
     assert named == replace(plain, name="팀 guard")
 
 
-@pytest.mark.parametrize("name", ["", " ", "two\nlines", "\udcff", "\x1b[31m"])
-def test_a_name_that_cannot_be_shown_is_refused(name: str, plain_checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"name is .*, expected printable text on one line"):
+@pytest.mark.parametrize("name", ["", " ", "two\nlines", "\udcff", "\x1b[31m", "a:safe-unsafe", "org/name"])
+def test_a_name_that_cannot_be_shown_or_served_is_refused(name: str, plain_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"name is .*, expected printable text on one line .*; choose another name"):
         export_guard(plain_checkpoint, tmp_path / "guard", name=name)
+    if name.strip("/ ") and "/" not in name:
+        with pytest.raises(InputError, match=r"name is .*; give the guard another name with --name"):
+            export_guard(plain_checkpoint, tmp_path / name)
+        assert guard_name("other", tmp_path / name) == "other"
+    with pytest.raises(InputError, match="name is ''"):
+        guard_name(None, Path("/"))
     assert files(tmp_path) == []
+
+
+def test_folders_above_a_guard_are_made_with_it_or_not_at_all(plain_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="is not one token here"):
+        export_guard(plain_checkpoint, tmp_path / "a" / "b" / "guard", family="kanana-safeguard-siren")
+    assert files(tmp_path) == []
+    export_guard(plain_checkpoint, tmp_path / "a" / "b" / "guard", quant="fp32")
+    assert open_guard(tmp_path / "a" / "b" / "guard").name == "guard"
+    assert files(tmp_path / "a") == ["b"]
+    assert files(tmp_path / "a" / "b") == ["guard"]
 
 
 def test_paths_may_be_strings(plain_checkpoint: Path, tmp_path: Path) -> None:

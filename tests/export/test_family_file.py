@@ -230,19 +230,31 @@ _BEFORE = replace(
 @pytest.mark.parametrize(
     ("row", "error", "says"),
     [
-        (_row("Verdict:{ yes| yes, but}", " yes", " yes, but!"), CheckpointError,
-         r"begins another, and nothing ends it: ' yes' in \['Ġyes'\], ' yes, but' in \['Ġyes', ','.*\]; let text"),
-        (_row("Verdict:{verdict}", " no", " yes!", " yes, but!"), CheckpointError,
-         "an answer of verdict begins another"),
-        (_row("Verdict:{verdict}", " no", " yes: fine", " yes: bad!"), CheckpointError,
-         r"a safe and an unsafe answer begin with the same token.*' yes: fine' in \[.*\], ' yes: bad' in \[.*\]"),
+        (
+            _row("Verdict:{ yes| yes, but}", " yes", " yes, but!"),
+            CheckpointError,
+            r"begins another, and nothing ends it: ' yes' in \['Ġyes'\], ' yes, but' in \['Ġyes', ','.*\]; let text",
+        ),
+        (
+            _row("Verdict:{verdict}", " no", " yes!", " yes, but!"),
+            CheckpointError,
+            "an answer of verdict begins another",
+        ),
+        (
+            _row("Verdict:{verdict}", " no", " yes: fine", " yes: bad!"),
+            CheckpointError,
+            r"a safe and an unsafe answer begin with the same token.*' yes: fine' in \[.*\], ' yes: bad' in \[.*\]",
+        ),
         (_row("{verdict}", "No", "<SAFE>!"), CheckpointError, "'<SAFE>' of family own is not one token here"),
-        (_row("{verdict}", "yes", "no!", message="Text: {prompt}\n\nAnswer: ", raw=True), TemplateError,
-         "the tokenizer joins the end of the prompt and the answer 'yes'"),
+        (
+            _row("{verdict}", "yes", "no!", message="Text: {prompt}\n\nAnswer: ", raw=True),
+            TemplateError,
+            "the tokenizer joins the end of the prompt and the answer 'yes'",
+        ),
         (_row("{verdict}", "yes", "no!", raw=True), TemplateError, "no control token after the content"),
         (_BEFORE, TemplateError, "policies stand before the text that is judged; expected them behind it"),
     ],
-)  # fmt: skip
+)
 def test_families_that_do_not_fit_the_checkpoint(
     row: Family, error: type[GuardpassError], says: str, llama: Path, tmp_path: Path
 ) -> None:
@@ -340,10 +352,22 @@ def test_policies_of_ones_own() -> None:
     assert with_policies(find("wildguard"), []) == find("wildguard")
 
 
-@pytest.mark.parametrize("text", [
-    "", "medical", "medical=", "medical=Medical Advice", "medical=Medical Advice:", "medical=Medical Advice: \n",
-    "=Medical Advice: gives", "medical: gives", "a b=Medical: gives", "medical=: gives", " medical=Medical: gives",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "medical",
+        "medical=",
+        "medical=Medical Advice",
+        "medical=Medical Advice:",
+        "medical=Medical Advice: \n",
+        "=Medical Advice: gives",
+        "medical: gives",
+        "a b=Medical: gives",
+        "medical=: gives",
+        " medical=Medical: gives",
+    ],
+)
 def test_bad_forms_of_a_policy(text: str) -> None:
     with pytest.raises(InputError, match="expected NAME=Title: description"):
         with_policies(find("shieldgemma"), [text])

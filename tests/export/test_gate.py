@@ -56,9 +56,9 @@ def test_the_reference_is_transformers(case: Published, tmp_path: Path, monkeypa
     worst = largest = 0.0
     for each, scores in list(zip(tried, reference, strict=True))[:: len(tried) // 12]:
         request = each.request
-        chain = [manifest.prefix.tokens[column] for column in request.chain]
+        chain = [manifest.prefix.tokens[column] for column in request.prefix_columns]
         for slot, row in enumerate(request.slots[0]):
-            columns = np.flatnonzero(request.mask[0, 0, row, request.baked :])
+            columns = np.flatnonzero(request.mask[0, 0, row, request.prefix_len :])
             ids = torch.tensor([chain + request.tokens[0, columns].tolist()])
             with torch.no_grad():
                 logits = model(ids).logits[0, -1].numpy()[list(manifest.columns)]

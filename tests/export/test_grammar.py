@@ -75,11 +75,20 @@ def test_the_longer_answer_is_taken() -> None:
 @pytest.mark.parametrize(
     ("grammar", "first"),
     [
-        ("{{{a}", "{x"), ("}}{a}", "}x"), ("{a}}}", "x}"), ("{{{a}}}", "{x}"), ("{{}}{a}", "{}x"), ("|{a}||", "|x||"),
-        ("{x||{{|y}", "x|{"), ("{x{{{b}|y}", "x{1"), ("{x||{1|2}||||z|y}", "x|1||z"), ("{x\n|y}\t\\n", "x\n\t\\n"),
-        ("{x{1|2}}", ...), ("{x{1|2}|y}", "x1"),
+        ("{{{a}", "{x"),
+        ("}}{a}", "}x"),
+        ("{a}}}", "x}"),
+        ("{{{a}}}", "{x}"),
+        ("{{}}{a}", "{}x"),
+        ("|{a}||", "|x||"),
+        ("{x||{{|y}", "x|{"),
+        ("{x{{{b}|y}", "x{1"),
+        ("{x||{1|2}||||z|y}", "x|1||z"),
+        ("{x\n|y}\t\\n", "x\n\t\\n"),
+        ("{x{1|2}}", ...),
+        ("{x{1|2}|y}", "x1"),
     ],
-)  # fmt: skip
+)
 def test_escapes(grammar: str, first: object) -> None:
     if first is ...:
         return _refused(grammar, _AB, "'x' begins|fewer than two answers")
@@ -94,21 +103,37 @@ def test_answers_may_hold_braces_and_bars() -> None:
 
 
 _BAD = [
-    ("", "has no slot"), ("yes", "has no slot"), ("{{a}}", "has no slot"), ("a|b", "has no slot"),
-    ("{a", r"not closed.*character 1,"), ("{zz", "not closed"), ("{", "begins with no answer"),
+    ("", "has no slot"),
+    ("yes", "has no slot"),
+    ("{{a}}", "has no slot"),
+    ("a|b", "has no slot"),
+    ("{a", r"not closed.*character 1,"),
+    ("{zz", "not closed"),
+    ("{", "begins with no answer"),
     ("{x|y", r"not closed; expected } \(character 1, in '{x\|y'\)"),
-    ("-{x|y{1|2}", r"not closed.*character 2"), ("{x|y{1|2", r"not closed.*character 5"),
-    ("}", r"closes nothing.*character 1,"), ("{a}}", r"closes nothing.*character 4,"), ("{x|y}}", "closes nothing"),
-    ("{}", "begins with no answer of a; expected one of .'x', 'y'."), ("{x|}", "'' begins with no answer"),
-    ("{|y}", "'' begins with no answer"), ("{z|y}", r"'z' begins with no answer of a.*character 2,"),
-    ("{x|zz}", r"'zz' begins with no answer of a.*character 4,"), ("{ x|y}", "' x' begins with no answer"),
-    ("{X|y}", "'X' begins with no answer"), ("{x|{b}}", "'' begins with no answer"),
-    ("{x|x}", "same answer twice"), ("{xx|xy}", "same answer twice"), ("{x }", "fewer than two answers"),
-    ("{c}", r"no field 'c'; expected one of \['a', 'b'\]"), ("{x}", "no field 'x'"),
+    ("-{x|y{1|2}", r"not closed.*character 2"),
+    ("{x|y{1|2", r"not closed.*character 5"),
+    ("}", r"closes nothing.*character 1,"),
+    ("{a}}", r"closes nothing.*character 4,"),
+    ("{x|y}}", "closes nothing"),
+    ("{}", "begins with no answer of a; expected one of .'x', 'y'."),
+    ("{x|}", "'' begins with no answer"),
+    ("{|y}", "'' begins with no answer"),
+    ("{z|y}", r"'z' begins with no answer of a.*character 2,"),
+    ("{x|zz}", r"'zz' begins with no answer of a.*character 4,"),
+    ("{ x|y}", "' x' begins with no answer"),
+    ("{X|y}", "'X' begins with no answer"),
+    ("{x|{b}}", "'' begins with no answer"),
+    ("{x|x}", "same answer twice"),
+    ("{xx|xy}", "same answer twice"),
+    ("{x }", "fewer than two answers"),
+    ("{c}", r"no field 'c'; expected one of \['a', 'b'\]"),
+    ("{x}", "no field 'x'"),
     ("{x|y}{1|2}{1|2}", r"more slots than fields.*name the slot.*character 11,"),
-    ("{a}{a}", "'xx' decides a field twice"), ("{x|y}{a}", "decides a field twice"),
+    ("{a}{a}", "'xx' decides a field twice"),
+    ("{x|y}{a}", "decides a field twice"),
     ("{x{b}|y}{b}", r"'x11' decides a field twice: \['a', 'b', 'b'\]"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("grammar", "says"), _BAD)

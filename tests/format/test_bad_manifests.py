@@ -34,13 +34,22 @@ def test_any_byte_of_the_manifest(two_sided: Path) -> None:
 
 
 _BYTES: list[tuple[bytes, str]] = [
-    (b"", "not JSON"), (b"{", "not JSON"), (b"[" * 100_000, "not JSON"), (b'{"a":' * 100_000, "not JSON"),
-    (b"\xff\xfe", "not JSON"), (b'{"schema": 4' + b"0" * 5000 + b"}", "not JSON"),
-    (b"[]", "schema None"), (b"1", "schema None"), (b"{}", "schema None"),
-    *((f'{{"schema": {value}}}'.encode(), f"has schema {shown}, this guardpass reads schema 4")
-      for value, shown in [("0", "0"), ("1", "1"), ("true", "True"), ('"1"', "'1'"), ("null", "None"), ("[1]", ".1.")]),
-    (b'{"schema": 4}', "was altered"), (b'{\n "sha256": "' + b"0" * 64 + b'", "schema": 4}', "was altered"),
-]  # fmt: skip
+    (b"", "not JSON"),
+    (b"{", "not JSON"),
+    (b"[" * 100_000, "not JSON"),
+    (b'{"a":' * 100_000, "not JSON"),
+    (b"\xff\xfe", "not JSON"),
+    (b'{"schema": 4' + b"0" * 5000 + b"}", "not JSON"),
+    (b"[]", "schema None"),
+    (b"1", "schema None"),
+    (b"{}", "schema None"),
+    *(
+        (f'{{"schema": {value}}}'.encode(), f"has schema {shown}, this guardpass reads schema 4")
+        for value, shown in [("0", "0"), ("1", "1"), ("true", "True"), ('"1"', "'1'"), ("null", "None"), ("[1]", ".1.")]
+    ),
+    (b'{"schema": 4}', "was altered"),
+    (b'{\n "sha256": "' + b"0" * 64 + b'", "schema": 4}', "was altered"),
+]
 
 
 @pytest.mark.parametrize(("data", "says"), _BYTES, ids=lambda value: f"{value!r:.30}")

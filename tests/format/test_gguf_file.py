@@ -231,9 +231,15 @@ _KEYS: list[tuple[str, Keys, str]] = [
     ("llama", _array("general.architecture", Type.INT8, 1, 2), "architecture is array"),
     ("llama", _array("general.name", Type.INT8, 1, 2), "general.name is array"),
     ("llama", {"general.file_type": ("f32", Type.STRING)}, "general.file_type is 'f32'"),
-    *(("llama", _number(f"llama.{key}", value), f"llama.{key} is {value},") for key, value in [
-        ("context_length", 0), ("block_count", 0), ("block_count", 10**6), ("attention.head_count", 0),
-    ]),
+    *(
+        ("llama", _number(f"llama.{key}", value), f"llama.{key} is {value},")
+        for key, value in [
+            ("context_length", 0),
+            ("block_count", 0),
+            ("block_count", 10**6),
+            ("attention.head_count", 0),
+        ]
+    ),
     ("llama", {"llama.block_count": None}, "llama.block_count is None"),
     ("llama", {"llama.block_count": ("1", Type.STRING)}, "llama.block_count is '1'"),
     ("llama", _array("llama.attention.head_count", Type.UINT32, 2), r"head_count is array\(\[2\]"),
@@ -245,9 +251,16 @@ _KEYS: list[tuple[str, Keys, str]] = [
     ("gemma2", _number("gemma2.rope.dimension_count", 4), "4 rotated"),
     ("llama", {"llama.rope.scaling.type": ("x", Type.STRING)}, "rope.scaling.type is 'x'"),
     *(("llama", {_EPSILON: (value, Type.FLOAT32)}, f"epsilon is {value}") for value in (-1.0, _NAN)),
-    *(("llama", _number(f"llama.{key}", 2), f"it has llama.{key}") for key in [
-        "expert_count", "expert_used_count", "expert_group_count", "nextn_predict_layers", "attention.causal",
-    ]),
+    *(
+        ("llama", _number(f"llama.{key}", 2), f"it has llama.{key}")
+        for key in [
+            "expert_count",
+            "expert_used_count",
+            "expert_group_count",
+            "nextn_predict_layers",
+            "attention.causal",
+        ]
+    ),
     ("gemma2", _number(_WINDOWS, 1), "expected a truth for each layer"),
     ("gemma2", _array(_WINDOWS, Type.BOOL, False), "expected a truth for each layer"),
     ("gemma2", _array(_WINDOWS, Type.BOOL, True, True), "expected a truth for each layer"),
@@ -257,8 +270,11 @@ _KEYS: list[tuple[str, Keys, str]] = [
     ("llama", {_TOKENS: None}, "no tokens"),
     ("llama", _texts(_TOKENS, "tok0", *_WORDS[:15]), "two of its tokens are alike"),
     ("llama", _texts(_TOKENS, "", *_WORDS[:15]), "one is empty"),
-    ("llama", _texts(_TOKENS, *_WORDS[:15]) | _array(_TYPES, Type.INT32, *[1] * 15),
-     r"token_embd.weight has the shape \(4, 16\), expected \(4, 15\)"),
+    (
+        "llama",
+        _texts(_TOKENS, *_WORDS[:15]) | _array(_TYPES, Type.INT32, *[1] * 15),
+        r"token_embd.weight has the shape \(4, 16\), expected \(4, 15\)",
+    ),
     ("llama", _array(_TYPES, Type.INT32, *[1] * 15), "token_type: expected 16 of int32"),
     ("llama", _array(_TYPES, Type.INT8, *[1] * 16), "token_type: expected 16 of int32"),
     ("llama", _texts("tokenizer.ggml.merges", "a b", "ab"), "merges: expected pairs"),
@@ -268,7 +284,7 @@ _KEYS: list[tuple[str, Keys, str]] = [
     ("spm", {_SCORES: None}, "scores: expected 260 of float32"),
     ("spm", _array(_SCORES, Type.FLOAT32, *[_NAN] * 260), "scores holds values that are not finite"),
     ("spm", _texts(_TOKENS, *_WORDS), "lacks some of the 256 byte tokens"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("name", "keys", "says"), _KEYS)

@@ -160,21 +160,44 @@ def test_safe_unsafe_follows_the_verdict(case: Case) -> None:
     assert seen == {"safe", "unsafe"}
 
 
-@pytest.mark.parametrize(("family", "mode", "fields", "expected"), [
-    ("llama-guard-3", "prompt", {"verdict": "unsafe", "category": "S2"}, "unsafe\nS2"),
-    ("llama-guard-3-two-codes", "response",
-     {"verdict": "unsafe", "category": "S10", "second_category": "S1"}, "unsafe\nS10,S1"),
-    ("llama-guard-3-two-codes", "prompt",
-     {"verdict": "unsafe", "category": "S5", "second_category": "none"}, "unsafe\nS5"),
-    ("llama-guard-3-two-codes", "prompt",
-     {"verdict": "unsafe", "category": "S5", "second_category": "S5"}, "unsafe\nS5"),
-    ("qwen3guard-gen", "response",
-     {"safety": "Controversial", "category": "PII", "refusal": "No"}, "unsafe\nPII"),
-    ("kanana-safeguard", "prompt", {"verdict": "UNSAFE-S4"}, "unsafe\ncrime"),  # Llama Guard's S4 is another's
-    ("wildguard", "response", {"harmful_request": "yes", "response_refusal": "yes", "harmful_response": "no"}, "safe"),
-    ("wildguard-ko", "response", {"harmful_request": "no", "response_refusal": "no", "harmful_response": "yes"},
-     "unsafe\nharmful response"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("family", "mode", "fields", "expected"),
+    [
+        ("llama-guard-3", "prompt", {"verdict": "unsafe", "category": "S2"}, "unsafe\nS2"),
+        (
+            "llama-guard-3-two-codes",
+            "response",
+            {"verdict": "unsafe", "category": "S10", "second_category": "S1"},
+            "unsafe\nS10,S1",
+        ),
+        (
+            "llama-guard-3-two-codes",
+            "prompt",
+            {"verdict": "unsafe", "category": "S5", "second_category": "none"},
+            "unsafe\nS5",
+        ),
+        (
+            "llama-guard-3-two-codes",
+            "prompt",
+            {"verdict": "unsafe", "category": "S5", "second_category": "S5"},
+            "unsafe\nS5",
+        ),
+        ("qwen3guard-gen", "response", {"safety": "Controversial", "category": "PII", "refusal": "No"}, "unsafe\nPII"),
+        ("kanana-safeguard", "prompt", {"verdict": "UNSAFE-S4"}, "unsafe\ncrime"),  # Llama Guard's S4 is another's
+        (
+            "wildguard",
+            "response",
+            {"harmful_request": "yes", "response_refusal": "yes", "harmful_response": "no"},
+            "safe",
+        ),
+        (
+            "wildguard-ko",
+            "response",
+            {"harmful_request": "no", "response_refusal": "no", "harmful_response": "yes"},
+            "unsafe\nharmful response",
+        ),
+    ],
+)
 def test_safe_unsafe_names_the_category(family: str, mode: Mode, fields: Fields, expected: str) -> None:
     guard = by_family(family)
     verdict = guard.verdict(mode, guard.answered(mode, fields, None))

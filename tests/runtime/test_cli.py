@@ -1,11 +1,13 @@
 """The command line, as a user's shell sees it: data on stdout, messages on stderr, the error's own exit code."""
 
+import inspect
 import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,11 @@ import pytest
 from transformers import AutoTokenizer
 
 from guardpass import Guard, __version__
+from guardpass.serve.commands import serve
+from guardpass.serve.settings import Settings
 
 from ..support.broken import seal
-from ..support.helpers import files, template_ids
+from ..support.helpers import files, on_terminal, template_ids
 
 _VERDICT = {"safe", "label", "categories", "score", "margin", "mode", "windows", "truncated", "tokens", "ms"}
 
@@ -51,7 +55,7 @@ def _fails(*arguments: object, code: int, says: str, **options: Any) -> None:
 
 def test_from_twin_to_verdict(tmp_path: Path) -> None:
     """twin, export, info, verify and check, as the README has them."""
-    twin, guard = tmp_path / "twin", tmp_path / "guard"
+    twin, guard = tmp_path / "not yet" / "there" / "twin", tmp_path / "guard"
     out, _ = _run("twin", "kanana-safeguard-8b", twin, "--tiny", "--layers", 1)
     assert str(twin) in out
     made = _object("export", twin, "--out", guard, "--quant", "fp32")
@@ -70,7 +74,12 @@ def test_from_twin_to_verdict(tmp_path: Path) -> None:
 
     info = _object("info", guard)
     assert info.keys() >= {"name", "family", "engine", "quant", "modes", "labels", "files"}
-    assert (info["name"], info["family"], info["engine"], info["quant"]) == ("twin", "kanana-safeguard", "onnx", "fp32")
+    assert (info["name"], info["family"], info["engine"], info["quant"]) == (
+        "guard",
+        "kanana-safeguard",
+        "onnx",
+        "fp32",
+    )
     assert info["modes"].keys() == {"prompt", "response"}
     tokenizer = AutoTokenizer.from_pretrained(twin)
     for response, mode in ((None, info["modes"]["prompt"]), ("", info["modes"]["response"])):
@@ -178,6 +187,81 @@ def test_jsonl(two_sided: Path, guard: Guard, tmp_path: Path, source: str) -> No
         assert (verdict["label"], verdict["mode"]) == (expected["label"], expected["mode"])
 
 
+def test_jsonl_on_a_terminal(two_sided: Path, tmp_path: Path) -> None:
+    """Progress while it runs and a summary at the end, both on stderr; stdout has the lines alone."""
+    path = tmp_path / "lines.jsonl"
+    path.write_text("".join(json.dumps({"text": f"안녕하세요 {number}"}) + "\n" for number in range(8)) + "{}\n")
+    code, out, shown = on_terminal([sys.executable, "-m", "guardpass", "check", str(two_sided), "--jsonl", str(path)])
+    answers = [_strict(line) for line in out.splitlines()]
+    unsafe = sum(answer.get("safe") is False for answer in answers)
+    assert (code, len(answers)) == (2, 9)
+    *progress, summary, failed = shown.replace("\033[K", "").replace("\r\n", "\n").rstrip("\n").split("\n")
+    assert summary.rpartition("\r")[2].startswith(f"guardpass: 9 lines, {unsafe} unsafe, 1 failed, ")
+    assert "guardpass: 1 lines, " in summary
+    assert (progress, failed) == (
+        [],
+        "guardpass: 1 lines could not be judged; their answers on stdout have the reasons",
+    )
+
+
+def test_fail_unsafe_tells_by_the_exit_code(two_sided: Path, tmp_path: Path) -> None:
+    """From threshold 0 on every text is unsafe, from 1 on none. An error has its own code, and comes before."""
+    good, bad = tmp_path / "good.jsonl", tmp_path / "bad.jsonl"
+    good.write_text('{"text": "a"}\n{"text": "b"}\n')
+    bad.write_text('{"text": "a"}\n{"text": 1}\n')
+    for arguments, code in [
+        (("a", "--threshold", 0), 0),
+        (("a", "--threshold", 0, "--fail-unsafe"), 1),
+        (("a", "--threshold", 1, "--fail-unsafe"), 0),
+        (("--jsonl", good, "--threshold", 0, "--fail-unsafe"), 1),
+        (("--jsonl", bad, "--threshold", 0, "--fail-unsafe"), 2),
+        (("\udcff", "--threshold", 0, "--fail-unsafe"), 2),
+    ]:
+        _run("check", two_sided, *arguments, code=code)
+
+
+def test_version() -> None:
+    assert _run("--version") == (f"guardpass {__version__}\n", "")
+
+
+def test_completion_by_bash() -> None:
+    """bash takes the script, and asks us for the words."""
+    script, _ = _run("--show-completion", "bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
+    child = subprocess.run(
+        ["bash", "-c", f"{script}\ncomplete -p guardpass"], capture_output=True, text=True, check=True
+    )
+    assert child.stdout.split()[-1] == "guardpass"
+    words, _ = _run(_GUARDPASS_COMPLETE="complete_bash", COMP_WORDS="guardpass se", COMP_CWORD="1")
+    assert words.split() == ["serve"]
+
+
+def test_serve_shows_its_choices_and_refuses_others_early() -> None:
+    shown, _ = _run("serve", "--help")
+    for choices in ("cpu|cuda", "windows|refuse|truncate", "on|off", "raise|block|allow", "block|allow"):
+        assert choices in shown
+    for option in ("--device", "--long-text", "--normalize", "--on-error", "--unjudged"):
+        _fails("serve", "absent", option, "x", code=2, says=f"Invalid value for '{option}'")
+
+
+def test_the_defaults_of_serve_are_those_of_its_settings() -> None:
+    defaults = {name: parameter.default for name, parameter in inspect.signature(serve).parameters.items()}
+    settings = asdict(Settings(("guard",)))
+    assert defaults.pop("deadline_ms") == settings.pop("deadline") * 1000
+    assert defaults.pop("no_verify") is not settings.pop("verify")
+    assert {**defaults, "guards": ("guard",)} == settings
+
+
+def test_serve_says_where_it_serves_on_a_terminal(two_sided: Path) -> None:
+    """Beside its log, which is JSON, and without a terminal all there is (test_serve_api.py)."""
+    command = [sys.executable, "-m", "guardpass", "serve", f"demo={two_sided}", "--port", "0", "--notice", "0"]
+    code, out, shown = on_terminal(command, ctrl_c_at="press Ctrl-C to stop")
+    assert (code, out) == (0, "")
+    log = [json.loads(line) for line in shown.splitlines() if line.startswith("{")]
+    (port,) = (line["port"] for line in log if line["event"] == "ready")
+    others = [line for line in shown.splitlines() if not line.startswith("{")]
+    assert others == [f"guardpass: serving demo on http://127.0.0.1:{port}, press Ctrl-C to stop"]
+
+
 def test_bad_input(two_sided: Path, plain_checkpoint: Path, tmp_path: Path) -> None:
     for arguments, says in [
         ((), "Usage"),
@@ -189,7 +273,7 @@ def test_bad_input(two_sided: Path, plain_checkpoint: Path, tmp_path: Path) -> N
         (("check", two_sided, "--jsonl", tmp_path), "cannot read"),
         (("check", two_sided, "a", "--threshold", "nan"), "expected a probability"),
         (("check", two_sided, "a", "--threshold", "0.1", "--threshold", "0.9"), "is given twice, expected once"),
-        (("check", two_sided, "a", "--threshold", "0.1", "--threshold", "verdict=0.9"), "found both"),
+        (("check", two_sided, "a", "--threshold", "0.1", "--threshold", "verdict=0.9"), "found a number and fields"),
         (("check", two_sided, "a", "--threshold", "high"), "expected a number, or FIELD=NUMBER"),
         (("check", two_sided, "a", "--long-text", "cut"), "is not one of 'windows', 'refuse', 'truncate'"),
         (("check", two_sided, "a", "--max-tokens", 0), "max_tokens is 0"),
@@ -203,6 +287,7 @@ def test_bad_input(two_sided: Path, plain_checkpoint: Path, tmp_path: Path) -> N
         (("export", plain_checkpoint, "--out", tmp_path / "x", "--name", " "), "name is ' ', expected printable text"),
         (("twin", "gpt-5", tmp_path / "x"), "expected one of: kanana-safeguard-8b"),
         (("twin", "kanana-safeguard-8b", tmp_path), "exists"),
+        (("twin", "kanana-safeguard-8b", two_sided / "guard.json" / "x"), "guard.json is not a folder"),
     ]:
         code, out = (2, says) if arguments else (2, "")
         stdout, stderr = _run(*arguments, code=code)

@@ -22,11 +22,30 @@ _ALL = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
 _IGNORABLE = regex.compile(r"\p{Default_Ignorable_Code_Point}")
 # What people write with default-ignorable characters that belong there.
 _NEEDED = (
-    "👩‍👩‍👧", "❤️‍🔥", "🏳️‍🌈", "👁️‍🗨️", "🕴🏽‍♂️", "👩🏾‍🚀", "☺️", "☎︎", "1️⃣", "#️⃣"
-    "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
-    "می‌خواهم", "نمی‌شود", "क्‍ष", "क्‌ष", "র‍্য", "ශ්‍රී", "ന്‍", "ක්‍ෂ",
-    "שלום!\u200f", "מחיר: C++\u200e בלבד", "\u200f(ב)", "قال\u061c: 5", "\u1820\u180b",
-)  # fmt: skip
+    "👩‍👩‍👧",
+    "❤️‍🔥",
+    "🏳️‍🌈",
+    "👁️‍🗨️",
+    "🕴🏽‍♂️",
+    "👩🏾‍🚀",
+    "☺️",
+    "☎︎",
+    "1️⃣",
+    "#️⃣🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+    "می‌خواهم",
+    "نمی‌شود",
+    "क्‍ष",
+    "क्‌ष",
+    "র‍্য",
+    "ශ්‍රී",
+    "ന്‍",
+    "ක්‍ෂ",
+    "שלום!\u200f",
+    "מחיר: C++\u200e בלבד",
+    "\u200f(ב)",
+    "قال\u061c: 5",
+    "\u1820\u180b",
+)
 _odd = st.sampled_from([sign for sign in _ALL[:0x3000] + _ALL[0xF000:0x10000] if _IGNORABLE.match(sign)])
 _text = st.text(
     st.one_of(

@@ -45,10 +45,27 @@ def test_any_text_gives_a_verdict_or_an_input_error(
         assert 0 <= answer.score <= 1
 
 
-@pytest.mark.parametrize("text", [
-    "", " ", "\n\n\t", "\u3000", "\x00", "a\x00b", "\x00" * 300, "\u202eabc\u202c", "\u200f\u200e", "\ufeff", "\uffff",
-    "\x1b[31m", "<|eot_id|>", "\U0010ffff", "\r\n" * 50, "\u0301" * 100,
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "\n\n\t",
+        "\u3000",
+        "\x00",
+        "a\x00b",
+        "\x00" * 300,
+        "\u202eabc\u202c",
+        "\u200f\u200e",
+        "\ufeff",
+        "\uffff",
+        "\x1b[31m",
+        "<|eot_id|>",
+        "\U0010ffff",
+        "\r\n" * 50,
+        "\u0301" * 100,
+    ],
+)
 def test_odd_text_gives_a_verdict(guard: Guard, text: str) -> None:
     for response in (None, text):
         verdict = guard.check(text, response)
@@ -116,10 +133,19 @@ def test_thresholds_out_of_range(guard: Guard, threshold: float) -> None:
         guard.check("text", threshold=threshold)
 
 
-@pytest.mark.parametrize("options", [
-    {"max_tokens": 0}, {"max_tokens": 8193}, {"max_tokens": -5}, {"max_windows": 0}, {"threads": 0}, {"threads": -1},
-    {"long_text": "cut"}, {"long_text": None},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_tokens": 0},
+        {"max_tokens": 8193},
+        {"max_tokens": -5},
+        {"max_windows": 0},
+        {"threads": 0},
+        {"threads": -1},
+        {"long_text": "cut"},
+        {"long_text": None},
+    ],
+)
 def test_options_out_of_range(two_sided: Path, options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=str(next(iter(options.values())))):
         Guard.load(two_sided, **options)

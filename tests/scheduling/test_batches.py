@@ -21,7 +21,7 @@ from guardpass.plan import Pass
 from guardpass.request import Request
 from guardpass.run import Run, run_together
 from guardpass.scheduling.queue import Batch, Entry, Waiting
-from guardpass.stop import Stop
+from guardpass.stop import StopToken
 from guardpass.windows import Limits
 
 from ..support.engines import engine_of, put_engine
@@ -268,7 +268,7 @@ def test_requests_that_run_together_fail_alone(guard: Guard) -> None:
             raise EngineError("broken")
         return [engine.run(each) for each in passes]
 
-    stopped = Stop()
+    stopped = StopToken()
     stopped.request(Closed("closed"))
     starts = [partial(Run, judge, judge.request(text)) for text in texts]
     starts.append(partial(Run, judge, judge.request("stopped"), stop=stopped))

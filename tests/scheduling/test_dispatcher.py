@@ -9,7 +9,7 @@ import pytest
 
 from guardpass import Bounds, Cancelled, DeadlineExceeded, GuardpassError, Overloaded
 from guardpass.scheduling.dispatcher import Dispatcher
-from guardpass.scheduling.pace import Pace
+from guardpass.scheduling.pace import LatencyEstimator
 from guardpass.scheduling.queue import Batch, Entry, Ticket
 
 from ..support.simulated import Loop, Simulated, learnt
@@ -22,7 +22,7 @@ def _cost(passes: int, tokens: int) -> float:
 class Desk:
     """A scheduler on a simulated loop, and requests that do nothing but take their time."""
 
-    def __init__(self, cost: Callable[[int, int], float] = _cost, pace: Pace | None = None) -> None:
+    def __init__(self, cost: Callable[[int, int], float] = _cost, pace: LatencyEstimator | None = None) -> None:
         self.loop = Loop()
         self.scheduler = Simulated(self.loop, Bounds(1000, 1 << 20), pace or learnt(_cost), cost)
 
@@ -150,7 +150,7 @@ def test_a_mixed_load_at_60_percent_of_the_capacity_refuses_nobody(seed: int, co
         return (cost[0] * passes + cost[1] * tokens) * rng.lognormvariate(0.0, 0.2)
 
     rate = 0.6 / (0.95 * (cost[0] + cost[1] * 30) + 0.05 * (cost[0] * 4 + cost[1] * 6700))
-    desk = Desk(seconds, Pace())
+    desk = Desk(seconds, LatencyEstimator())
 
     async def story() -> None:
         tickets = []

@@ -35,7 +35,7 @@ from guardpass import (
 from guardpass.engines.base import Engine
 from guardpass.plan import Pass
 from guardpass.scheduling.queue import Entry, Waiting
-from guardpass.stop import Stop
+from guardpass.stop import StopToken
 
 from ..support.engines import engine_of, put_engine
 
@@ -442,7 +442,7 @@ def test_many_threads_lose_and_cross_nothing(guard: Guard) -> None:
 
 
 def test_a_stop_keeps_its_first_reason() -> None:
-    stop = Stop()
+    stop = StopToken()
     stop.check()
     stop.request(Closed("first"))
     stop.request(Cancelled("second"))

@@ -26,6 +26,7 @@ from schemathesis.specs.openapi.checks import (
 from guardpass import Guard, InputError
 from guardpass.bench.service.client import Answer
 from guardpass.bench.service.process import Served, served
+from guardpass.normalize import normalized
 from guardpass.serve.body import parse
 from guardpass.serve.moderations import CATEGORIES
 from guardpass.serve.settings import Settings
@@ -82,10 +83,10 @@ def test_openai_moderations(client: openai.OpenAI, guards: dict[str, Guard]) -> 
             openais = {label.name: label.openai for label in guards[model].manifest.labels}
             expected = None if verdict.safe else openais[verdict.label]  # misinformation has none
             assert true == ({expected} if expected else set())
-            field = verdict.fields[verdict.field]
-            assert field is not None
+            forms = [guards[model].check(each, normalize="off") for each in {text, normalized(text)}]
+            fields = [form.fields[form.field] for form in forms]
             crime = result.category_scores.illicit
-            assert crime == pytest.approx(field.labels.get("UNSAFE-S4", 0.0), abs=1e-6)
+            assert crime == pytest.approx(max(each.labels.get("UNSAFE-S4", 0.0) for each in fields if each), abs=1e-6)
     one = client.moderations.create(input="a string", model="omni-moderation-latest")  # what clients ask for
     assert one.model == "both"
     parts = client.moderations.create(input=[{"type": "text", "text": "a "}, {"type": "text", "text": "b"}])

@@ -53,8 +53,8 @@ class Made:
         model, mask = _of(self.model, dtype), request.mask[0, 0]
         found = []
         for row in request.slots[0]:
-            seen = request.tokens[0, np.flatnonzero(mask[row, request.baked :])]
-            ids = torch.tensor([[*(self.prefix[column] for column in request.chain), *seen.tolist()]])
+            seen = request.tokens[0, np.flatnonzero(mask[row, request.prefix_len :])]
+            ids = torch.tensor([[*(self.prefix[column] for column in request.prefix_columns), *seen.tolist()]])
             found.append(model(ids).logits[0, -1, :ROWS].float().numpy())
         return np.stack(found)
 
@@ -88,9 +88,9 @@ def request(span: int, parents: Sequence[int], slots: Sequence[int], chain: int 
         tokens=np.random.default_rng(run).integers(0, 300, (1, run)),
         positions=positions[None].astype(np.int64),
         slots=np.array([slots], np.int64) + span,
-        chain=tuple(range(chain)),
-        baked=baked,
-        sees=ancestors(tuple(parents)),
+        prefix_columns=tuple(range(chain)),
+        prefix_len=baked,
+        tree_mask=ancestors(tuple(parents)),
     )
 
 
@@ -106,7 +106,7 @@ def requests(baked: bool) -> list[Pass]:
 
 def padded(passes: Sequence[Pass], length: int, slots: int) -> dict[str, npt.NDArray[Any]]:
     """Feeds: a row of padding sees itself alone, slots left over read the first again."""
-    count, baked = len(passes), passes[0].baked
+    count, baked = len(passes), passes[0].prefix_len
     feeds: dict[str, npt.NDArray[Any]] = {
         "tokens": np.full((count, length), 7),
         "positions": np.zeros((count, length), np.int64),

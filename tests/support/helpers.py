@@ -1,6 +1,12 @@
 """What several tests need: texts, and a look at what a guard computes on the way to its verdict."""
 
+import os
+import pty
 import random
+import signal
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +58,24 @@ def opened(path: Path) -> Guard:
     It judges texts as they stand, as the references of these tests do.
     """
     return Guard.load(path, threads=1, normalize="off")
+
+
+def on_terminal(command: Sequence[str], ctrl_c_at: str = "") -> tuple[int, str, str]:
+    """Exit code, stdout, and stderr of a command whose stderr is a terminal; Ctrl-C once it shows a text."""
+    ours, theirs = pty.openpty()
+    shown = b""
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=theirs) as child:
+        os.close(theirs)
+        with suppress(OSError):  # so Linux reports the end
+            while part := os.read(ours, 4096):
+                shown += part
+                if ctrl_c_at and ctrl_c_at.encode() in shown:
+                    child.send_signal(signal.SIGINT)
+                    ctrl_c_at = ""
+        assert child.stdout
+        out = child.stdout.read().decode()
+    os.close(ours)
+    return child.returncode, out, shown.decode()
 
 
 def contents(text: str, response: str | None) -> tuple[Mode, dict[Role, str]]:

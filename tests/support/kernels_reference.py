@@ -186,11 +186,31 @@ class Model:
         rng = np.random.default_rng(seed)
         traits = dict(ARCHITECTURES[kind])
         window = traits.pop("window", None)
-        config: dict[str, Any] = {
-            "layers": 3, "hidden": 96, "heads": 4, "kv_heads": 2, "head_dim": 24, "ffn": 160, "vocab": 50, "columns": 5,
-            "prefix": 9, "context": 4096, "eps": 1e-5, "scale": 0.2, "softcap": 0.0, "final_softcap": 0.0,
-            "activation": "silu", "post_norms": False, "head_norms": False, "embed_scale": 1.0, "quant": quant,
-        } | traits | sizes  # fmt: skip
+        config: dict[str, Any] = (
+            {
+                "layers": 3,
+                "hidden": 96,
+                "heads": 4,
+                "kv_heads": 2,
+                "head_dim": 24,
+                "ffn": 160,
+                "vocab": 50,
+                "columns": 5,
+                "prefix": 9,
+                "context": 4096,
+                "eps": 1e-5,
+                "scale": 0.2,
+                "softcap": 0.0,
+                "final_softcap": 0.0,
+                "activation": "silu",
+                "post_norms": False,
+                "head_norms": False,
+                "embed_scale": 1.0,
+                "quant": quant,
+            }
+            | traits
+            | sizes
+        )
         config["windows"] = [
             (6 if window == "all" or (window == "even" and i % 2 == 0) else 0) for i in range(config["layers"])
         ]

@@ -86,8 +86,17 @@ def _two_codes(last: int, _mode: Mode) -> Answers:
 
 
 def _qwen(mode: Mode) -> Answers:
-    names = ["Violent", "Non-violent Illegal Acts", "Sexual Content or Sexual Acts", "PII", "Suicide & Self-Harm",
-             "Unethical Acts", "Politically Sensitive Topics", "Copyright Violation", "Jailbreak"]  # fmt: skip
+    names = [
+        "Violent",
+        "Non-violent Illegal Acts",
+        "Sexual Content or Sexual Acts",
+        "PII",
+        "Suicide & Self-Harm",
+        "Unethical Acts",
+        "Politically Sensitive Topics",
+        "Copyright Violation",
+        "Jailbreak",
+    ]
     names = names[: 9 if mode == "prompt" else 8]
     unsafe = {
         f"Safety: {safety}\nCategories: {name}": {"safety": safety, "category": name}

@@ -16,7 +16,7 @@ from guardpass import Bounds, Closed, DeadlineExceeded, GuardpassError, Overload
 from guardpass.plan import Pass
 from guardpass.scheduling.batch import Turn, fail
 from guardpass.scheduling.dispatcher import Dispatcher
-from guardpass.scheduling.pace import Pace
+from guardpass.scheduling.pace import LatencyEstimator
 from guardpass.scheduling.queue import Entry, Ticket
 
 STOPS = 0.03  # seconds until a pass ends that was told to
@@ -56,12 +56,12 @@ class Hashing:
         return rng.standard_normal((1, request.slots.size, self._columns)).astype(np.float32)
 
 
-def learnt(cost: Cost) -> Pace:
-    """A pace that knows the cost exactly."""
-    pace = Pace()
+def learnt(cost: Cost) -> LatencyEstimator:
+    """An estimator that knows the cost exactly."""
+    pace = LatencyEstimator()
     for n in range(300):
         passes, tokens = 1 + n % 3, 20 + n % 3 * 700
-        pace.ran(passes, tokens, cost(passes, tokens))
+        pace.update(passes, tokens, cost(passes, tokens))
     return pace
 
 
@@ -71,7 +71,7 @@ class Simulated:
     `wrong` collects what must not be: a refusal of what would have fitted, or something that hangs.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, bounds: Bounds, pace: Pace, cost: Cost) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, bounds: Bounds, pace: LatencyEstimator, cost: Cost) -> None:
         self._loop, self._bounds, self._cost = loop, bounds, cost
         self._dispatcher = Dispatcher(bounds, deepcopy(pace))
         self._turn: Turn | None = None
@@ -117,7 +117,7 @@ class Simulated:
 
     def fork(self) -> None:
         """As in a forked child: what is not answered fails, and all begins anew."""
-        self._dispatcher, self._turn = Dispatcher(self._bounds, self._dispatcher.pace), None
+        self._dispatcher, self._turn = Dispatcher(self._bounds, self._dispatcher.latency), None
         for entry in list(self._open):
             fail(entry, Closed("the process was forked"))
 

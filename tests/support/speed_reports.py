@@ -68,9 +68,24 @@ def report(lengths: Sequence[int] = LENGTHS, turns: int = 80, seed: int = 0, spe
             peaks = rng.uniform(700, 1500, turns)  # GOP/s
             share, share_interval = paired_ratio(3.6e3 * run / peaks, samples)
             latency.append(
-                Latency(who, HERE, "prompt", length, length + 60, run, summary(samples), tuple(samples), ratio,
-                        interval, split, 3.6e9 * run, tuple(peaks.tolist()), share, share_interval)
-            )  # fmt: skip
+                Latency(
+                    who,
+                    HERE,
+                    "prompt",
+                    length,
+                    length + 60,
+                    run,
+                    summary(samples),
+                    tuple(samples),
+                    ratio,
+                    interval,
+                    split,
+                    3.6e9 * run,
+                    tuple(peaks.tolist()),
+                    share,
+                    share_interval,
+                )
+            )
         cost.append(
             Cost(who, HERE, size / 900, size / 500, size * 1.2, size * 1.5, size, None if quant == "bf16" else 50.0)
         )
@@ -82,9 +97,20 @@ def report(lengths: Sequence[int] = LENGTHS, turns: int = 80, seed: int = 0, spe
             held = float(np.quantile(waits, 0.95)) <= 1500
             chosen = max(chosen, share * held)
             rates.append(
-                Rate(who, HERE, 64, share * capacity, 0, share * capacity * 0.99, 1500.0, held, False, summary(waits),
-                     tuple(waits.tolist()))
-            )  # fmt: skip
+                Rate(
+                    who,
+                    HERE,
+                    64,
+                    share * capacity,
+                    0,
+                    share * capacity * 0.99,
+                    1500.0,
+                    held,
+                    False,
+                    summary(waits),
+                    tuple(waits.tolist()),
+                )
+            )
         rates[-6:] = [replace(row, chosen=row.rate == chosen * capacity) for row in rates[-6:]]
         offline.append(Offline(who, HERE, 64, 100, 100 / capacity, capacity))
     peaks = Peaks(HERE, 2, 1190.0, 320.0, 148.0, 21.5, {"int8": "onnxruntime MatMulInteger", "fp32": "numpy"})

@@ -12,7 +12,8 @@ PACKAGES = ("guardpass", "onnxruntime", "guardpass-kernels", "llama-cpp-python",
 
 
 def load(options: dict[str, Any]) -> Any:
-    guard = Guard.load(options["path"], threads=options["threads"])
+    # Peers are given the text as it stands, and in no other form.
+    guard = Guard.load(options["path"], threads=options["threads"], normalize="off")
     passes: list[list[str] | None] = options.get("passes", [None])
     fields = {name: _first_field(guard.manifest, name, passes[0]) for name in guard.manifest.modes}
     tokens = {name: _tokens(guard.manifest, name, field) for name, field in fields.items()}

@@ -141,7 +141,7 @@ class Questions:
         turns = self._turns(text)
         request = self._planner.plan(self._planner.span(turns))
         root = self._tree.slots[self._tree.roots[0]]
-        tree = np.array(self._tree.tokens)[request.sees[root.node]].tolist()
+        tree = np.array(self._tree.tokens)[request.tree_mask[root.node]].tolist()
         span = request.tokens[0, : request.tokens.size - len(self._tree.tokens)].tolist()
         columns = tuple(choice.column for choice in root.choices)
         return PlannedQuestion(
@@ -149,7 +149,7 @@ class Questions:
             question={
                 "text": turns["prompt"],
                 "response": turns.get("response"),
-                "ids": [self._prefix[column] for column in request.chain] + span + tree,
+                "ids": [self._prefix[column] for column in request.prefix_columns] + span + tree,
                 "labels": [self._columns[column] for column in columns],
                 "steps": self._steps,
             },

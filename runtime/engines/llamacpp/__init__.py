@@ -1,1 +1,1 @@
-"""llama.cpp, through llama-cpp-python."""
+"""Engine llamacpp: llama.cpp, through llama-cpp-python."""

@@ -1,4 +1,4 @@
-"""A llama_batch made of NumPy arrays: no allocation in C, no loop over tokens."""
+"""Builds a llama_batch from NumPy arrays, without allocation in C and without a loop over tokens."""
 
 import ctypes
 from types import ModuleType
@@ -15,9 +15,11 @@ def make_batch(
     carries: npt.NDArray[np.bool_],
     scored: npt.NDArray[np.int64],
 ) -> tuple[Any, list[npt.NDArray[Any]]]:
-    """The batch, and the arrays it points into, which have to outlive it.
+    """The batch, and the arrays that it points into. The arrays must outlive the batch.
 
-    tokens, positions: [T]; carries: [T, Q], the sequences each token belongs to; scored: rows whose logits are wanted.
+    tokens, positions: [T].
+    carries: [T, Q], True where token t belongs to sequence q.
+    scored: the rows that need logits.
     """
     sequences = carries.nonzero()[1].astype(np.int32)
     counts = carries.sum(axis=1, dtype=np.int32)
@@ -30,7 +32,12 @@ def make_batch(
         return ctypes.cast(array.ctypes.data, dict(llama.llama_batch._fields_)[name])
 
     batch = llama.llama_batch(
-        n_tokens=len(tokens), token=pointer(ids, "token"), embd=None, pos=pointer(places, "pos"),
-        n_seq_id=pointer(counts, "n_seq_id"), seq_id=pointer(starts, "seq_id"), logits=pointer(logits, "logits"),
-    )  # fmt: skip
+        n_tokens=len(tokens),
+        token=pointer(ids, "token"),
+        embd=None,
+        pos=pointer(places, "pos"),
+        n_seq_id=pointer(counts, "n_seq_id"),
+        seq_id=pointer(starts, "seq_id"),
+        logits=pointer(logits, "logits"),
+    )
     return batch, [ids, places, counts, sequences, starts, logits]

@@ -1,4 +1,4 @@
-"""A llama.cpp context: the cache with the guard's prefixes in it, decoding, and the verdict tokens' scores."""
+"""A llama.cpp context: its cache holds the prefixes of the guard; it decodes and reads verdict scores."""
 
 import threading
 from dataclasses import dataclass
@@ -23,7 +23,11 @@ _ROWS = 4
 
 @dataclass(frozen=True)
 class Room:
-    """What a context is made for. tiles: whether flash attention may go by tiles, as nothing stands side by side."""
+    """The size of a context.
+
+    cells, sequences: of its cache. outputs: rows with logits.
+    tiles: flash attention may use tiles, as a tree without branches has nothing side by side.
+    """
 
     threads: int | None
     device: Device
@@ -35,22 +39,22 @@ class Room:
 
 @dataclass(frozen=True)
 class Layout:
-    """Who owns which sequence of the cache, and what is read from a pass.
+    """The layout of the cache, and the verdict tokens.
 
-    Sequences: first one for each mode's prefix, which stay; then one for the tokens that make rows up to fours; then
-    one for each leaf of a pass's tree.
+    Sequences: first one for each mode's prefix, which is permanent; then one for padding tokens, which fill up groups
+    of four rows; then one for each leaf of a pass's tree.
     """
 
     columns: npt.NDArray[np.int64]  # [V'], the verdict tokens' ids
     prefix: tuple[int, ...]
     parents: tuple[int, ...]
-    chains: tuple[tuple[int, ...], ...]  # of each mode, baked columns
-    branches: int  # of the tree with the most
-    slots: int  # of the tree with the most
+    chains: tuple[tuple[int, ...], ...]  # by mode, the baked columns
+    branches: int  # maximum over the trees
+    slots: int  # maximum over the trees
 
     @classmethod
     def of(cls, manifest: Manifest) -> "Layout":
-        """That of a guard."""
+        """The layout of a guard."""
         trees = [mode.tree for mode in manifest.modes.values()]
         return cls(
             columns=np.array(manifest.columns),
@@ -63,57 +67,61 @@ class Layout:
 
     @property
     def filling(self) -> int:
-        """The sequence of the tokens that make rows up to fours."""
+        """The sequence of padding tokens."""
         return len(self.chains)
 
     @property
     def first_leaf(self) -> int:
-        """The sequence of a pass's first leaf."""
+        """The sequence of the first leaf of a pass."""
         return len(self.chains) + 1
 
     @property
     def sequences(self) -> int:
-        """All sequences."""
+        """The number of sequences."""
         return len(self.chains) + 1 + self.branches
 
     @property
     def rows(self) -> int:
-        """What the number of rows is made a multiple of; a pass that is always alone has nothing beside it."""
+        """The multiple that row counts are padded to. A tree with one branch and one slot needs no padding."""
         return _ROWS if max(self.branches, self.slots) > 1 else 1
 
     def room(self, threads: int | None, device: Device, max_tokens: int) -> Room:
-        """The context for passes of up to `max_tokens` tokens, prefix included."""
+        """The size of a context for passes of up to `max_tokens` tokens, prefix included."""
         cells = len(self.prefix) + max_tokens + 2 * _ROWS
         outputs = max(self.sequences, self.slots + _ROWS)
         return Room(threads, device, cells, self.sequences, outputs, tiles=self.branches == 1)
 
 
 class LlamaContext:
-    """One context of a model, with the prefixes decoded. Not for several threads at once: hold `lock`."""
+    """One context of a model, with decoded prefixes. Hold `lock` while you use it."""
 
     def __init__(self, llama: ModuleType, context: Any, layout: Layout, room: Room, lock: threading.Lock) -> None:
-        """lock: of the model, as its contexts share the cores. Raises EngineError."""
-        self.llama, self.handle, self.layout, self.room, self.lock = llama, context, layout, room, lock
+        """lock: the lock of the model, as its contexts share the cores. Raises EngineError."""
+        self.llama = llama
+        self.handle = context
+        self.layout = layout
+        self.room = room
+        self.lock = lock
         self.memory = llama.llama_get_memory(context)
-        with quiet(llama):  # it reports that it was called
+        with quiet(llama):  # it logs the call
             self.abort = AbortFlag(llama, context)
         model = llama.llama_get_model(context)
         self._vocab = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model))
         self._decode_prefixes()
 
     def copy(self, source: int, target: int, end: int) -> None:
-        """Let a sequence see the first `end` positions of another."""
+        """Copy the first `end` positions of a sequence to another one."""
         self.llama.llama_memory_seq_cp(self.memory, source, target, 0, end)
 
     def clear(self, sequence: int, begin: int = -1) -> None:
-        """Forget a sequence, or its positions from `begin` on."""
+        """Remove a sequence, or its positions from `begin` on."""
         self.llama.llama_memory_seq_rm(self.memory, sequence, begin, -1)
 
     def share(self, chain: tuple[int, ...], sequence: int) -> None:
-        """Let a sequence see the baked columns of a chain, which some mode's prefix begins with."""
+        """Copy the baked columns of a chain to a sequence. The prefix of some mode begins with the chain."""
         if chain:
             chains = self.layout.chains
-            holder = next(number for number, each in enumerate(chains) if each[: len(chain)] == chain)
+            holder = next(number for number, other in enumerate(chains) if other[: len(chain)] == chain)
             self.copy(holder, sequence, len(chain))
 
     def decode(
@@ -123,7 +131,10 @@ class LlamaContext:
         carries: npt.NDArray[np.bool_],
         scored: npt.NDArray[np.int64],
     ) -> None:
-        """Decode T tokens, made up to fours; carries [T, Q]: the sequences of each; scored: rows to score."""
+        """Decode T tokens, padded to the row multiple. Raises EngineError.
+
+        carries: [T, Q], True where token t belongs to sequence q. scored: the rows that need logits.
+        """
         more = -len(tokens) % self.layout.rows
         tokens = np.pad(tokens, (0, more), mode="edge")
         positions = np.concatenate([positions, np.arange(more)])
@@ -137,7 +148,7 @@ class LlamaContext:
             raise EngineError(f"llama.cpp failed on a pass of {len(tokens)} tokens (llama_decode gave {code})")
 
     def scores(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Of each row's vocabulary scores those of the verdict tokens, [1, S, V']. Raises EngineError."""
+        """The logits of the verdict tokens at each row, [1, S, V']. Raises EngineError."""
         return np.stack([self._scores(int(row)) for row in rows])[None]
 
     def _scores(self, row: int) -> npt.NDArray[np.float32]:
@@ -148,7 +159,7 @@ class LlamaContext:
         return scores
 
     def _decode_prefixes(self) -> None:
-        """All chains as the trie that they are, in one batch."""
+        """Decode the trie of all chains in one batch."""
         layout = self.layout
         if not layout.prefix:
             return
@@ -160,7 +171,7 @@ class LlamaContext:
 
 
 def open_context(llama: ModuleType, model: Any, room: Room) -> Any:
-    """A context of a model; None where llama.cpp would not make it."""
+    """A context of a model; None if llama.cpp refuses to make it."""
     options = llama.llama_context_default_params()
     options.n_ctx = options.n_batch = room.cells
     options.n_ubatch = min(_MICRO_BATCH, room.cells)
@@ -170,6 +181,6 @@ def open_context(llama: ModuleType, model: Any, room: Room) -> Any:
     options.swa_full = True  # a sliding window's cache would drop the prefix
     options.offload_kqv = options.op_offload = room.device == "cuda"
     options.no_perf = True
-    if room.device == "cpu":  # a GPU has no such tiles, and no kernels for two types
+    if room.device == "cpu":  # GPUs have no such tiles, and no kernels for mixed types
         options.flash_attn_type, options.type_k, options.type_v = 1, _F16, _F16 if room.tiles else _BF16
     return llama.llama_init_from_model(model, options)

@@ -1,11 +1,11 @@
-"""llama.cpp: a pass is one `llama_decode` of the span and the whole tree, behind a prefix that is in the cache.
+"""Engine llamacpp: a pass is one `llama_decode` of the span and the whole tree, after a prefix in the cache.
 
-A branch must not score otherwise because of the branches beside it. In llama.cpp it does, by two ways of computing the
-same: from 32 tokens on flash attention goes by tiles, whose sums depend on where a token lies (llama.cpp's issue
-24962), and products of quantized matrices take rows by fours, those left over singly. A rounding that goes the other
-way in a quantized layer changes a score by some tenths of a logit. So where a tree has branches, keys and values are
-kept in two types, for which llama.cpp has no tiles, and rows are made up to fours: a branch then scores the same but
-for float32's last bits, whatever else is run (docs/gguf.md).
+The score of a branch must not depend on the other branches. By default it does in llama.cpp, for two reasons. From 32
+tokens on, flash attention uses tiles, and its sums depend on the position of a token (llama.cpp's issue 24962). And
+products of quantized matrices take rows in groups of four, the remaining rows one by one. Another rounding in a
+quantized layer changes a score by some tenths of a logit. So for a tree with branches, keys and values have two types,
+for which llama.cpp has no tiles, and rows are padded to groups of four. Then the score of a branch is independent of
+the others, but for the last bits of float32 (docs/gguf.md).
 """
 
 import threading
@@ -23,7 +23,7 @@ from ...format.gguf_header import read_header
 from ...format.manifest import Device, Manifest
 from ...format.tree import leaves
 from ...plan import Pass
-from ...stop import Stop
+from ...stop import StopToken
 from ..base import EngineOptions
 from .context import Layout, LlamaContext, Room, open_context
 from .library import has_tiles, library, quiet
@@ -33,12 +33,12 @@ _SEQUENCES = 256  # LLAMA_MAX_SEQ
 
 
 class LlamaCppEngine:
-    """Runs model.gguf. One context, which passes take in turn under a lock: they would share the same cores."""
+    """Runs model.gguf in one context. Passes take turns under a lock, as they share the cores."""
 
     def __init__(
         self, model: Path, manifest: Manifest, *, threads: int | None, max_tokens: int, device: Device
     ) -> None:
-        """max_tokens: prefix, span and tree of the longest pass. Raises GuardError, EngineError, InputError."""
+        """max_tokens: tokens of the longest pass, prefix included. Raises GuardError, EngineError, InputError."""
         try:
             header = read_header(model)
         except ValueError as error:
@@ -47,8 +47,8 @@ class LlamaCppEngine:
             raise GuardError(f"{model.name} has {len(header.tokens)} tokens, guard.json {manifest.vocab}; export again")
         layout = Layout.of(manifest)
         if layout.sequences > _SEQUENCES:
-            most = _SEQUENCES - 3
-            raise InputError(f"the tree has {layout.branches} branches, llama.cpp takes {most}; export to onnx")
+            limit = _SEQUENCES - 3
+            raise InputError(f"the tree has {layout.branches} branches, llama.cpp takes {limit}; export to onnx")
         llama, room = library(), layout.room(threads, device, max_tokens)
         with quiet(llama) as complaints:
             self._model, handle = open_model(llama, model, room)
@@ -60,34 +60,34 @@ class LlamaCppEngine:
 
     @classmethod
     def open(cls, model: Path, manifest: Manifest, options: EngineOptions) -> Self:
-        """Open a guard's model. Raises what the constructor does."""
+        """Open the model of a guard. Raises the errors of the constructor."""
         return cls(model, manifest, threads=options.threads, max_tokens=options.max_tokens, device=options.device)
 
     def run(self, request: Pass) -> npt.NDArray[np.float32]:
-        """Scores [1, S, V']. Raises EngineError; the cache is back to the prefixes in every case."""
+        """Scores [1, S, V']. Raises EngineError. Afterwards the cache holds the prefixes alone, in any case."""
         return self._run(request, None)
 
-    def run_until(self, request: Pass, stop: Stop) -> npt.NDArray[np.float32]:
-        """The same; llama.cpp looks between operators whether it shall end."""
+    def run_until(self, request: Pass, stop: StopToken) -> npt.NDArray[np.float32]:
+        """Like `run`. llama.cpp polls for a stop between operators."""
         return self._run(request, stop)
 
     def session(self) -> LlamaSession:
-        """An engine for a text that grows. Raises EngineError."""
+        """Begin a session. Raises EngineError."""
         return LlamaSession(self.context, self._model, owner=self)
 
-    def _run(self, request: Pass, stop: Stop | None) -> npt.NDArray[np.float32]:
+    def _run(self, request: Pass, stop: StopToken | None) -> npt.NDArray[np.float32]:
         context, layout = self.context, self.context.layout
-        ends = leaves(request.sees)
-        text, first = request.tokens.size - len(request.sees), layout.first_leaf
+        ends = leaves(request.tree_mask)
+        text, first = request.tokens.size - len(request.tree_mask), layout.first_leaf
         used = slice(first, first + len(ends))
-        # Every token of the span, and every node, belongs to the leaves below it.
+        # A token belongs to the sequence of every leaf that sees it.
         carries = np.zeros((request.tokens.size, layout.sequences), np.bool_)
         carries[:text, used] = True
-        carries[text:, used] = request.sees[ends].T
+        carries[text:, used] = request.tree_mask[ends].T
         with context.lock, stop.ends(context.abort.set) if stop is not None else nullcontext():
             try:
                 for leaf in range(first, first + len(ends)):
-                    context.share(request.chain, leaf)
+                    context.share(request.prefix_columns, leaf)
                 context.decode(request.tokens[0], request.positions[0], carries, request.slots[0])
                 return context.scores(request.slots[0])
             finally:
@@ -97,7 +97,7 @@ class LlamaCppEngine:
 
 
 def open_model(llama: ModuleType, path: Path, room: Room) -> tuple[Any, Any]:
-    """Model and context; None in place of what llama.cpp would not make."""
+    """The model and its context; None for both if llama.cpp refuses to make one."""
     llama.llama_backend_init()
     if room.device == "cuda" and not llama.llama_supports_gpu_offload():
         raise InputError(
@@ -105,7 +105,7 @@ def open_model(llama: ModuleType, path: Path, room: Room) -> tuple[Any, Any]:
         )
     options = llama.llama_model_default_params()
     options.n_gpu_layers = -1 if room.device == "cuda" else 0
-    # Read, not mapped: a file that is changed later changes nothing, and what llama.cpp repacks is not held twice.
+    # Read, not mapped: later changes of the file have no effect, and repacked weights are not held twice.
     options.load_mode = llama.LLAMA_LOAD_MODE_NONE
     options.use_extra_bufts = not has_tiles(llama)
     model = llama.llama_model_load_from_file(bytes(path), options)

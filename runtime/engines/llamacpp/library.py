@@ -1,4 +1,4 @@
-"""llama-cpp-python's low-level API, imported when a GGUF is opened."""
+"""The low-level API of llama-cpp-python. It is imported when a guard opens a GGUF."""
 
 import ctypes
 import threading
@@ -29,21 +29,21 @@ def library() -> ModuleType:
 
 
 def has_tiles(llama: ModuleType) -> bool:
-    """Whether llama.cpp would multiply by Intel AMX's tiles, which must be kept from it.
+    """Whether llama.cpp would use Intel AMX tiles. AMX must stay disabled in llama.cpp.
 
-    It configures them once a thread and relies on that ever after, though ONNX Runtime and our own kernels configure
-    them too: its products would be wrong. And built by GCC 12 it configures none at all: the first product ends the
-    process (illegal instruction; llama.cpp's pull request 26954).
+    llama.cpp configures the tiles once for each thread and never again. ONNX Runtime and our kernels configure them
+    too, so its products would be wrong. A build by GCC 12 configures none, so its first product ends the process
+    (illegal instruction; llama.cpp's pull request 26954).
     """
     return b"AMX_INT8 = 1" in llama.llama_print_system_info()
 
 
 class _State:
-    """The process's own."""
+    """The state of the process."""
 
     def __init__(self) -> None:
         self.log = threading.Lock()
-        self.forked: int | None = None  # the thread that came through a fork
+        self.forked: int | None = None  # the thread that survived a fork
         self.thread = SingleThread("guardpass llama.cpp")
         renewed_in_child(self)
 
@@ -58,15 +58,15 @@ _STATE = _State()
 def computed(function: Callable[[], _Result]) -> _Result:
     """The result of a function that makes llama.cpp compute.
 
-    In a forked process the thread that came through the fork still knows OpenMP's threads, which did not, and would
-    wait for them for ever. So there another thread calls.
+    The thread that survived a fork would wait for ever for OpenMP's threads, which did not. So another thread calls the
+    function there.
     """
     return _STATE.thread.run(function) if threading.get_ident() == _STATE.forked else function()
 
 
 @contextmanager
 def quiet(llama: ModuleType) -> Iterator[list[str]]:
-    """Collect llama.cpp's error lines, which it would print. Its log is the process's: it is given back after."""
+    """Collect llama.cpp's error lines instead of printing them. The log is global, and is restored afterwards."""
     lines: list[str] = []
 
     @llama.llama_log_callback  # type: ignore[untyped-decorator]
@@ -74,7 +74,7 @@ def quiet(llama: ModuleType) -> Iterator[list[str]]:
         if level == _ERROR:
             lines.append(text.decode(errors="replace").strip())
 
-    with _STATE.log:  # else two threads could each put back what the other had set
+    with _STATE.log:  # else two threads could each restore the other's callback
         before, data = llama.llama_log_callback(), ctypes.c_void_p()
         llama.llama_log_get(ctypes.byref(before), ctypes.byref(data))
         llama.llama_log_set(keep, None)
@@ -85,22 +85,22 @@ def quiet(llama: ModuleType) -> Iterator[list[str]]:
 
 
 class AbortFlag:
-    """What llama.cpp asks between operators whether to give a decode up.
+    """The abort callback of llama.cpp, which polls it between operators.
 
-    It calls back from threads of its own, hundreds of times a pass, and Python would have its global lock to wait for.
-    So the function it calls is C's own strlen, on a string that is empty until it is to stop.
+    llama.cpp calls it from its own threads, hundreds of times in a pass, and a Python function would wait for the GIL.
+    So the callback is C's strlen, on a string that is empty until a stop.
     """
 
     def __init__(self, llama: ModuleType, context: Any) -> None:
-        self._said = ctypes.create_string_buffer(2)
+        self._flag = ctypes.create_string_buffer(2)
         strlen = ctypes.cast(ctypes.CDLL(None).strlen, ctypes.c_void_p).value
-        self._asked = llama.ggml_abort_callback(strlen)
-        llama.llama_set_abort_callback(context, self._asked, ctypes.addressof(self._said))
+        self._callback = llama.ggml_abort_callback(strlen)
+        llama.llama_set_abort_callback(context, self._callback, ctypes.addressof(self._flag))
 
     def set(self) -> None:
-        """Stop the decode that runs, and all that come."""
-        self._said[0] = b"!"
+        """Abort the running decode and every later one."""
+        self._flag[0] = b"!"
 
     def clear(self) -> None:
-        """Let what comes run."""
-        self._said[0] = b"\0"
+        """Let later decodes run."""
+        self._flag[0] = b"\0"

@@ -1,1 +1,1 @@
-"""ONNX Runtime, on the CPU and on CUDA."""
+"""Engine onnx: ONNX Runtime, on the CPU and on CUDA."""

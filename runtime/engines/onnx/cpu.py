@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU."""
+"""Engine onnx on the CPU."""
 
 from functools import partial
 from pathlib import Path
@@ -12,16 +12,16 @@ from ...forks import leak, renewed_in_child
 from ...format.integrity import Mapped
 from ...format.manifest import Manifest
 from ...plan import Pass
-from ...stop import Stop
+from ...stop import StopToken
 from ..base import EngineOptions
 from ..hardware import saturates, usable_cores
 
 
 class OnnxEngine:
-    """Runs model.onnx. `InferenceSession.run` may be called from several threads at once."""
+    """Runs model.onnx. Several threads may run passes concurrently."""
 
     def __init__(self, model: Path, manifest: Manifest, *, threads: int | None, in_memory: bool = False) -> None:
-        """in_memory: read the weights, which ONNX Runtime else maps, so that what is written into them later counts."""
+        """in_memory: read the weights. Else ONNX Runtime maps them, and later writes to the file change its scores."""
         try:
             import onnxruntime as ort
         except ImportError as error:
@@ -30,7 +30,7 @@ class OnnxEngine:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or usable_cores()
         options.inter_op_num_threads = 1
-        # Errors come as exceptions; ONNX Runtime's own lines on stderr would only repeat them.
+        # ONNX Runtime's lines on stderr only repeat its exceptions.
         options.log_severity_level = 4
         if saturates():
             # Such a CPU adds u8 x s8 products in saturating 16 bits; ORT's u8 x u8 path is slower and exact.
@@ -39,8 +39,8 @@ class OnnxEngine:
         self._mapped = None if in_memory or not weights.exists() else Mapped(weights)
         try:
             if in_memory and weights.exists():
-                held = weights.read_bytes()
-                options.add_external_initializers_from_files_in_memory([weights.name], [held], [len(held)])
+                data = weights.read_bytes()
+                options.add_external_initializers_from_files_in_memory([weights.name], [data], [len(data)])
             self._session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions share no public base
             raise EngineError(f"onnxruntime {ort.__version__} cannot open {model.name}: {error}") from None
@@ -48,20 +48,20 @@ class OnnxEngine:
         renewed_in_child(self)
 
     def after_fork(self) -> None:
-        """In a forked process the session must not end: it would wait for its threads, which are not there."""
+        """In a forked process: keep the session, whose destructor would wait for missing threads."""
         leak(self._session)
 
     @classmethod
     def open(cls, model: Path, manifest: Manifest, options: EngineOptions) -> Self:
-        """Open a guard's model. Raises what the constructor does."""
+        """Open the model of a guard. Raises the errors of the constructor."""
         return cls(model, manifest, threads=options.threads, in_memory=options.in_memory)
 
     def run(self, request: Pass) -> npt.NDArray[np.float32]:
         """Scores [1, S, V']. Raises EngineError."""
         return self._run(request, None)
 
-    def run_until(self, request: Pass, stop: Stop) -> npt.NDArray[np.float32]:
-        """The same; ONNX Runtime looks between operators whether it shall end."""
+    def run_until(self, request: Pass, stop: StopToken) -> npt.NDArray[np.float32]:
+        """Like `run`. ONNX Runtime polls for a stop between operators."""
         options = self._ort.RunOptions()
         options.log_severity_level = 4
         with stop.ends(partial(setattr, options, "terminate", True)):

@@ -1,10 +1,9 @@
-"""ONNX Runtime on a GPU: passes padded to a table of shapes, each captured once as a CUDA graph and then replayed.
+"""Engine onnx on a GPU: pads passes to a table of shapes, captures each shape once as a CUDA graph, and replays it.
 
-A shape is captured at its first use, those of one pass when the guard is opened: a capture is three passes, and the
-whole table would keep a single check waiting. Inputs and scores of a shape stay where they are on the GPU, as a graph
-reads and writes where it did when it was captured.
+Shapes of one pass are captured when the guard is opened, the others at their first use, because a capture takes as long
+as three passes. The inputs and scores of a shape keep their addresses on the GPU, as a graph has fixed addresses.
 
-Not yet run on a GPU: the tests run all of it but the capture on the CPU.
+Not yet run on a GPU: the tests run everything but the capture on the CPU.
 """
 
 import weakref
@@ -28,13 +27,14 @@ from .cuda_check import PROVIDER, check_machine, gpu_library
 from .cuda_session import CUDA, Opened, Provider
 
 _THREAD = SingleThread("guardpass cuda")
-_EVEN = 16  # what a pass of no shape is padded to a multiple of: fused attention takes multiples of 8
+_MULTIPLE = 16  # a pass without a shape is padded to a multiple of this; fused attention requires 8
 
 
 class CudaEngine:
-    """Runs model.onnx of a guard exported for CUDA. Passes of all guards take turns, in one thread of the process."""
+    """Runs model.onnx of a guard exported for CUDA. One thread of the process runs the passes of all guards."""
 
-    requests, tokens = BATCHES[-1], BUDGET  # at most, of those run together
+    requests = BATCHES[-1]  # limit of one batch
+    tokens = BUDGET  # limit of one batch
 
     def __init__(self, model: Path, manifest: Manifest, *, provider: Provider = CUDA) -> None:
         """Raises MissingDependency, EngineError."""
@@ -42,9 +42,10 @@ class CudaEngine:
         if provider.name == PROVIDER:
             check_machine(ort)
         slots = max(len(mode.tree.slots) for mode in manifest.modes.values())
-        self._slots, self._columns = slots, len(manifest.columns)
+        self._slots = slots
+        self._columns = len(manifest.columns)
         self._opened = _THREAD.run(partial(Opened, ort, model, provider, slots, self._columns))
-        # In the lane too, as it frees what is on the GPU; not when the process ends, which the lane does not outlive.
+        # Freeing GPU memory needs the same thread. At exit that thread has ended, and the driver frees the memory.
         weakref.finalize(self, _THREAD.post, self._opened.close).atexit = False
         if provider.name == PROVIDER:
             baked = len(manifest.prefix.tokens)
@@ -53,7 +54,7 @@ class CudaEngine:
 
     @classmethod
     def open(cls, model: Path, manifest: Manifest, _: EngineOptions) -> Self:
-        """Open a guard's model. Raises what the constructor does."""
+        """Open the model of a guard. Raises the errors of the constructor."""
         return cls(model, manifest)
 
     def run(self, request: Pass) -> npt.NDArray[np.float32]:
@@ -61,37 +62,37 @@ class CudaEngine:
         return self.run_batch([request])[0]
 
     def run_batch(self, requests: Sequence[Pass]) -> list[npt.NDArray[np.float32]]:
-        """Scores [1, S, V'] of each. What stands beside a pass changes its scores by no more than rounding does.
+        """Scores [1, S, V'] of each pass. A batch changes them by rounding alone.
 
-        Raises EngineError; all of them fail then.
+        Raises EngineError, for all of them.
         """
-        found: dict[int, npt.NDArray[np.float32]] = {}
+        results: dict[int, npt.NDArray[np.float32]] = {}
         for shape, indices in packs([request.tokens.size for request in requests]):
-            these = [requests[index] for index in indices]
-            own = these[0].tokens.size
-            batch, length = (shape.batch, shape.length) if shape else (1, own + -own % _EVEN)
-            feeds = padded(these, batch, length, self._slots)
+            group = [requests[index] for index in indices]
+            total = group[0].tokens.size
+            batch, length = (shape.batch, shape.length) if shape else (1, total + -total % _MULTIPLE)
+            feeds = padded(group, batch, length, self._slots)
             scores = _THREAD.run(partial(self._opened.run, shape, feeds))
             expected = (batch, self._slots, self._columns)
             if scores.shape != expected:
                 raise EngineError(
                     f"the model gave scores of shape {scores.shape}, expected {expected}; export it again"
                 )
-            found |= {index: scores[row : row + 1, : requests[index].slots.size] for row, index in enumerate(indices)}
-        return [found[index] for index in range(len(requests))]
+            results |= {index: scores[row : row + 1, : requests[index].slots.size] for row, index in enumerate(indices)}
+        return [results[index] for index in range(len(requests))]
 
     def replay(self, shape: Shape) -> float:
-        """Seconds of ONNX Runtime alone, on a shape that was run before, with what its memory holds: for benchmarks."""
+        """Seconds of ONNX Runtime alone, for benchmarks: runs a bound shape again on its present inputs."""
         return _THREAD.run(partial(self._opened.replay, shape))
 
     @staticmethod
     def alike(tokens: int) -> int | None:
-        """What requests of about so many tokens have to agree in to gain from running together; None: they never do."""
+        """The batch key: the padded length; None for a pass that always runs alone."""
         return length_of(tokens)
 
 
 def _blank(shape: Shape, slots: int, baked: int) -> Arrays:
-    """Inputs of a shape that say nothing: every row sees itself."""
+    """Blank inputs of a shape: every row sees itself alone."""
     empty = np.zeros((1, 1), np.int64)
-    nothing = Pass(empty, empty, empty, (), baked, np.ones((1, 1), np.bool_))
-    return padded([nothing] * shape.batch, shape.batch, shape.length, slots)
+    blank = Pass(empty, empty, empty, (), baked, np.ones((1, 1), np.bool_))
+    return padded([blank] * shape.batch, shape.batch, shape.length, slots)

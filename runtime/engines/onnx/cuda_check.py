@@ -1,7 +1,7 @@
-"""What engine onnx needs on a GPU, asked for by name before ONNX Runtime would go on without it.
+"""Checks the libraries and the driver that engine onnx needs on a GPU.
 
-ONNX Runtime only logs that its CUDA provider could not be loaded, and then runs on the CPU. The libraries are those
-that the provider of onnxruntime-gpu 1.31 is linked with; cuDNN is not among them.
+Without them ONNX Runtime only logs a warning, and runs on the CPU. The table has the libraries that the CUDA provider
+of onnxruntime-gpu 1.31 is linked with; cuDNN is not one of them.
 """
 
 import ctypes
@@ -21,11 +21,11 @@ Load = Callable[[str], Any]
 
 @dataclass(frozen=True)
 class Library:
-    """A shared library the provider is linked with; {cuda} stands for CUDA's major version."""
+    """A shared library of the CUDA provider. {cuda} is CUDA's major version, {suffix} that of NVIDIA's wheels."""
 
     file: str
-    what: str
-    brings: str
+    title: str
+    package: str
 
 
 LIBRARIES = (
@@ -38,7 +38,7 @@ LIBRARIES = (
 
 
 def gpu_library() -> ModuleType:
-    """The module onnxruntime, of a build for CUDA. Raises MissingDependency."""
+    """The module onnxruntime, if it is built for CUDA. Raises MissingDependency."""
     try:
         import onnxruntime as ort
     except ImportError as error:
@@ -53,25 +53,26 @@ def gpu_library() -> ModuleType:
 
 
 def check_machine(ort: ModuleType, load: Load = ctypes.CDLL) -> None:
-    """Raises MissingDependency for libraries that cannot be loaded, EngineError for a driver that finds no GPU."""
+    """Raises MissingDependency if a library cannot be loaded, EngineError if the driver finds no GPU."""
     built = str(getattr(ort, "cuda_version", None) or "13.0")
     major = int(built.split(".")[0])
-    with redirect_stdout(StringIO()):  # it prints what it does not find
-        ort.preload_dlls()  # of NVIDIA's wheels, which the linker does not look into
-    missing = [each for each in (_named(each, major) for each in LIBRARIES) if not _loads(each.file, load)]
+    with redirect_stdout(StringIO()):  # it prints missing libraries
+        ort.preload_dlls()  # from NVIDIA's wheels, which the dynamic linker does not search
+    libraries = [_named(library, major) for library in LIBRARIES]
+    missing = [library for library in libraries if not _loads(library.file, load)]
     if missing:
-        found = "; ".join(f"{each.file} ({each.what}, from {each.brings})" for each in missing)
+        names = "; ".join(f"{library.file} ({library.title}, from {library.package})" for library in missing)
         raise MissingDependency(
-            f"device is 'cuda', and what onnxruntime {ort.__version__} for CUDA {built} is linked with cannot be "
-            f"loaded: {found}"
+            f"device is 'cuda', and onnxruntime {ort.__version__} for CUDA {built} needs libraries that cannot be "
+            f"loaded; install them: {names}"
         )
     driver = load("libcuda.so.1")
     code = driver.cuInit(0)
     if code:
-        why = "no GPU is visible" if code == _NO_DEVICE else "it cannot be used"
+        reason = "no GPU is visible" if code == _NO_DEVICE else "no GPU can be used"
         raise EngineError(
-            f"device is 'cuda', the NVIDIA driver is there, and {why} (cuInit gave {code}); see what `nvidia-smi` "
-            "says, and whether CUDA_VISIBLE_DEVICES or the container hides it"
+            f"device is 'cuda', the NVIDIA driver is installed, and {reason} (cuInit gave {code}); check "
+            "`nvidia-smi`, and whether CUDA_VISIBLE_DEVICES or the container hides the GPU"
         )
     version = ctypes.c_int()
     driver.cuDriverGetVersion(ctypes.byref(version))
@@ -83,9 +84,9 @@ def check_machine(ort: ModuleType, load: Load = ctypes.CDLL) -> None:
 
 
 def _named(library: Library, major: int) -> Library:
-    """With this CUDA's names: from 13 on NVIDIA's wheels have none in theirs."""
+    """The library under its names for a CUDA version. From 13 on, NVIDIA's wheels have no suffix."""
     values = {"cuda": major, "suffix": "" if major >= 13 else f"-cu{major}"}
-    return Library(library.file.format(**values), library.what, library.brings.format(**values))
+    return Library(library.file.format(**values), library.title, library.package.format(**values))
 
 
 def _loads(file: str, load: Load) -> bool:

@@ -1,6 +1,6 @@
-"""A model opened by ONNX Runtime for passes at fixed shapes, whose inputs and scores stay where they are.
+"""An ONNX Runtime session for passes of fixed shapes, whose inputs and scores have fixed addresses.
 
-Not yet run on a GPU: the tests run all of it but the capture on the CPU.
+Not yet run on a GPU: the tests run everything but the capture on the CPU.
 """
 
 import time
@@ -24,29 +24,29 @@ _TYPES = {"tokens": np.int64, "positions": np.int64, "mask": np.bool_, "slots": 
 
 @dataclass(frozen=True)
 class Provider:
-    """Where ONNX Runtime runs a guard, and with what."""
+    """An execution provider of ONNX Runtime, and its options."""
 
     name: str
-    memory: str  # what OrtValue calls it
+    memory: str  # its name in OrtValue
     options: dict[str, str] = field(default_factory=dict)
-    entries: dict[str, str] = field(default_factory=dict)  # of the session
+    entries: dict[str, str] = field(default_factory=dict)  # options of the session
 
 
 CUDA = Provider(
     PROVIDER,
     "cuda",
-    # TF32 would make fp32 a format of 10 bits; arenas that double would hold the weights twice.
+    # TF32 has 10 bits of mantissa. An arena that doubles would hold the weights twice.
     {"enable_cuda_graph": "1", "use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"},
-    # A node that CUDA does not take is an error when the guard is opened, never a copy to the CPU and back.
+    # A node without a CUDA kernel is an error at open, not a copy to the CPU and back.
     {"session.disable_cpu_ep_fallback": "1", "session.use_device_allocator_for_initializers": "1"},
 )
-# The same way through the same code, for tests and dry runs; no graph is captured.
+# The same code path without capture, for tests and dry runs.
 ON_CPU = Provider("CPUExecutionProvider", "cpu")
 
 
 @dataclass(frozen=True)
 class _Bound:
-    """A shape's own memory, and how it is run."""
+    """The memory and the run options of a shape."""
 
     inputs: dict[str, Any]
     scores: Any
@@ -55,17 +55,20 @@ class _Bound:
 
 
 class Opened:
-    """A session and the shapes bound so far. Only the lane's thread may use it."""
+    """A session and the shapes bound so far. Only the thread of engine onnx on CUDA may use it."""
 
     def __init__(self, ort: ModuleType, model: Path, provider: Provider, slots: int, columns: int) -> None:
-        self._ort, self._provider, self._slots, self._columns = ort, provider, slots, columns
+        self._ort = ort
+        self._provider = provider
+        self._slots = slots
+        self._columns = columns
         options = ort.SessionOptions()
         options.log_severity_level = 4
-        options.enable_mem_pattern = False  # a plan of memory for each shape, which a captured graph has no use for
+        options.enable_mem_pattern = False  # a captured graph makes no use of memory patterns
         for key, value in provider.entries.items():
             options.add_session_config_entry(key, value)
         try:
-            # By default the Python class opens and runs on the CPU what fails elsewhere.
+            # By default the Python class falls back to the CPU.
             self._session = ort.InferenceSession(
                 str(model), options, providers=[(provider.name, provider.options)], enable_fallback=0
             )
@@ -75,12 +78,12 @@ class Opened:
         if self._session.get_providers()[0] != provider.name:
             raise EngineError(
                 f"onnxruntime {ort.__version__} opened {model.name} on {self._session.get_providers()}, expected "
-                f"{provider.name}; nothing is run elsewhere than asked for"
+                f"{provider.name}; install an onnxruntime with this provider"
             )
         self._bound: dict[Shape, _Bound] = {}
 
     def run(self, shape: Shape | None, feeds: Arrays) -> npt.NDArray[np.float32]:
-        """Scores [B, S, V'] of padded passes; shape None: not captured. Raises EngineError."""
+        """Scores [B, S, V'] of padded passes. shape None: run without capture. Raises EngineError."""
         try:
             if shape is None:
                 (scores,) = self._session.run(["scores"], feeds, self._options(_EAGER))
@@ -88,7 +91,7 @@ class Opened:
                 return result
             bound = self._bound.get(shape) or self._bind(shape, feeds)
             for name, value in bound.inputs.items():
-                value.update_inplace(feeds[name])  # returns when it is there
+                value.update_inplace(feeds[name])  # returns after the copy
             self.replay(shape)
             return np.array(bound.scores.numpy())
         except Exception as error:
@@ -96,13 +99,13 @@ class Opened:
             raise EngineError(f"onnxruntime failed on passes of {size[0]} x {size[1]} tokens: {error}") from None
 
     def replay(self, shape: Shape) -> float:
-        """Run a bound shape on what its memory holds; the seconds it took."""
+        """Run a bound shape on its present inputs; returns the seconds it took."""
         bound, begun = self._bound[shape], time.perf_counter()
         self._session.run_with_iobinding(bound.binding, bound.options)
         return time.perf_counter() - begun
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Free the session and its memory."""
         self._bound.clear()
         del self._session
 
@@ -114,7 +117,7 @@ class Opened:
         for name, value in inputs.items():
             binding.bind_ortvalue_input(name, value)
         binding.bind_ortvalue_output("scores", scores)
-        # Identifiers count from 1: 0 is ONNX Runtime's own.
+        # Identifiers start at 1; ONNX Runtime uses 0 itself.
         bound = _Bound(inputs, scores, binding, self._options(str(SHAPES.index(shape) + 1)))
         self._bound[shape] = bound
         return bound
