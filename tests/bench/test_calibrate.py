@@ -44,7 +44,7 @@ _SECRET = "a text that must not be told"
 @pytest.fixture(scope="module")
 def demo(twins: Twins) -> Path:
     """The demo guard."""
-    return twins.exported(CHECKPOINT, "int8")
+    return twins.exported(CHECKPOINT, "int8", gate=True)
 
 
 @pytest.fixture
