@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .format.codec import encode
-from .format.manifest import Label, Manifest, ModeSpec, Role, Tree, Ungated
+from .format.manifest import Label, Manifest, ModeSpec, Tree, Ungated
 from .format.tree import below, depths, pruned
-from .plan import Planner
+from .judge import Judge
 from .tokenizer import ContentTokenizer
+from .windows import Limits
 
 _UNGATED: dict[Ungated, str] = {
     "asked": "the export skipped it on request",
@@ -21,16 +22,15 @@ def describe(manifest: Manifest, tokenizer: ContentTokenizer) -> dict[str, Any]:
     body = {key: encode(getattr(manifest, key)) for key in ("name", "family", "guardpass", "schema", "context")}
     engine = manifest.engine
     body |= {"engine": engine.name, "quant": engine.quant, "device": engine.device}
-    body["modes"] = {name: _mode(manifest, mode, tokenizer) for name, mode in manifest.modes.items()}
+    judge = Judge(manifest, tokenizer, Limits(manifest.context, 1, "refuse"))
+    body["modes"] = {name: _mode(judge, name, mode) for name, mode in manifest.modes.items()}
     return body | {key: encode(getattr(manifest, key)) for key in ("labels", "source", "gate", "ungated", "files")}
 
 
-def _mode(manifest: Manifest, mode: ModeSpec, tokenizer: ContentTokenizer) -> dict[str, Any]:
+def _mode(judge: Judge, name: str, mode: ModeSpec) -> dict[str, Any]:
     roots = [mode.tree.slots[root].field for root in mode.tree.roots]
     tree = pruned(mode.tree, mode.asked or roots)
-    planner = Planner(manifest, mode, tree, tokenizer)
-    empty: dict[Role, str] = {"prompt": "", "response": ""}
-    request = planner.plan(planner.span(empty))
+    (request,) = judge.plan(judge.request("", "" if name == "response" else None)).passes
     deep = depths(tree.parents)
     # A branch ends at its deepest slot. Tokens that a step-by-step decode generates are not part of its prompt.
     ends = [max(deep[tree.slots[slot].node] for slot in below(tree, root)) + 1 for root in tree.roots]

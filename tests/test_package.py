@@ -149,7 +149,7 @@ RUNTIME_ARROWS: dict[str, set[str]] = {
     "scheduling": {"errors", "forks", "stop"},
     "stream": {"errors", "forks", "tokenizer", "engines", "verdict", "request", "judge", "run"},
     "opening": {"errors", "format", "engines", "windows"},
-    "describe": {"format", "tokenizer", "plan"},
+    "describe": {"format", "tokenizer", "windows", "judge"},
     "answer_text": {"errors", "format", "verdict"},
     "guard": {
         "errors",

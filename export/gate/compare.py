@@ -9,12 +9,12 @@ import numpy.typing as npt
 
 from guardpass.decide import Decider, Outcome, ScoreOptions
 from guardpass.errors import GateError, InputError
-from guardpass.format.manifest import Device, Flip, Gate, Manifest, Mode, Role
-from guardpass.format.tree import pruned
+from guardpass.format.manifest import Device, Flip, Gate, Manifest, Mode
 from guardpass.guard import DEFAULT_MAX_TOKENS
-from guardpass.plan import Pass, Planner
+from guardpass.judge import Judge
+from guardpass.plan import Pass
 from guardpass.tokenizer import ContentTokenizer
-from guardpass.windows import Limits, spans
+from guardpass.windows import Limits
 
 from .texts import Text, Texts
 
@@ -70,25 +70,17 @@ def passes(texts: Texts, manifest: Manifest, directory: Path, most: int) -> list
 
 def _cases(texts: Texts, manifest: Manifest, tokenizer: ContentTokenizer) -> Iterator[Case]:
     limits = Limits(min(manifest.context, DEFAULT_MAX_TOKENS), 1, "refuse")
-    modes: dict[str, tuple[Planner, Decider]] = {}
-    for name, spec in manifest.modes.items():
-        tree = pruned(spec.tree, spec.asked or [spec.tree.slots[root].field for root in spec.tree.roots])
-        modes[name] = Planner(manifest, spec, tree, tokenizer), Decider(manifest, spec, tree)
+    judge = Judge(manifest, tokenizer, limits, normalize="off")  # the reference gets each text as it stands too
     for text in texts.items:
-        contents: dict[Role, str] = {"prompt": text.text}
-        mode: Mode = "prompt"
-        if text.response is not None and "response" in modes:
-            mode, contents["response"] = "response", text.response
+        response = text.response if "response" in manifest.modes else None
         try:
-            if mode not in modes:
-                raise InputError(f"the line has no response, and the guard judges {sorted(modes)} only")
-            planner, decider = modes[mode]
-            ((span,), _) = spans(contents, manifest.modes[mode], planner, tokenizer, limits)
+            plan = judge.plan(judge.request(text.text, response))
         except InputError as error:
             if texts.built_in:
                 continue
             raise InputError(f"{texts.source} line {text.line}: {error}") from None
-        yield Case(text, mode, planner.plan(span), decider)
+        (request,) = plan.passes
+        yield Case(text, plan.request.mode, request, plan.decider)
 
 
 def judge(
