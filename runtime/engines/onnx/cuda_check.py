@@ -64,12 +64,12 @@ def check_machine(ort: ModuleType, load: Load = ctypes.CDLL) -> None:
         names = "; ".join(f"{library.file} ({library.title}, from {library.package})" for library in missing)
         raise MissingDependency(
             f"device is 'cuda', and onnxruntime {ort.__version__} for CUDA {built} needs libraries that cannot be "
-            f"loaded; install them: {names}"
+            f"loaded: {names}; install them"
         )
     driver = load("libcuda.so.1")
     code = driver.cuInit(0)
     if code:
-        reason = "no GPU is visible" if code == _NO_DEVICE else "no GPU can be used"
+        reason = "no GPU is visible" if code == _NO_DEVICE else "the GPU cannot be used"
         raise EngineError(
             f"device is 'cuda', the NVIDIA driver is installed, and {reason} (cuInit gave {code}); check "
             "`nvidia-smi`, and whether CUDA_VISIBLE_DEVICES or the container hides the GPU"
