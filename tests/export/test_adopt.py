@@ -150,7 +150,7 @@ def test_a_wrong_name_for_the_tokenizer_is_noticed(
         return replace(vocabulary, splitting=replace(vocabulary.splitting, pre="smollm"))
 
     monkeypatch.setattr(gguf_guard, "to_gguf", misnamed)
-    with pytest.raises(CheckpointError, match=r"llama\.cpp tokenizes .* otherwise than the tokenizer it was given"):
+    with pytest.raises(CheckpointError, match=r"llama\.cpp tokenizes .* otherwise than the checkpoint's tokenizer"):
         export_guard(plain_checkpoint, tmp_path / "guard", engine="llamacpp", quant="f32")
     assert not (tmp_path / "guard").exists()
 

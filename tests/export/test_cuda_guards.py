@@ -109,7 +109,7 @@ def _printed(*arguments: str) -> str:
 @pytest.mark.parametrize("engine", [Engine("onnx", "bf16", "cpu"), Engine("onnx", "int8", "cuda")])
 def test_a_manifest_of_another_precision_is_refused(engine: Engine, two_sided: Path) -> None:
     manifest = loads((two_sided / "guard.json").read_bytes())
-    expected = "engine: onnx runs fp32 and int8 and int4 on the cpu, fp32 and bf16 and fp16 on the cuda, found"
+    expected = "engine: onnx runs fp32 and int8 and int4 on the cpu, bf16 and fp16 and fp32 on the cuda, found"
     with pytest.raises(ValueError, match=expected):
         check(replace(manifest, engine=engine))
     check(replace(manifest, engine=Engine("onnx", "bf16", "cuda")))

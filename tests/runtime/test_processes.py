@@ -117,8 +117,9 @@ def _overloaded() -> None:
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_a_guard_goes_to_another_process(two_sided: Path, method: str) -> None:
+def test_a_guard_goes_to_another_process(two_sided: Path, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """And an error comes back, without breaking the pool."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # where the process finds this module
     with Guard.load(two_sided, threads=1, max_tokens=200) as guard:
         expected = guard.submit(TEXT).result(LONG).score
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
