@@ -322,7 +322,7 @@ def test_a_tree_of_an_architecture_outside_the_table(tmp_path: Path) -> None:
 
 def test_a_tree_that_the_mask_cannot_hold_is_refused(tmp_path: Path) -> None:
     checkpoint = _guarded("gemma2, some layers slide, softcap", "qwen3guard-gen-0.6b", tmp_path)
-    with pytest.raises(CheckpointError, match="keeps a mask of its own, so it can run an answer of one slot"):
+    with pytest.raises(CheckpointError, match="keeps a mask of its own, so it runs answers of one slot"):
         export_guard(checkpoint, tmp_path / "guard", quant="fp32", via="optimum")
     assert not (tmp_path / "guard").exists()
     with pytest.raises(InputError, match="quant 'int8', expected onnx and fp32, which is all optimum writes"):
