@@ -134,7 +134,7 @@ def test_a_disguised_text_of_the_demo_guard_fares_no_better(demo: Guard, disguis
         assert verdict.score >= plain.score
         assert plain.safe >= verdict.safe
         slipped += demo.check(disguise(text), normalize="off").safe > plain.safe
-    assert slipped or disguise("훔치는") == "훔치는" or disguise is _DISGUISES["tags"]  # the disguise would work
+    assert slipped or disguise is _DISGUISES["tags"]  # without the plain form the disguise works
 
 
 def _worse(one: Verdict, other: Verdict) -> Verdict:
@@ -167,9 +167,7 @@ def test_both_forms_are_admitted_windowed_and_searched(guard: Guard, two_sided: 
         assert verdict.windows == off.windows > 1
         assert verdict.tokens.run > 1.2 * off.tokens.run
         whole = short.check(normalized(odd))
-        assert (verdict.safe, verdict.score) == max((not v.safe, v.score) for v in (off, whole)) or (
-            verdict.score == max(off.score, whole.score)
-        )
+        assert (not verdict.safe, verdict.score) == max((not form.safe, form.score) for form in (off, whole))
     assert guard.check("<\u200bhuman>").suspicious_literals == ("<human>",)
 
 
